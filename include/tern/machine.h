@@ -29,7 +29,7 @@ typedef enum tern_peak {
 /* "read", "avx2-i8", ...; NULL for a value that is none. */
 TERN_API const char *tern_peak_name(tern_peak peak);
 
-/* Measures one limit with `threads` threads: the median of several timings, about a quarter of a second together.
+/* Measures one limit with `threads` threads: the median of several timings.
  * TERN_E_UNSUPPORTED where the machine lacks the instructions; per_second is then 0. */
 TERN_API tern_status tern_measure_peak(double *per_second, tern_peak peak, int threads, tern_error *err);
 

@@ -104,7 +104,7 @@ typedef enum tern_dtype { TERN_F32 = 0, TERN_BF16 = 1, TERN_F16 = 2, TERN_I8 = 3
 TERN_API tern_status tern_matmul_scratch(size_t *bytes, const tern_matrix *w, size_t m, tern_dtype acts, int threads,
                                          tern_error *err);
 
-/* The exact integer sums: sums[m][outputs] = sum over k of x[m][k] * trit. inputs <= 2^23. */
+/* The exact integer sums: sums[m][outputs] = sum over k of x[m][k] * trit. At most 2^22 inputs. */
 TERN_API tern_status tern_matmul_sums(int32_t *sums, const tern_matrix *w, const int8_t *x, size_t m,
                                       const tern_exec *exec, tern_error *err);
 

@@ -31,6 +31,11 @@ static inline float tern_f16_to_f32(uint16_t h) {
     return sign ? -magnitude : magnitude;
 }
 
+/* 2^e for e in -149..127, exact; denormal below -126. */
+static inline float tern_f32_exp2(int e) {
+    return tern_f32_from_bits(e >= -126 ? (uint32_t)(e + 127) << 23 : 1u << (e + 149));
+}
+
 /* Round to nearest even; overflow gives Inf, NaN stays a (quiet) NaN. */
 static inline uint16_t tern_f32_to_f16(float f) {
     uint32_t u = tern_f32_bits(f), sign = u >> 16 & 0x8000u, magnitude = u & 0x7fffffffu;

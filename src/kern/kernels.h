@@ -49,6 +49,7 @@ static inline size_t tern_layout_panel_bytes(const tern_layout *layout, size_t k
         const char *name; \
     }
 #define TERN_KERNEL(function) {(function), #function}
+#define TERN_SET(slot, function) ((slot).fn = (function), (slot).name = #function)
 
 /* sums[m][n_panels * panel_rows] (rows ld_sums apart) = exact sums of trit * x.
  * x: m rows, ldx apart, 64-byte aligned, zero from column k up to a multiple of TERN_K_ALIGN.
@@ -59,6 +60,9 @@ typedef void (*tern_sums_i8_fn)(int32_t *sums, size_t ld_sums, const uint8_t *pa
 
 /* Unpacks `blocks` blocks of one panel to k_block/4 quads each. codes: 64-byte aligned. */
 typedef void (*tern_unpack_fn)(uint8_t *codes, const uint8_t *panel, size_t blocks);
+
+/* Sum of a row of n int8 values, n a multiple of 64, 64-byte aligned. */
+typedef int32_t (*tern_row_sum_fn)(const int8_t *x, size_t n);
 
 /* Bytes of the prepared form of one row of k float activations, a multiple of 64. */
 typedef size_t (*tern_prepare_f32_bytes_fn)(size_t k);
@@ -124,6 +128,7 @@ typedef struct tern_kernels {
     TERN_SLOT(tern_tile_acts_fn) tile_acts;
     TERN_SLOT(tern_matmul_i8_fn) matmul_i8;
 
+    TERN_SLOT(tern_row_sum_fn) row_sum;
     TERN_SLOT(tern_epilogue_fn) epilogue;
     TERN_SLOT(tern_groups_i8_fn) groups_i8;
     TERN_SLOT(tern_lanes_f32_fn) lanes_f32;
@@ -134,13 +139,5 @@ typedef struct tern_kernels {
 /* The table of one tier, complete: slots that a tier does not improve hold the next slower version. NULL when this
  * build or machine lacks the tier. Written once, at the first call, and only read afterwards. */
 const tern_kernels *tern_kernels_of(tern_tier tier);
-
-/* The limits that tern/machine.h measures: run for `rounds` rounds and return the operations done, 0 where the
- * instructions are missing. `sink` keeps the work alive. */
-typedef double (*tern_peak_fn)(size_t rounds, volatile int *sink);
-tern_peak_fn tern_peak_kernel(int peak);
-
-/* Reads `bytes` (a multiple of 4096) from a 64-byte aligned buffer as fast as the machine can. */
-uint64_t tern_read_all(const void *buffer, size_t bytes);
 
 #endif

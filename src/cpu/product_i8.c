@@ -1,0 +1,254 @@
+/* y = x W^T with int8 activations. Three ways through the kernels:
+ *
+ *   few     few rows: sums_i8 streams the packed panels once
+ *   many    a panel group's columns are unpacked chunk by chunk into L1 and multiplied with tiles of activations
+ *   groups  a scale per group: a whole panel is unpacked, then summed group by group, one row after another
+ *
+ * Each thread takes a run of panels; no sum crosses threads, so any number of threads gives the same bits. */
+#include <string.h>
+
+#include "cpu/product.h"
+#include "cpu/threads.h"
+
+enum {
+    FEW_OUTPUTS = 512,        /* outputs whose sums are kept at once */
+    FEW_ROWS_AT_ONCE = 64,    /* rows of activations, for tiers without the second way */
+    CHUNK_COLUMNS = 640,      /* columns unpacked at once: two or three panels stay in L1; a multiple of K_ALIGN */
+    ROW_BLOCK_BYTES = 1 << 20, /* activations that should stay in L2 */
+    ROW_BLOCK = 512
+};
+
+typedef enum way { WAY_FEW, WAY_MANY, WAY_GROUPS } way;
+
+/* Private to a thread. */
+typedef struct thread_lane {
+    int32_t *sums;  /* few: [rows][FEW_OUTPUTS]; many: [row block][tile_panels * 16] */
+    uint8_t *codes; /* many: [tile_panels][chunk]; groups: one panel */
+    int8_t *rows;   /* many: [tile_rows][k_pad] on the way into tiles */
+} thread_lane;
+
+typedef struct layout {
+    way way;
+    size_t k_pad, tiles, row_block;
+    int8_t *x;           /* few, groups: [m][k_pad]; many: [tiles][tile_rows * k_pad] in tile form */
+    int32_t *x_sums;     /* [m] */
+    float *inv_scale;    /* [m] */
+    int32_t *group_sums; /* groups: [m][groups] */
+    size_t lane_bytes;
+    uint8_t *lanes;
+} layout;
+
+static way choose_way(const tern_matrix *w, size_t m) {
+    if (w->scale_kind == TERN_SCALE_GROUP_EXP && !w->transposed) return WAY_GROUPS;
+    return m <= w->kernels->few_rows ? WAY_FEW : WAY_MANY;
+}
+
+static thread_lane lay_out_lane(const layout *l, const tern_matrix *w, size_t m, tern_bump *bump) {
+    const tern_kernels *kern = w->kernels;
+    const size_t panel_rows = w->density->layout.panel_rows;
+    thread_lane lane = {0};
+    switch (l->way) {
+    case WAY_FEW:
+        lane.sums = tern_bump_take(bump, tern_min_size(m, FEW_ROWS_AT_ONCE) * FEW_OUTPUTS, sizeof(int32_t));
+        break;
+    case WAY_MANY:
+        lane.sums = tern_bump_take(bump, l->row_block * kern->tile_panels * panel_rows, sizeof(int32_t));
+        lane.codes = tern_bump_take(bump, kern->tile_panels * CHUNK_COLUMNS, panel_rows);
+        lane.rows = tern_bump_take(bump, kern->tile_rows, l->k_pad);
+        break;
+    case WAY_GROUPS: /* sums too where only sums are wanted: then the groups do not matter */
+        lane.sums = tern_bump_take(bump, tern_min_size(m, FEW_ROWS_AT_ONCE) * FEW_OUTPUTS, sizeof(int32_t));
+        lane.codes = tern_bump_take(bump, l->k_pad, panel_rows);
+        break;
+    }
+    return lane;
+}
+
+static layout lay_out(const tern_matrix *w, size_t m, int threads, tern_bump *bump) {
+    const tern_kernels *kern = w->kernels;
+    layout l = {.way = choose_way(w, m), .k_pad = tern_round_up(w->inputs, TERN_K_ALIGN)};
+    l.x_sums = tern_bump_take(bump, m, sizeof(int32_t));
+    l.inv_scale = tern_bump_take(bump, m, sizeof(float));
+    if (l.way == WAY_MANY) {
+        size_t fit = tern_max_size(ROW_BLOCK_BYTES / l.k_pad, 64), step = 4 * kern->tile_rows;
+        l.tiles = tern_ceil_div(m, kern->tile_rows);
+        l.row_block = tern_min_size(tern_min_size(fit, ROW_BLOCK) / step * step, l.tiles * kern->tile_rows);
+        l.x = tern_bump_take(bump, l.tiles * kern->tile_rows, l.k_pad);
+    } else {
+        l.x = tern_bump_take(bump, m, l.k_pad);
+    }
+    if (l.way == WAY_GROUPS) l.group_sums = tern_bump_take(bump, m * w->groups, sizeof(int32_t));
+    tern_bump one_lane = {0};
+    lay_out_lane(&l, w, m, &one_lane);
+    if (one_lane.overflow) bump->overflow = 1;
+    l.lane_bytes = one_lane.used;
+    l.lanes = tern_bump_take(bump, (size_t)threads, l.lane_bytes);
+    return l;
+}
+
+size_t tern_product_i8_scratch(const tern_matrix *w, size_t m, int threads) {
+    tern_bump bump = {0};
+    lay_out(w, m, threads, &bump);
+    return bump.overflow ? 0 : bump.used;
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------- */
+
+/* Row i as int8, zero-padded, and its sum. */
+static void take_row(const tern_product_i8 *p, const layout *l, size_t i, int8_t *row) {
+    const tern_kernels *kern = p->w->kernels;
+    const size_t k = p->w->inputs;
+    if (p->x_f32) {
+        l->inv_scale[i] = kern->quantize_row.fn(row, p->x_f32 + i * k, k);
+    } else {
+        memcpy(row, p->x_i8 + i * k, k);
+        if (p->inv_scale) l->inv_scale[i] = p->inv_scale[i];
+    }
+    memset(row + k, 0, l->k_pad - k);
+    l->x_sums[i] = kern->row_sum.fn(row, l->k_pad);
+}
+
+static void take_group_sums(const tern_product_i8 *p, const layout *l, size_t i) {
+    const size_t group = p->w->group, k = p->w->inputs;
+    const int8_t *row = l->x + i * l->k_pad;
+    for (size_t g = 0; g < p->w->groups; g++) {
+        int32_t sum = 0;
+        for (size_t j = g * group; j < k && j < (g + 1) * group; j++) sum += row[j];
+        l->group_sums[i * p->w->groups + g] = sum;
+    }
+}
+
+/* Rows, split over the team. */
+static void take_rows(const tern_product_i8 *p, const layout *l) {
+    tern_range mine = tern_my_part(p->m, 1);
+    for (size_t i = mine.begin; i < mine.end; i++) {
+        take_row(p, l, i, l->x + i * l->k_pad);
+        if (l->way == WAY_GROUPS) take_group_sums(p, l, i);
+    }
+}
+
+static void take_tiles(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+    const tern_kernels *kern = p->w->kernels;
+    tern_range mine = tern_my_part(l->tiles, 1);
+    for (size_t t = mine.begin; t < mine.end; t++) {
+        size_t first = t * kern->tile_rows, rows = tern_min_size(kern->tile_rows, p->m - first);
+        for (size_t i = 0; i < rows; i++) take_row(p, l, first + i, lane->rows + i * l->k_pad);
+        kern->tile_acts.fn(l->x + first * l->k_pad, lane->rows, l->k_pad, rows, l->k_pad, l->k_pad);
+    }
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------------- */
+
+/* Outputs [n0, n0 + n) of rows [i0, i0 + rows) from c; x_sums are subtracted where `corrected` is 0. */
+static void put(const tern_product_i8 *p, const layout *l, const int32_t *c, size_t ld_c, size_t i0, size_t rows,
+                size_t n0, size_t n, int corrected) {
+    const size_t outputs = p->w->outputs;
+    const int32_t *x_sums = corrected ? NULL : l->x_sums + i0;
+    if (p->y) {
+        p->w->kernels->epilogue.fn(p->y + i0 * outputs + n0, outputs, c, ld_c, rows, n, x_sums,
+                                   (const float *)p->w->scale.data + n0, l->inv_scale + i0,
+                                   p->bias ? p->bias + n0 : NULL);
+        return;
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < n; j++)
+            p->sums[(i0 + i) * outputs + n0 + j] = c[i * ld_c + j] - (x_sums ? x_sums[i] : 0);
+}
+
+/* ---- the three ways ---------------------------------------------------------------------------------------------- */
+
+static void run_few(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+    const tern_matrix *w = p->w;
+    const size_t panel_rows = w->density->layout.panel_rows, at_once = FEW_OUTPUTS / panel_rows;
+    tern_range mine = tern_my_part(w->panels, 1);
+    for (size_t i = 0; i < p->m; i += FEW_ROWS_AT_ONCE) {
+        size_t rows = tern_min_size(FEW_ROWS_AT_ONCE, p->m - i);
+        for (size_t panel = mine.begin; panel < mine.end; panel += at_once) {
+            size_t panels = tern_min_size(at_once, mine.end - panel), n0 = panel * panel_rows;
+            w->density->sums_i8.fn(lane->sums, FEW_OUTPUTS, (const uint8_t *)w->trits.data + panel * w->panel_bytes,
+                                   w->panel_bytes, panels, w->inputs, l->x + i * l->k_pad, l->k_pad, l->x_sums + i,
+                                   rows);
+            put(p, l, lane->sums, FEW_OUTPUTS, i, rows, n0, tern_min_size(panels * panel_rows, w->outputs - n0), 1);
+        }
+    }
+}
+
+/* All columns of one panel group times one block of rows, chunk by chunk. */
+static void multiply_block(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
+                           size_t tiles) {
+    const tern_kernels *kern = w->kernels;
+    const size_t panel_rows = w->density->layout.panel_rows, quad_bytes = TERN_QUAD * panel_rows;
+    const size_t codes_stride = CHUNK_COLUMNS * panel_rows, k_block = w->density->layout.k_block;
+    for (size_t k0 = 0; k0 < w->inputs; k0 += CHUNK_COLUMNS) {
+        const size_t columns = tern_min_size(CHUNK_COLUMNS, w->inputs - k0);
+        const size_t quads = tern_round_up(tern_ceil_div(columns, TERN_QUAD), kern->quad_step);
+        const size_t blocks = tern_ceil_div(columns, k_block), filled = blocks * k_block / TERN_QUAD;
+        for (size_t i = 0; i < kern->tile_panels; i++) {
+            uint8_t *codes = lane->codes + i * codes_stride;
+            size_t unpacked = 0; /* what lies beyond meets activations of zero, but must not be garbage from nowhere */
+            if (panel + i < w->panels) {
+                w->density->unpack.fn(codes, (const uint8_t *)w->trits.data + (panel + i) * w->panel_bytes +
+                                                 k0 / k_block * w->density->layout.block_bytes,
+                                      blocks);
+                unpacked = filled;
+            }
+            if (unpacked < quads) memset(codes + unpacked * quad_bytes, 0, (quads - unpacked) * quad_bytes);
+        }
+        kern->matmul_i8.fn(lane->sums, lane->codes, codes_stride,
+                           l->x + tile * kern->tile_rows * l->k_pad + k0 * kern->tile_rows,
+                           kern->tile_rows * l->k_pad, tiles, quads, k0 > 0);
+    }
+}
+
+static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+    const tern_matrix *w = p->w;
+    const tern_kernels *kern = w->kernels;
+    const size_t width = kern->tile_panels * w->density->layout.panel_rows, block_tiles = l->row_block / kern->tile_rows;
+    tern_range mine = tern_my_part(w->panels, kern->tile_panels);
+    for (size_t tile = 0; tile < l->tiles; tile += block_tiles) {
+        const size_t tiles = tern_min_size(block_tiles, l->tiles - tile), i0 = tile * kern->tile_rows;
+        const size_t rows = tern_min_size(tiles * kern->tile_rows, p->m - i0);
+        for (size_t panel = mine.begin; panel < mine.end; panel += kern->tile_panels) {
+            const size_t n0 = panel * w->density->layout.panel_rows;
+            multiply_block(w, l, lane, panel, tile, tiles);
+            put(p, l, lane->sums, width, i0, rows, n0, tern_min_size(width, w->outputs - n0), 0);
+        }
+    }
+}
+
+static void run_groups(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+    const tern_matrix *w = p->w;
+    const size_t panel_rows = w->density->layout.panel_rows;
+    tern_range mine = tern_my_part(w->panels, 1);
+    for (size_t panel = mine.begin; panel < mine.end; panel++) {
+        const size_t n0 = panel * panel_rows, n = tern_min_size(panel_rows, w->outputs - n0);
+        const int8_t *exponents = (const int8_t *)w->exponents.data + panel * w->groups * panel_rows;
+        w->density->unpack.fn(lane->codes, (const uint8_t *)w->trits.data + panel * w->panel_bytes,
+                              tern_ceil_div(w->inputs, w->density->layout.k_block));
+        for (size_t i = 0; i < p->m; i++) {
+            float acc[TERN_MAX_PANEL_ROWS];
+            w->kernels->groups_i8.fn(acc, lane->codes, l->x + i * l->k_pad, l->group_sums + i * w->groups, w->inputs,
+                                     w->group, exponents);
+            for (size_t j = 0; j < n; j++) {
+                float value = acc[j] * l->inv_scale[i];
+                p->y[i * w->outputs + n0 + j] = p->bias ? value + p->bias[n0 + j] : value;
+            }
+        }
+    }
+}
+
+void tern_product_i8_run(const tern_product_i8 *product, int threads, void *scratch) {
+    tern_bump bump = {.base = scratch};
+    const layout l = lay_out(product->w, product->m, threads, &bump);
+#pragma omp parallel num_threads(threads)
+    {
+        tern_bump mine = {.base = l.lanes + (size_t)omp_get_thread_num() * l.lane_bytes};
+        const thread_lane lane = lay_out_lane(&l, product->w, product->m, &mine);
+        if (l.way == WAY_MANY) take_tiles(product, &l, &lane);
+        else take_rows(product, &l);
+#pragma omp barrier
+        if (l.way == WAY_MANY) run_many(product, &l, &lane);
+        else if (l.way == WAY_GROUPS && product->y) run_groups(product, &l, &lane);
+        else run_few(product, &l, &lane);
+    }
+}

@@ -5,4 +5,9 @@ if ! command -v clang-format > /dev/null; then
     echo "skipped: there is no clang-format"
     exit 77
 fi
-find include src cli examples bench tests -name '*.[ch]' 2> /dev/null | sort | xargs clang-format --dry-run -Werror
+failed=0
+for file in $(find include src cli examples bench tests -name '*.[ch]' 2> /dev/null | sort); do
+    clang-format --dry-run -Werror "$file" 2> /dev/null || { echo "$file"; failed=1; }
+done
+[ $failed = 0 ] || echo 'clang-format -i these.'
+exit $failed

@@ -100,10 +100,10 @@ tern_status tern_matrix_describe(tern_matrix_info *info, const tern_matrix *w, t
 
 static int aligned_for(const void *pointer, size_t alignment) { return (uintptr_t)pointer % alignment == 0; }
 
-#define CHECK_ARRAY(pointer, type, err)                                                                       \
-    do {                                                                                                      \
-        TERN_CHECK_ARGUMENT(pointer, err, #pointer " is NULL");                                               \
-        TERN_CHECK_ARGUMENT(aligned_for(pointer, sizeof(type)), err, #pointer " is not aligned for " #type);  \
+#define CHECK_ARRAY(pointer, type, err)                                                                      \
+    do {                                                                                                     \
+        TERN_CHECK_ARGUMENT(pointer, err, #pointer " is NULL");                                              \
+        TERN_CHECK_ARGUMENT(aligned_for(pointer, sizeof(type)), err, #pointer " is not aligned for " #type); \
     } while (0)
 
 /* m rows of inputs and of outputs must be addressable in the widest type. */
@@ -116,8 +116,8 @@ static tern_status check_sizes(const tern_matrix *w, size_t m, tern_error *err) 
 }
 
 static tern_status check_threads(int threads, tern_error *err) {
-    TERN_CHECK_ARGUMENT(threads >= 0 && threads <= MAX_THREADS, err, "threads = %d: must be 0 (choose) to %d", threads,
-                        MAX_THREADS);
+    TERN_CHECK_ARGUMENT(threads >= 0 && threads <= MAX_THREADS, err, "threads = %d: must be 0 (choose) to %d",
+                        threads, MAX_THREADS);
     return TERN_OK;
 }
 
@@ -160,7 +160,8 @@ static tern_status start_run(run *r, const tern_matrix *w, size_t m, int integer
         if (!r->own) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "out of memory: %zu bytes of scratch", need);
         return TERN_OK;
     }
-    TERN_CHECK_ARGUMENT(aligned_for(e.scratch, TERN_ALIGNMENT), err, "scratch is not %d-byte aligned", TERN_ALIGNMENT);
+    TERN_CHECK_ARGUMENT(aligned_for(e.scratch, TERN_ALIGNMENT), err, "scratch is not %d-byte aligned",
+                        TERN_ALIGNMENT);
     if (e.scratch_bytes < need)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "scratch_bytes = %zu, but this product takes %zu",
                          e.scratch_bytes, need);
@@ -170,9 +171,10 @@ static tern_status start_run(run *r, const tern_matrix *w, size_t m, int integer
 static tern_status run_i8(const tern_product_i8 *p, const tern_exec *exec, tern_error *err) {
     const tern_matrix *w = p->w;
     if (p->y && w->transposed && w->scale_kind != TERN_SCALE_TENSOR)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "a transposed matrix has its scales along the sum: int8 activations need one scale per tensor; "
-                         "use tern_matmul_float");
+        return tern_fail(
+            err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+            "a transposed matrix has its scales along the sum: int8 activations need one scale per tensor; "
+            "use tern_matmul_float");
     if (!p->m) return TERN_OK;
     run r;
     TERN_TRY(start_run(&r, w, p->m, 1, exec, err));
@@ -215,8 +217,10 @@ tern_status tern_matmul_float(float *y, const tern_matrix *w, const void *x, ter
     TERN_CHECK_ARGUMENT(w, err, "w is NULL");
     TERN_CHECK_ARGUMENT((unsigned)dtype <= TERN_F16, err, "dtype = %d: must be TERN_F32, TERN_BF16 or TERN_F16",
                         (int)dtype);
-    if (dtype == TERN_F32) CHECK_ARRAY(x, float, err);
-    else CHECK_ARRAY(x, uint16_t, err);
+    if (dtype == TERN_F32)
+        CHECK_ARRAY(x, float, err);
+    else
+        CHECK_ARRAY(x, uint16_t, err);
     if (bias) CHECK_ARRAY(bias, float, err);
     if (!m) return TERN_OK;
     run r;

@@ -18,8 +18,8 @@ __attribute__((format(printf, 4, 5))) tern_status tern_fail(tern_error *err, ter
         if (tern_try_status_) return tern_try_status_; \
     } while (0)
 
-#define TERN_CHECK_ARGUMENT(condition, err, ...) \
-    do {                                         \
+#define TERN_CHECK_ARGUMENT(condition, err, ...)                                                \
+    do {                                                                                        \
         if (!(condition)) return tern_fail((err), TERN_E_ARGUMENT, TERN_NO_PLACE, __VA_ARGS__); \
     } while (0)
 

@@ -37,7 +37,9 @@ int tern_block_alloc(tern_block *block, size_t bytes) {
 }
 
 void tern_block_free(tern_block *block) {
-    if (block->mapped) munmap(block->data, block->mapped);
-    else free(block->data);
+    if (block->mapped)
+        munmap(block->data, block->mapped);
+    else
+        free(block->data);
     memset(block, 0, sizeof *block);
 }

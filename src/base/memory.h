@@ -9,9 +9,9 @@ enum { TERN_ALIGNMENT = 64 };
 /* A block of its own: 64-byte aligned, zeroed, on huge pages where it is large and the system gives them. */
 typedef struct tern_block {
     void *data;
-    size_t bytes;    /* as asked for */
-    size_t mapped;   /* bytes really mapped; 0 when it came from the heap */
-    int huge_pages;  /* madvise accepted it */
+    size_t bytes;   /* as asked for */
+    size_t mapped;  /* bytes really mapped; 0 when it came from the heap */
+    int huge_pages; /* madvise accepted it */
 } tern_block;
 
 /* Nonzero on success. bytes = 0 gives a valid block of no bytes. */

@@ -126,8 +126,10 @@ tern_status tern_cpu_matrix_create(tern_matrix **out, const tern_matrix_desc *de
     tern_matrix *w = calloc(1, sizeof *w);
     if (!w) return out_of_memory(sizeof *w, err);
     tern_status status = fill(w, desc, err);
-    if (status) tern_cpu_matrix_free(w);
-    else *out = w;
+    if (status)
+        tern_cpu_matrix_free(w);
+    else
+        *out = w;
     return status;
 }
 
@@ -152,8 +154,10 @@ tern_status tern_cpu_matrix_clone(tern_matrix **out, const tern_matrix *matrix, 
     *w = *matrix;
     w->trits = w->scale = w->input_scale = w->exponents = (tern_block){0};
     tern_status status = copy_blocks(w, matrix, err);
-    if (status) tern_cpu_matrix_free(w);
-    else *out = w;
+    if (status)
+        tern_cpu_matrix_free(w);
+    else
+        *out = w;
     return status;
 }
 

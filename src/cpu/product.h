@@ -9,12 +9,12 @@
 typedef struct tern_product_i8 {
     const tern_matrix *w;
     size_t m;
-    const int8_t *x_i8;     /* [m][inputs], with inv_scale [m] unless only sums are wanted */
+    const int8_t *x_i8; /* [m][inputs], with inv_scale [m] unless only sums are wanted */
     const float *inv_scale;
-    const float *x_f32;     /* [m][inputs]: quantized here */
-    const float *bias;      /* [outputs] or NULL */
-    int32_t *sums;          /* [m][outputs] */
-    float *y;               /* [m][outputs] */
+    const float *x_f32; /* [m][inputs]: quantized here */
+    const float *bias;  /* [outputs] or NULL */
+    int32_t *sums;      /* [m][outputs] */
+    float *y;           /* [m][outputs] */
 } tern_product_i8;
 
 typedef struct tern_product_float {

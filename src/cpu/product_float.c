@@ -11,10 +11,10 @@
 #include "cpu/threads.h"
 
 enum {
-    OUTPUTS_AT_ONCE = 512,        /* outputs that one prepared row meets before the next row */
-    PREPARED_BYTES = 1 << 20,     /* prepared rows kept at once */
+    OUTPUTS_AT_ONCE = 512,    /* outputs that one prepared row meets before the next row */
+    PREPARED_BYTES = 1 << 20, /* prepared rows kept at once */
     ROW_BLOCK = 64,
-    LANE_COLUMNS = 128            /* columns scaled at once in the way `lanes`; a multiple of TERN_QUAD */
+    LANE_COLUMNS = 128 /* columns scaled at once in the way `lanes`; a multiple of TERN_QUAD */
 };
 
 typedef struct thread_lane {
@@ -169,8 +169,10 @@ void tern_product_float_run(const tern_product_float *product, int threads, void
                 if (!l.lanes_way) w->density->prepare_f32.fn(prepared, lane.x, w->inputs);
             }
 #pragma omp barrier
-            if (l.lanes_way) run_lanes(product, &l, &lane, i0, rows);
-            else run_plain(product, &l, &lane, i0, rows);
+            if (l.lanes_way)
+                run_lanes(product, &l, &lane, i0, rows);
+            else
+                run_plain(product, &l, &lane, i0, rows);
 #pragma omp barrier
         }
     }

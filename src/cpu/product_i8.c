@@ -11,9 +11,9 @@
 #include "cpu/threads.h"
 
 enum {
-    FEW_OUTPUTS = 512,        /* outputs whose sums are kept at once */
-    FEW_ROWS_AT_ONCE = 64,    /* rows of activations, for tiers without the second way */
-    CHUNK_COLUMNS = 640,      /* columns unpacked at once: two or three panels stay in L1; a multiple of K_ALIGN */
+    FEW_OUTPUTS = 512,         /* outputs whose sums are kept at once */
+    FEW_ROWS_AT_ONCE = 64,     /* rows of activations, for tiers without the second way */
+    CHUNK_COLUMNS = 640,       /* columns unpacked at once: two or three panels stay in L1; a multiple of K_ALIGN */
     ROW_BLOCK_BYTES = 1 << 20, /* activations that should stay in L2 */
     ROW_BLOCK = 512
 };
@@ -185,10 +185,12 @@ static void multiply_block(const tern_matrix *w, const layout *l, const thread_l
         const size_t blocks = tern_ceil_div(columns, k_block), filled = blocks * k_block / TERN_QUAD;
         for (size_t i = 0; i < kern->tile_panels; i++) {
             uint8_t *codes = lane->codes + i * codes_stride;
-            size_t unpacked = 0; /* what lies beyond meets activations of zero, but must not be garbage from nowhere */
+            size_t unpacked =
+                0; /* what lies beyond meets activations of zero, but must not be garbage from nowhere */
             if (panel + i < w->panels) {
-                w->density->unpack.fn(codes, (const uint8_t *)w->trits.data + (panel + i) * w->panel_bytes +
-                                                 k0 / k_block * w->density->layout.block_bytes,
+                w->density->unpack.fn(codes,
+                                      (const uint8_t *)w->trits.data + (panel + i) * w->panel_bytes +
+                                          k0 / k_block * w->density->layout.block_bytes,
                                       blocks);
                 unpacked = filled;
             }
@@ -203,7 +205,8 @@ static void multiply_block(const tern_matrix *w, const layout *l, const thread_l
 static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
     const tern_matrix *w = p->w;
     const tern_kernels *kern = w->kernels;
-    const size_t width = kern->tile_panels * w->density->layout.panel_rows, block_tiles = l->row_block / kern->tile_rows;
+    const size_t width = kern->tile_panels * w->density->layout.panel_rows,
+                 block_tiles = l->row_block / kern->tile_rows;
     tern_range mine = tern_my_part(w->panels, kern->tile_panels);
     for (size_t tile = 0; tile < l->tiles; tile += block_tiles) {
         const size_t tiles = tern_min_size(block_tiles, l->tiles - tile), i0 = tile * kern->tile_rows;
@@ -244,11 +247,16 @@ void tern_product_i8_run(const tern_product_i8 *product, int threads, void *scra
     {
         tern_bump mine = {.base = l.lanes + (size_t)omp_get_thread_num() * l.lane_bytes};
         const thread_lane lane = lay_out_lane(&l, product->w, product->m, &mine);
-        if (l.way == WAY_MANY) take_tiles(product, &l, &lane);
-        else take_rows(product, &l);
+        if (l.way == WAY_MANY)
+            take_tiles(product, &l, &lane);
+        else
+            take_rows(product, &l);
 #pragma omp barrier
-        if (l.way == WAY_MANY) run_many(product, &l, &lane);
-        else if (l.way == WAY_GROUPS && product->y) run_groups(product, &l, &lane);
-        else run_few(product, &l, &lane);
+        if (l.way == WAY_MANY)
+            run_many(product, &l, &lane);
+        else if (l.way == WAY_GROUPS && product->y)
+            run_groups(product, &l, &lane);
+        else
+            run_few(product, &l, &lane);
     }
 }

@@ -12,7 +12,8 @@ typedef struct tern_range {
 /* The part of 0 .. count that thread `thread` of `threads` takes, cut at multiples of `step`. */
 static inline tern_range tern_split(size_t count, size_t step, int thread, int threads) {
     size_t steps = (count + step - 1) / step, n = (size_t)threads, t = (size_t)thread;
-    size_t begin = (steps / n * t + steps % n * t / n) * step, end = (steps / n * (t + 1) + steps % n * (t + 1) / n) * step;
+    size_t begin = (steps / n * t + steps % n * t / n) * step,
+           end = (steps / n * (t + 1) + steps % n * (t + 1) / n) * step;
     return (tern_range){begin < count ? begin : count, end < count ? end : count};
 }
 

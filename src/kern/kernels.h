@@ -24,8 +24,8 @@
 
 enum {
     TERN_MAX_PANEL_ROWS = 16,
-    TERN_QUAD = 4,         /* columns in a quad */
-    TERN_K_ALIGN = 320,    /* activations are zero-padded to a multiple of this: of every k_block and of an AMX tile */
+    TERN_QUAD = 4,      /* columns in a quad */
+    TERN_K_ALIGN = 320, /* activations are zero-padded to a multiple of this: of every k_block and of an AMX tile */
 };
 
 /* How a panel of one weight density lies in memory. */
@@ -43,12 +43,13 @@ static inline size_t tern_layout_panel_bytes(const tern_layout *layout, size_t k
 }
 
 /* One slot of the table: the function and its name, which is also its line in the kernel test and benchmark. */
-#define TERN_SLOT(type) \
-    struct {            \
-        type fn;        \
+#define TERN_SLOT(type)   \
+    struct {              \
+        type fn;          \
         const char *name; \
     }
-#define TERN_KERNEL(function) {(function), #function}
+#define TERN_KERNEL(function) \
+    { (function), #function }
 #define TERN_SET(slot, function) ((slot).fn = (function), (slot).name = #function)
 
 /* sums[m][n_panels * panel_rows] (rows ld_sums apart) = exact sums of trit * x.

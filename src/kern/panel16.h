@@ -18,8 +18,8 @@
 
 enum {
     TERN_P16_ROWS = 16,
-    TERN_P16_BLOCK = 64,       /* bytes */
-    TERN_P16_QUAD = 64,        /* bytes of an unpacked quad */
+    TERN_P16_BLOCK = 64, /* bytes */
+    TERN_P16_QUAD = 64,  /* bytes of an unpacked quad */
     TERN_T2P16_COLUMNS = 16,
     TERN_T5P16_COLUMNS = 20,
     TERN_T2P16_QUADS = 4,
@@ -30,9 +30,11 @@ void tern_pack_t2p16(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows
 void tern_pack_t5p16_lut(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
 void tern_pack_t5p16_fixed(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
 
-#define TERN_LAYOUT_T2P16 {"t2p16", TERN_P16_ROWS, TERN_T2P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t2p16}
-#define TERN_LAYOUT_T5P16_LUT {"t5p16-lut", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_lut}
+#define TERN_LAYOUT_T2P16 \
+    { "t2p16", TERN_P16_ROWS, TERN_T2P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t2p16 }
+#define TERN_LAYOUT_T5P16_LUT \
+    { "t5p16-lut", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_lut }
 #define TERN_LAYOUT_T5P16_FIXED \
-    {"t5p16-fixed", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_fixed}
+    { "t5p16-fixed", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_fixed }
 
 #endif

@@ -49,7 +49,8 @@ static void check_shape(kern_test *t, epilogue_case e) {
             if (j < e.n)
                 want = expected(c[i * e.ld_c + j], e.with_sums ? x_sums[i] : 0, scale[j], inv[i],
                                 e.with_bias ? bias + j : NULL);
-            else memset(&want, POISON, sizeof want);
+            else
+                memset(&want, POISON, sizeof want);
             if (!memcmp(&want, &y[i * e.ldy + j], sizeof want)) continue;
             fail_kernel(t, "m %zu n %zu of %zu: %a, should be %a", i, j, e.n, (double)y[i * e.ldy + j], (double)want);
             goto done;

@@ -19,8 +19,7 @@ static void check_sums(kern_test *t, const tern_density_kernels *kernels, size_t
     draw_floats(t, x, k);
     memset(sums, POISON, c.rows * sizeof *sums);
     kernels->prepare_f32.fn(prepared, x, k);
-    CALL(t, 2.0 * (double)(c.rows * k),
-         kernels->sums_f32.fn(sums, c.packed, c.panel_bytes, panels, k, prepared));
+    CALL(t, 2.0 * (double)(c.rows * k), kernels->sums_f32.fn(sums, c.packed, c.panel_bytes, panels, k, prepared));
     for (size_t n = 0; n < c.rows; n++) {
         double want = 0, magnitude = 0;
         for (size_t j = 0; j < k; j++) {

@@ -47,10 +47,13 @@ static void check_shape(kern_test *t, size_t k, size_t group, int extreme, fill 
          t->tier->groups_i8.fn(acc, g.codes, a.x, g.group_sums, k, group, g.exponents));
     for (size_t row = 0; row <= p.rows; row++) {
         float want;
-        if (row < p.rows) want = expected(&p, &a, &g, row);
-        else memset(&want, POISON, sizeof want);
+        if (row < p.rows)
+            want = expected(&p, &a, &g, row);
+        else
+            memset(&want, POISON, sizeof want);
         if (memcmp(&want, &acc[row], sizeof want))
-            fail_kernel(t, "k %zu group %zu row %zu: %a, should be %a", k, group, row, (double)acc[row], (double)want);
+            fail_kernel(t, "k %zu group %zu row %zu: %a, should be %a", k, group, row, (double)acc[row],
+                        (double)want);
     }
     unfence(g.codes, g.codes_bytes);
     unfence(g.group_sums, g.groups * sizeof(int32_t));

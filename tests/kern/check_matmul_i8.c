@@ -59,7 +59,8 @@ static void check_shape(kern_test *t, size_t m, size_t k, fill trits, fill acts)
          kern->matmul_i8.fn(b.c, b.codes, b.codes_stride, b.tiles, b.tile_stride, b.n_tiles, b.quads, 0));
     compare(t, &p, &a, &b);
     if (!t->bench) { /* the same in two halves, the second added */
-        const size_t half = b.quads / 2 / kern->quad_step * kern->quad_step, panel_rows = p.kernels->layout.panel_rows;
+        const size_t half = b.quads / 2 / kern->quad_step * kern->quad_step,
+                     panel_rows = p.kernels->layout.panel_rows;
         memset(b.c, POISON, b.c_count * sizeof *b.c);
         kern->matmul_i8.fn(b.c, b.codes, b.codes_stride, b.tiles, b.tile_stride, b.n_tiles, half, 0);
         kern->matmul_i8.fn(b.c, b.codes + half * TERN_QUAD * panel_rows, b.codes_stride,

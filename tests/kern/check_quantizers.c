@@ -23,7 +23,8 @@ void check_quantizers(kern_test *t) {
     int wanted = begin_kernel(t, t->tier->quantize_row.name);
     wanted |= begin_kernel(t, t->tier->quantize_row_rmsnorm.name);
     if (!wanted) return;
-    if (t->bench) time_rows(t);
+    if (t->bench)
+        time_rows(t);
     else if (tern_check_quantize(t->tier, tern_kernels_of(TERN_TIER_SCALAR), t->seed, message, sizeof message))
         fail_kernel(t, "%s", message);
 }

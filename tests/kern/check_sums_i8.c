@@ -15,8 +15,10 @@ static void check_shape(kern_test *t, const tern_density_kernels *kernels, size_
     for (size_t i = 0; i < m; i++)
         for (size_t n = 0; n < ld && i * ld + n < bytes / sizeof *sums; n++) {
             int32_t want, got = sums[i * ld + n];
-            if (n < c.rows) want = exact_sum(&c, n, &a, i, 0, k);
-            else memset(&want, POISON, sizeof want);
+            if (n < c.rows)
+                want = exact_sum(&c, n, &a, i, 0, k);
+            else
+                memset(&want, POISON, sizeof want);
             if (got == want) continue;
             fail_kernel(t, "m %zu of %zu, row %zu of %zu, k %zu: %d, should be %d", i, m, n, c.rows, k, got, want);
             goto done;

@@ -19,8 +19,8 @@ static const struct {
     const char *name;
     kern_check run;
 } checks[] = {
-    {"layouts", check_layouts},         {"sums_i8", check_sums_i8}, {"matmul_i8", check_matmul_i8},
-    {"epilogue", check_epilogue},       {"groups_i8", check_groups_i8}, {"floats", check_floats},
+    {"layouts", check_layouts},       {"sums_i8", check_sums_i8},     {"matmul_i8", check_matmul_i8},
+    {"epilogue", check_epilogue},     {"groups_i8", check_groups_i8}, {"floats", check_floats},
     {"quantizers", check_quantizers},
 };
 
@@ -124,8 +124,10 @@ static void on_crash(int signal_number) { siglongjmp(crashed, signal_number); }
 
 static void run_check(kern_test *t, kern_check check) {
     int signal_number = sigsetjmp(crashed, 1);
-    if (!signal_number) check(t);
-    else fail_kernel(t, "crashed with signal %d (%s)", signal_number, strsignal(signal_number));
+    if (!signal_number)
+        check(t);
+    else
+        fail_kernel(t, "crashed with signal %d (%s)", signal_number, strsignal(signal_number));
 }
 
 static int usage(void) {
@@ -137,11 +139,16 @@ int main(int argc, char **argv) {
     kern_test t = {.seed = (uint64_t)time(NULL)};
     const char *only_tier = NULL;
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--bench")) t.bench = 1;
-        else if (!strcmp(argv[i], "--seed") && i + 1 < argc) t.seed = strtoull(argv[++i], NULL, 0);
-        else if (!strcmp(argv[i], "--function") && i + 1 < argc) t.wanted = argv[++i];
-        else if (!strcmp(argv[i], "--tier") && i + 1 < argc) only_tier = argv[++i];
-        else return usage();
+        if (!strcmp(argv[i], "--bench"))
+            t.bench = 1;
+        else if (!strcmp(argv[i], "--seed") && i + 1 < argc)
+            t.seed = strtoull(argv[++i], NULL, 0);
+        else if (!strcmp(argv[i], "--function") && i + 1 < argc)
+            t.wanted = argv[++i];
+        else if (!strcmp(argv[i], "--tier") && i + 1 < argc)
+            only_tier = argv[++i];
+        else
+            return usage();
     }
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {

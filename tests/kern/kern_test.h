@@ -59,22 +59,22 @@ double seconds_now(void);
 void report_time(const kern_test *t, double seconds, double operations);
 
 /* Calls once; in benchmark mode also times the call, in batches, and prints the median. */
-#define CALL(t, operations, ...)                                                  \
-    do {                                                                          \
-        __VA_ARGS__;                                                              \
-        if ((t)->bench) {                                                         \
-            double best_[15];                                                     \
-            for (int batch_ = 0; batch_ < 15; batch_++) {                         \
-                int calls_ = 0;                                                   \
-                double start_ = seconds_now(), now_;                              \
-                do {                                                              \
-                    __VA_ARGS__;                                                  \
-                    calls_++;                                                     \
-                } while ((now_ = seconds_now()) - start_ < 2e-3);                 \
-                best_[batch_] = (now_ - start_) / calls_;                         \
-            }                                                                     \
-            report_time((t), median_of(best_, 15), (operations));                 \
-        }                                                                         \
+#define CALL(t, operations, ...)                                  \
+    do {                                                          \
+        __VA_ARGS__;                                              \
+        if ((t)->bench) {                                         \
+            double best_[15];                                     \
+            for (int batch_ = 0; batch_ < 15; batch_++) {         \
+                int calls_ = 0;                                   \
+                double start_ = seconds_now(), now_;              \
+                do {                                              \
+                    __VA_ARGS__;                                  \
+                    calls_++;                                     \
+                } while ((now_ = seconds_now()) - start_ < 2e-3); \
+                best_[batch_] = (now_ - start_) / calls_;         \
+            }                                                     \
+            report_time((t), median_of(best_, 15), (operations)); \
+        }                                                         \
     } while (0)
 
 double median_of(double *values, size_t n);

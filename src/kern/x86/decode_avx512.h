@@ -32,10 +32,14 @@ static inline tern_t5_tables_avx512 tern_t5_tables_make_avx512(void) {
     uint8_t r4[64];
     for (unsigned i = 0; i < 64; i++) r4[i] = (uint8_t)(i % 7 * 4);
     return (tern_t5_tables_avx512){
-        .c0 = tern_table_avx512(7, 1, 3, 1),   .c1 = tern_table_avx512(7, 3, 3, 1),
-        .pair = tern_table_avx512(7, 1, 9, 1), .r4 = _mm512_loadu_si512(r4),
-        .c2 = tern_table_avx512(1, 1, 3, 1),   .c3 = tern_table_avx512(1, 3, 3, 1),
-        .c4 = tern_table_avx512(1, 9, 3, 1),   .two_bits = _mm512_set1_epi8(3),
+        .c0 = tern_table_avx512(7, 1, 3, 1),
+        .c1 = tern_table_avx512(7, 3, 3, 1),
+        .pair = tern_table_avx512(7, 1, 9, 1),
+        .r4 = _mm512_loadu_si512(r4),
+        .c2 = tern_table_avx512(1, 1, 3, 1),
+        .c3 = tern_table_avx512(1, 3, 3, 1),
+        .c4 = tern_table_avx512(1, 9, 3, 1),
+        .two_bits = _mm512_set1_epi8(3),
     };
 }
 

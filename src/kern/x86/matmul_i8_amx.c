@@ -82,13 +82,12 @@ static void one_by_two(int32_t *c, const uint8_t *codes, size_t codes_stride, co
     _tile_stored(1, c + TERN_P16_ROWS, LD_C * 4);
 }
 
-void tern_matmul_i8_amx(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tiles, size_t tile_stride,
-                        size_t n_tiles, size_t quads, int accumulate) {
+void tern_matmul_i8_amx(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tiles,
+                        size_t tile_stride, size_t n_tiles, size_t quads, int accumulate) {
     _tile_loadconfig(&tern_full_tiles_amx);
     size_t t = 0;
     for (; t + 2 <= n_tiles; t += 2)
         two_by_two(c + t * ROWS * LD_C, codes, codes_stride, tiles + t * tile_stride, tile_stride, quads, accumulate);
-    if (t < n_tiles)
-        one_by_two(c + t * ROWS * LD_C, codes, codes_stride, tiles + t * tile_stride, quads, accumulate);
+    if (t < n_tiles) one_by_two(c + t * ROWS * LD_C, codes, codes_stride, tiles + t * tile_stride, quads, accumulate);
     _tile_release(); /* tile data left behind would be saved at every context switch */
 }

@@ -1,5 +1,6 @@
 /* Many rows of activations: a panel is unpacked once to codes in L1, then multiplied with tiles of 8 rows. The register
  * tile is 8 rows x 3 panels: 24 accumulators, 3 loads of codes and 8 broadcasts for 24 multiply-adds. */
+#include "base/unroll.h"
 #include "kern/x86/decode_avx512.h"
 #include "kern/x86/kernels_avx512.h"
 
@@ -10,6 +11,7 @@ void tern_unpack_t2_avx512(uint8_t *codes, const uint8_t *panel, size_t blocks) 
         __m512i quad[TERN_T2P16_QUADS];
         _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
         tern_decode_t2_avx512(quad, _mm512_load_si512(panel));
+        TERN_UNROLL
         for (int q = 0; q < TERN_T2P16_QUADS; q++, codes += TERN_P16_QUAD) _mm512_store_si512(codes, quad[q]);
     }
 }
@@ -20,6 +22,7 @@ void tern_unpack_t5_avx512(uint8_t *codes, const uint8_t *panel, size_t blocks) 
         __m512i quad[TERN_T5P16_QUADS];
         _mm_prefetch((const char *)panel + 2048, _MM_HINT_T0);
         tern_decode_t5_avx512(quad, _mm512_load_si512(panel), &tables);
+        TERN_UNROLL
         for (int q = 0; q < TERN_T5P16_QUADS; q++, codes += TERN_P16_QUAD) _mm512_store_si512(codes, quad[q]);
     }
 }
@@ -39,19 +42,24 @@ void tern_tile_acts_avx512(int8_t *tile, const int8_t *x, size_t ldx, size_t row
 static void one_tile(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tile, size_t quads,
                      int accumulate) {
     __m512i acc[ROWS][PANELS];
-    for (int i = 0; i < ROWS; i++)
-        for (int p = 0; p < PANELS; p++)
-            acc[i][p] = accumulate ? _mm512_load_si512(c + i * LD_C + p * TERN_P16_ROWS) : _mm512_setzero_si512();
+    TERN_UNROLL
+    for (int i = 0; i < ROWS; i++) TERN_UNROLL
+    for (int p = 0; p < PANELS; p++)
+        acc[i][p] = accumulate ? _mm512_load_si512(c + i * LD_C + p * TERN_P16_ROWS) : _mm512_setzero_si512();
     for (size_t q = 0; q < quads; q++, codes += TERN_P16_QUAD, tile += ROWS * TERN_QUAD) {
         __m512i w[PANELS];
+        TERN_UNROLL
         for (int p = 0; p < PANELS; p++) w[p] = _mm512_load_si512(codes + (size_t)p * codes_stride);
+        TERN_UNROLL
         for (int i = 0; i < ROWS; i++) {
             __m512i four = tern_broadcast_quad_avx512(tile + i * TERN_QUAD);
+            TERN_UNROLL
             for (int p = 0; p < PANELS; p++) acc[i][p] = _mm512_dpbusd_epi32(acc[i][p], w[p], four);
         }
     }
-    for (int i = 0; i < ROWS; i++)
-        for (int p = 0; p < PANELS; p++) _mm512_store_si512(c + i * LD_C + p * TERN_P16_ROWS, acc[i][p]);
+    TERN_UNROLL
+    for (int i = 0; i < ROWS; i++) TERN_UNROLL
+    for (int p = 0; p < PANELS; p++) _mm512_store_si512(c + i * LD_C + p * TERN_P16_ROWS, acc[i][p]);
 }
 
 void tern_matmul_i8_avx512(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tiles,

@@ -4,13 +4,14 @@
  *
  * Order of the sum of one row: blocks ascending, within a block the tables in the order in which they are stored, each
  * table's entry summed from its trits in ascending order of g; one accumulator. */
+#include "base/unroll.h"
 #include "kern/x86/decode_avx512.h"
 #include "kern/x86/kernels_avx512.h"
 
 enum {
-    PANELS = 4,                           /* that share one load of a table */
-    T2_FLOATS = 8 * 16,                   /* a block's tables: 8 pairs */
-    T5_FLOATS = TERN_QUAD * (16 + 32),    /* 4 pairs and 4 triples */
+    PANELS = 4,                        /* that share one load of a table */
+    T2_FLOATS = 8 * 16,                /* a block's tables: 8 pairs */
+    T5_FLOATS = TERN_QUAD * (16 + 32), /* 4 pairs and 4 triples */
     PREFETCH_BYTES = 2048
 };
 
@@ -97,19 +98,24 @@ void tern_prepare_t5_f32_avx512(void *prepared, const float *x, size_t k) {
 INLINE void t2_panels(float *sums, const uint8_t *panel, size_t panel_bytes, size_t blocks, const float *table,
                       const int panels) {
     __m512 acc[PANELS];
+    TERN_UNROLL
     for (int p = 0; p < panels; p++) acc[p] = _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; b++, panel += TERN_P16_BLOCK, table += T2_FLOATS) {
         __m512i word[PANELS];
+        TERN_UNROLL
         for (int p = 0; p < panels; p++) {
             word[p] = _mm512_load_si512(panel + (size_t)p * panel_bytes);
             _mm_prefetch((const char *)panel + (size_t)p * panel_bytes + PREFETCH_BYTES, _MM_HINT_T0);
         }
+        TERN_UNROLL
         for (unsigned j = 0; j < 8; j++) {
             const __m512 t = _mm512_load_ps(table + 16 * j);
+            TERN_UNROLL
             for (int p = 0; p < panels; p++)
                 acc[p] = _mm512_add_ps(acc[p], _mm512_permutexvar_ps(_mm512_srli_epi32(word[p], 4 * j), t));
         }
     }
+    TERN_UNROLL
     for (int p = 0; p < panels; p++) _mm512_storeu_ps(sums + p * TERN_P16_ROWS, acc[p]);
 }
 
@@ -117,37 +123,44 @@ INLINE void t5_panels(float *sums, const uint8_t *panel, size_t panel_bytes, siz
                       const int panels) {
     const tern_t5_tables_avx512 tables = tern_t5_tables_make_avx512();
     __m512 acc[PANELS];
+    TERN_UNROLL
     for (int p = 0; p < panels; p++) acc[p] = _mm512_setzero_ps();
     for (size_t b = 0; b < blocks; b++, panel += TERN_P16_BLOCK, table += T5_FLOATS) {
         __m512i pair[PANELS], triple[PANELS];
+        TERN_UNROLL
         for (int p = 0; p < panels; p++) {
             __m512i bytes = _mm512_load_si512(panel + (size_t)p * panel_bytes);
             _mm_prefetch((const char *)panel + (size_t)p * panel_bytes + PREFETCH_BYTES, _MM_HINT_T0);
             pair[p] = _mm512_permutexvar_epi8(bytes, tables.pair);
             triple[p] = tern_decode_t5_rest_avx512(bytes, &tables);
         }
+        TERN_UNROLL
         for (unsigned j = 0; j < TERN_QUAD; j++) {
             const __m512 t = _mm512_load_ps(table + 48 * j), low = _mm512_load_ps(table + 48 * j + 16),
                          high = _mm512_load_ps(table + 48 * j + 32);
+            TERN_UNROLL
             for (int p = 0; p < panels; p++) {
                 acc[p] = _mm512_add_ps(acc[p], _mm512_permutexvar_ps(_mm512_srli_epi32(pair[p], 8 * j), t));
-                acc[p] = _mm512_add_ps(acc[p],
-                                       _mm512_permutex2var_ps(low, _mm512_srli_epi32(triple[p], 8 * j), high));
+                acc[p] =
+                    _mm512_add_ps(acc[p], _mm512_permutex2var_ps(low, _mm512_srli_epi32(triple[p], 8 * j), high));
             }
         }
     }
+    TERN_UNROLL
     for (int p = 0; p < panels; p++) _mm512_storeu_ps(sums + p * TERN_P16_ROWS, acc[p]);
 }
 
-#define DEFINE_SUMS(NAME, COLUMNS)                                                                                     \
-    void tern_sums_##NAME##_f32_avx512(float *sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels,        \
-                                       size_t k, const void *prepared) {                                               \
-        const size_t blocks = (k + COLUMNS - 1) / COLUMNS;                                                             \
-        size_t n = 0;                                                                                                  \
-        for (; n + PANELS <= n_panels; n += PANELS)                                                                    \
-            NAME##_panels(sums + n * TERN_P16_ROWS, panels + n * panel_bytes, panel_bytes, blocks, prepared, PANELS);  \
-        for (; n < n_panels; n++)                                                                                      \
-            NAME##_panels(sums + n * TERN_P16_ROWS, panels + n * panel_bytes, panel_bytes, blocks, prepared, 1);       \
+/* Whole groups of PANELS, then one by one. */
+#define DEFINE_SUMS(NAME, COLUMNS)                                                                               \
+    void tern_sums_##NAME##_f32_avx512(float *sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels,  \
+                                       size_t k, const void *prepared) {                                         \
+        const size_t blocks = (k + COLUMNS - 1) / COLUMNS;                                                       \
+        size_t n = 0;                                                                                            \
+        for (; n + PANELS <= n_panels; n += PANELS)                                                              \
+            NAME##_panels(sums + n * TERN_P16_ROWS, panels + n * panel_bytes, panel_bytes, blocks, prepared,     \
+                          PANELS);                                                                               \
+        for (; n < n_panels; n++)                                                                                \
+            NAME##_panels(sums + n * TERN_P16_ROWS, panels + n * panel_bytes, panel_bytes, blocks, prepared, 1); \
     }
 DEFINE_SUMS(t2, TERN_T2P16_COLUMNS)
 DEFINE_SUMS(t5, TERN_T5P16_COLUMNS)

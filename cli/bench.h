@@ -1,0 +1,6 @@
+#ifndef TERN_CLI_BENCH_H
+#define TERN_CLI_BENCH_H
+
+int bench_kernels(int argc, char **argv);
+
+#endif

@@ -1,0 +1,326 @@
+/* tern bench kernels: every product beside the limit of this machine that bounds it, measured in the same run. */
+#define _POSIX_C_SOURCE 200809L
+#include <jansson.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "bench.h"
+#include "bench_options.h"
+#include "cli.h"
+
+enum { MIN_CALLS = 15, MAX_CALLS = 20000 };
+
+/* Distinct copies of one matrix, used in turn. */
+typedef struct matrices {
+    tern_matrix **all;
+    size_t count, next;
+    tern_matrix_info info;
+    size_t packed_bytes; /* of one, in the exchange format */
+} matrices;
+
+/* The peaks of this machine with some number of threads; 0 where there is none. */
+typedef struct peaks {
+    double per_second[TERN_PEAK_COUNT];
+} peaks;
+
+typedef struct bench_row {
+    shape shape;
+    tern_packing packing;
+    tern_dtype acts;
+    tern_tier tier;
+    int threads;
+    size_t m;
+    double seconds;
+    /* derived */
+    double gbps, gops, peak, share;
+    const char *bound;
+} bench_row;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* xorshift: the values do not matter, only that they are not all alike */
+static uint32_t noise(void) {
+    static uint64_t state = 88172645463325252u;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+
+/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+
+static void free_matrices(matrices *m) {
+    for (size_t i = 0; i < m->count; i++) tern_matrix_free(&m->all[i]);
+    free(m->all);
+    *m = (matrices){0};
+}
+
+static tern_status make_one(tern_matrix **out, size_t *packed_bytes, const bench_row *row, tern_error *err) {
+    const size_t n = row->shape.n, k = row->shape.k;
+    const float scale = 0.02f;
+    int8_t *trits = malloc(n * k);
+    uint8_t *packed = NULL;
+    *err = (tern_error){TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the trits of a matrix"};
+    tern_status status = trits ? tern_packed_bytes(packed_bytes, row->packing, n, k, err) : TERN_E_MEMORY;
+    if (!status && !(packed = malloc(*packed_bytes))) status = TERN_E_MEMORY;
+    if (!status) {
+        for (size_t i = 0; i < n * k; i++) trits[i] = (int8_t)((int)(noise() % 3) - 1);
+        status = tern_pack(packed, *packed_bytes, row->packing, trits, n, k, err);
+    }
+    if (!status)
+        status = tern_matrix_create(out,
+                                    &(tern_matrix_desc){.rows = n,
+                                                        .cols = k,
+                                                        .packing = row->packing,
+                                                        .packed = packed,
+                                                        .packed_bytes = *packed_bytes,
+                                                        .scales = &scale,
+                                                        .scale_count = 1,
+                                                        .tier = row->tier},
+                                    err);
+    free(packed);
+    free(trits);
+    return status;
+}
+
+static tern_status make_matrices(matrices *m, const bench_options *o, const bench_row *row, tern_error *err) {
+    *m = (matrices){0};
+    tern_matrix *first = NULL;
+    progress("packing %zux%zu %s ...", row->shape.n, row->shape.k, tern_packing_name(row->packing));
+    tern_status status = make_one(&first, &m->packed_bytes, row, err);
+    if (status) return status;
+    size_t wanted = o->cold_bytes / m->packed_bytes + 1;
+    m->all = calloc(wanted, sizeof *m->all);
+    if (!m->all) {
+        tern_matrix_free(&first);
+        *err = (tern_error){TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a list of matrices"};
+        return TERN_E_MEMORY;
+    }
+    m->all[m->count++] = first;
+    while (!status && m->count < wanted) {
+        status = tern_matrix_clone(&m->all[m->count], first, err);
+        m->count += !status;
+    }
+    if (!status) status = tern_matrix_describe(&m->info, first, err);
+    if (status) free_matrices(m);
+    return status;
+}
+
+/* ---- timing ------------------------------------------------------------------------------------------------------ */
+
+typedef struct buffers {
+    void *x, *scratch;
+    float *y;
+    tern_exec exec;
+} buffers;
+
+static void free_buffers(buffers *b) {
+    free(b->x);
+    free(b->y);
+    free(b->scratch);
+}
+
+static tern_status make_buffers(buffers *b, const matrices *w, const bench_row *row, tern_error *err) {
+    const size_t values = row->m * row->shape.k;
+    size_t bytes = 0;
+    *b = (buffers){0};
+    tern_status status = tern_matmul_scratch(&bytes, w->all[0], row->m, row->acts, row->threads, err);
+    if (status) return status;
+    b->x = malloc(values * sizeof(float));
+    b->y = malloc(row->m * row->shape.n * sizeof(float));
+    b->scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    if (!b->x || !b->y || !b->scratch) {
+        free_buffers(b);
+        *err = (tern_error){TERN_E_MEMORY, TERN_NO_PLACE, "no memory for activations"};
+        return TERN_E_MEMORY;
+    }
+    b->exec = (tern_exec){.threads = row->threads, .scratch = b->scratch, .scratch_bytes = (bytes + 63) / 64 * 64};
+    for (size_t i = 0; i < values; i++)
+        if (row->acts == TERN_BF16 || row->acts == TERN_F16) ((uint16_t *)b->x)[i] = (uint16_t)(0x3000 + noise() % 0xfff);
+        else ((float *)b->x)[i] = (float)(int32_t)noise() * 0x1p-31f;
+    return TERN_OK;
+}
+
+static tern_status call(const buffers *b, const tern_matrix *w, const bench_row *row, tern_error *err) {
+    if (row->acts == TERN_I8) return tern_matmul_quantized(b->y, w, b->x, NULL, row->m, &b->exec, err);
+    return tern_matmul_float(b->y, w, b->x, row->acts, NULL, row->m, &b->exec, err);
+}
+
+/* Median of single calls, each on the next matrix. */
+static tern_status time_row(bench_row *row, matrices *w, const bench_options *o, tern_error *err) {
+    buffers b;
+    tern_status status = make_buffers(&b, w, row, err);
+    if (status) return status;
+    double *times = malloc(MAX_CALLS * sizeof *times), start = 0;
+    size_t calls = 0;
+    if (!times) status = TERN_E_MEMORY;
+    for (int warm = 0; warm < 3 && !status; warm++) status = call(&b, w->all[w->next++ % w->count], row, err);
+    for (start = now(); !status && calls < MAX_CALLS && (calls < MIN_CALLS || now() - start < o->seconds); calls++) {
+        const tern_matrix *next = w->all[w->next++ % w->count];
+        double before = now();
+        status = call(&b, next, row, err);
+        times[calls] = now() - before;
+    }
+    if (!status) {
+        qsort(times, calls, sizeof *times, ascending);
+        row->seconds = times[calls / 2];
+    }
+    free(times);
+    free_buffers(&b);
+    return status;
+}
+
+/* ---- limits ------------------------------------------------------------------------------------------------------ */
+
+static void measure_peaks(peaks *p, int threads) {
+    for (int i = 0; i < TERN_PEAK_COUNT; i++) {
+        progress("measuring the %s peak with %d thread%s ...", tern_peak_name((tern_peak)i), threads,
+                 threads > 1 ? "s" : "");
+        tern_measure_peak(&p->per_second[i], (tern_peak)i, threads, NULL); /* 0 where there is none */
+    }
+}
+
+/* The arithmetic that bounds a row. One row of activations cannot fill AMX tiles; it runs on VNNI. */
+static tern_peak compute_peak(const bench_row *row) {
+    if (row->acts != TERN_I8) return TERN_PEAK_F32;
+    switch (row->tier) {
+    case TERN_TIER_AMX: return row->m > 1 ? TERN_PEAK_AMX_I8 : TERN_PEAK_VNNI_I8;
+    case TERN_TIER_AVX512: return TERN_PEAK_VNNI_I8;
+    case TERN_TIER_NEON:
+    case TERN_TIER_NEONDOT: return TERN_PEAK_NEON_I8;
+    default: return TERN_PEAK_AVX2_I8; /* scalar too: what this machine could do without VNNI */
+    }
+}
+
+static void derive(bench_row *row, const matrices *w, const peaks *p) {
+    const double bytes = (double)w->packed_bytes;
+    const double operations = 2.0 * (double)row->shape.n * (double)row->shape.k * (double)row->m;
+    const double read = p->per_second[TERN_PEAK_READ], compute = p->per_second[compute_peak(row)];
+    const double read_floor = read > 0 ? bytes / read : 0, compute_floor = compute > 0 ? operations / compute : 0;
+    const int memory = read_floor >= compute_floor;
+    row->gbps = bytes / row->seconds * 1e-9;
+    row->gops = operations / row->seconds * 1e-9;
+    row->bound = memory ? "memory" : "compute";
+    row->peak = (memory ? read : compute) * 1e-9;
+    row->share = (memory ? read_floor : compute_floor) / row->seconds;
+}
+
+/* ---- output ------------------------------------------------------------------------------------------------------ */
+
+static const char *acts_name(tern_dtype acts) {
+    static const char *const names[] = {"f32", "bf16", "f16", "i8"};
+    return names[acts];
+}
+
+static void print_json_row(json_t *row) {
+    json_dumpf(row, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    fflush(stdout);
+    json_decref(row);
+}
+
+static void print_peaks(const peaks *p, int threads, int json) {
+    for (int i = 0; i < TERN_PEAK_COUNT; i++) {
+        if (!(p->per_second[i] > 0)) continue;
+        const char *name = tern_peak_name((tern_peak)i), *unit = i == TERN_PEAK_READ ? "GB/s" : "GOP/s";
+        if (json)
+            print_json_row(json_pack("{s:s, s:s, s:s, s:i, s:f, s:s}", "op", "peak", "name", name, "device", "cpu",
+                                     "threads", threads, "peak", p->per_second[i] * 1e-9, "unit", unit));
+        else printf("peak %-8s %d thread%s %10.1f %s\n", name, threads, threads > 1 ? "s" : " ",
+                    p->per_second[i] * 1e-9, unit);
+    }
+}
+
+static void print_header(void) {
+    printf("%-4s %-4s %-7s %3s %5s %6s %6s %6s %11s %8s %9s %-8s %6s\n", "pack", "acts", "tier", "thr", "m", "n", "k",
+           "cache", "us", "GB/s", "GOP/s", "bound", "share");
+}
+
+static void print_row(const bench_row *r, const matrices *w, const bench_options *o) {
+    const char *cache = o->cold_bytes ? "cold" : "hot";
+    if (o->json) {
+        print_json_row(json_pack(
+            "{s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:s, s:b, s:f, s:f, s:f, s:s, s:f, s:f}", "op", "matmul",
+            "weights", tern_packing_name(r->packing), "acts", acts_name(r->acts), "tier", tern_tier_name(r->tier),
+            "device", "cpu", "threads", r->threads, "m", (json_int_t)r->m, "n", (json_int_t)r->shape.n, "k",
+            (json_int_t)r->shape.k, "cache", cache, "huge_pages", w->info.huge_pages, "seconds", r->seconds, "gbps",
+            r->gbps, "gops", r->gops, "bound", r->bound, "peak", r->peak, "share", r->share));
+        return;
+    }
+    progress("%s", "");
+    printf("%-4s %-4s %-7s %3d %5zu %6zu %6zu %6s %11.1f %8.2f %9.1f %-8s %5.1f%%\n", tern_packing_name(r->packing),
+           acts_name(r->acts), tern_tier_name(r->tier), r->threads, r->m, r->shape.n, r->shape.k, cache,
+           r->seconds * 1e6, r->gbps, r->gops, r->bound, 100 * r->share);
+    fflush(stdout);
+}
+
+/* ---- the runs ---------------------------------------------------------------------------------------------------- */
+
+/* All rows of one matrix: threads, activations, row counts. */
+static tern_status run_matrix(matrices *w, bench_row row, const peaks *p, const bench_options *o, tern_error *err) {
+    tern_status status = TERN_OK;
+    row.tier = w->info.tier;
+    for (size_t t = 0; t < o->n_threads; t++)
+        for (size_t a = 0; a < o->n_acts; a++)
+            for (size_t i = 0; i < o->n_m && !status; i++) {
+                row.threads = o->threads[t];
+                row.acts = o->acts[a];
+                row.m = o->m[i];
+                progress("timing m = %zu with %d threads ...", row.m, row.threads);
+                status = time_row(&row, w, o, err);
+                if (status) break;
+                derive(&row, w, &p[t]);
+                print_row(&row, w, o);
+            }
+    return status;
+}
+
+/* Peaks drift with the neighbours of a shared machine: they are measured again for every shape. */
+static tern_status run_shape(shape s, const bench_options *o, tern_error *err) {
+    peaks p[MAX_LIST];
+    tern_status status = TERN_OK;
+    for (size_t t = 0; t < o->n_threads; t++) {
+        measure_peaks(&p[t], o->threads[t]);
+        progress("%s", "");
+        print_peaks(&p[t], o->threads[t], o->json);
+    }
+    if (!o->json) print_header();
+    for (size_t tier = 0; tier < o->n_tiers; tier++)
+        for (size_t i = 0; i < o->n_packings && !status; i++) {
+            bench_row row = {.shape = s, .packing = o->packings[i], .tier = o->tiers[tier]};
+            matrices w;
+            status = make_matrices(&w, o, &row, err);
+            if (status) break;
+            status = run_matrix(&w, row, p, o, err);
+            free_matrices(&w);
+        }
+    return status;
+}
+
+int bench_kernels(int argc, char **argv) {
+    bench_options o;
+    int stop, code = parse_bench_options(&o, &stop, argc, argv);
+    if (stop) return code;
+    tern_error err = {0};
+    for (size_t i = 0; i < o.n_shapes; i++) {
+        if (i && !o.json) putchar('\n');
+        if (run_shape(o.shapes[i], &o, &err)) {
+            progress("%s", "");
+            return failed(&err);
+        }
+    }
+    progress("%s", "");
+    return EXIT_DONE;
+}

@@ -1,0 +1,71 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cli.h"
+
+static const command commands[] = {
+    {"bench", "measure the kernels against this machine's limits", command_bench},
+    {"machine", "what this machine offers: tiers, processors, huge pages", command_machine},
+};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+void complain(const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    fputs("tern: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+int failed(const tern_error *err) {
+    complain("%s: %s", tern_status_text(err->status), err->message);
+    return EXIT_FAILED;
+}
+
+void progress(const char *format, ...) {
+    if (!isatty(STDERR_FILENO)) return;
+    fputs("\r\033[K", stderr);
+    va_list args;
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fflush(stderr);
+}
+
+static void print_usage(FILE *to) {
+    fprintf(to, "usage: tern COMMAND [OPTIONS]\n\nTern %s: ternary (1.58-bit) neural networks.\n\nCommands:\n",
+            tern_version());
+    for (size_t i = 0; i < COMMANDS; i++) fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].summary);
+    fprintf(to, "\n  tern COMMAND --help   options and an example\n  tern --version\n\n"
+                "Environment: TERN_KERNEL=TIER pins a kernel tier (see tern machine).\n");
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        print_usage(stderr);
+        return EXIT_USAGE;
+    }
+    const char *name = argv[1];
+    if (!strcmp(name, "--version")) {
+        printf("tern %s\n", tern_version());
+        return EXIT_DONE;
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help")) {
+        print_usage(stdout);
+        return EXIT_DONE;
+    }
+    for (size_t i = 0; i < COMMANDS; i++) {
+        if (strcmp(name, commands[i].name)) continue;
+        int code = commands[i].run(argc - 1, argv + 1);
+        if (fflush(stdout) || ferror(stdout)) {
+            complain("cannot write to standard output");
+            return EXIT_FAILED;
+        }
+        return code;
+    }
+    complain("'%s' is no command; tern --help lists them", name);
+    return EXIT_USAGE;
+}

@@ -173,33 +173,41 @@ static void run_few(const tern_product_i8 *p, const layout *l, const thread_lane
     }
 }
 
-/* All columns of one panel group times one block of rows, chunk by chunk. */
-static void multiply_block(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
-                           size_t tiles) {
+/* All columns of one panel group times one block of rows, unpacked chunk by chunk. */
+static void multiply_chunks(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
+                            size_t tiles) {
     const tern_kernels *kern = w->kernels;
     const size_t panel_rows = w->density->layout.panel_rows, quad_bytes = TERN_QUAD * panel_rows;
     const size_t codes_stride = CHUNK_COLUMNS * panel_rows, k_block = w->density->layout.k_block;
     for (size_t k0 = 0; k0 < w->inputs; k0 += CHUNK_COLUMNS) {
         const size_t columns = tern_min_size(CHUNK_COLUMNS, w->inputs - k0);
-        const size_t quads = tern_round_up(tern_ceil_div(columns, TERN_QUAD), kern->quad_step);
-        const size_t blocks = tern_ceil_div(columns, k_block), filled = blocks * k_block / TERN_QUAD;
+        const size_t quads = tern_ceil_div(columns, TERN_QUAD), blocks = tern_ceil_div(columns, k_block);
         for (size_t i = 0; i < kern->tile_panels; i++) {
             uint8_t *codes = lane->codes + i * codes_stride;
-            size_t unpacked =
-                0; /* what lies beyond meets activations of zero, but must not be garbage from nowhere */
-            if (panel + i < w->panels) {
+            if (panel + i >= w->panels)
+                memset(codes, 0, quads * quad_bytes); /* outputs that nobody reads */
+            else
                 w->density->unpack.fn(codes,
                                       (const uint8_t *)w->trits.data + (panel + i) * w->panel_bytes +
                                           k0 / k_block * w->density->layout.block_bytes,
                                       blocks);
-                unpacked = filled;
-            }
-            if (unpacked < quads) memset(codes + unpacked * quad_bytes, 0, (quads - unpacked) * quad_bytes);
         }
         kern->matmul_i8.fn(lane->sums, lane->codes, codes_stride,
                            l->x + tile * kern->tile_rows * l->k_pad + k0 * kern->tile_rows,
                            kern->tile_rows * l->k_pad, tiles, quads, k0 > 0);
     }
+}
+
+static void multiply_block(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
+                           size_t tiles) {
+    const size_t tile_bytes = w->kernels->tile_rows * l->k_pad;
+    if (!w->density->matmul_panels_i8.fn) {
+        multiply_chunks(w, l, lane, panel, tile, tiles);
+        return;
+    }
+    w->density->matmul_panels_i8.fn(lane->sums, (const uint8_t *)w->trits.data + panel * w->panel_bytes,
+                                    w->panel_bytes, tern_min_size(w->kernels->tile_panels, w->panels - panel),
+                                    w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles);
 }
 
 static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {

@@ -65,6 +65,12 @@ typedef void (*tern_unpack_fn)(uint8_t *codes, const uint8_t *panel, size_t bloc
 /* Sum of a row of n int8 values, n a multiple of 64, 64-byte aligned. */
 typedef int32_t (*tern_row_sum_fn)(const int8_t *x, size_t n);
 
+/* c[n_tiles * tile_rows][tile_panels * 16] = codes * activations over all k columns, straight from n_panels packed
+ * panels (1 .. tile_panels; columns of c beyond them are unspecified). tiles: as matmul_i8 below, from column 0. For
+ * tiers that unpack and multiply in one go; NULL where unpack and matmul_i8 are called in turn. */
+typedef void (*tern_matmul_panels_i8_fn)(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
+                                         size_t k, const int8_t *tiles, size_t tile_stride, size_t n_tiles);
+
 /* Bytes of the prepared form of one row of k float activations, a multiple of 64. */
 typedef size_t (*tern_prepare_f32_bytes_fn)(size_t k);
 /* Brings one row of k floats (x may be unaligned and ends at k) into the form that sums_f32 reads. */
@@ -78,6 +84,7 @@ typedef struct tern_density_kernels {
     tern_layout layout;
     TERN_SLOT(tern_sums_i8_fn) sums_i8;
     TERN_SLOT(tern_unpack_fn) unpack;
+    TERN_SLOT(tern_matmul_panels_i8_fn) matmul_panels_i8;
     TERN_SLOT(tern_prepare_f32_bytes_fn) prepare_f32_bytes;
     TERN_SLOT(tern_prepare_f32_fn) prepare_f32;
     TERN_SLOT(tern_sums_f32_fn) sums_f32;
@@ -90,8 +97,7 @@ typedef void (*tern_tile_acts_fn)(int8_t *tile, const int8_t *x, size_t ldx, siz
 /* c[tiles * tile_rows][tile_panels * 16] (+)= codes * activations, over `quads` quads.
  *   codes: tile_panels runs of `quads` quads, codes_stride bytes apart
  *   tiles: activation tiles, tile_stride bytes apart, each starting at the first of these quads
- *   accumulate: 0 to overwrite c
- * quads is a multiple of quad_step. */
+ *   accumulate: 0 to overwrite c */
 typedef void (*tern_matmul_i8_fn)(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tiles,
                                   size_t tile_stride, size_t n_tiles, size_t quads, int accumulate);
 
@@ -121,11 +127,11 @@ typedef struct tern_kernels {
     tern_tier tier;
     tern_density_kernels density[TERN_DENSITY_COUNT];
 
-    /* Up to this many rows of activations go through sums_i8, more through unpack and matmul_i8. */
+    /* Up to this many rows of activations go through sums_i8, more through tile_acts and matmul_panels_i8 or, where
+     * that is NULL, unpack and matmul_i8. */
     size_t few_rows;
-    size_t tile_rows;   /* rows of an activation tile; 0 where the tier has no matmul_i8 */
-    size_t tile_panels; /* panels that matmul_i8 takes at once */
-    size_t quad_step;
+    size_t tile_rows;   /* rows of an activation tile; 0 where the tier has no products of tiles */
+    size_t tile_panels; /* panels that such a product takes at once */
     TERN_SLOT(tern_tile_acts_fn) tile_acts;
     TERN_SLOT(tern_matmul_i8_fn) matmul_i8;
 

@@ -26,7 +26,7 @@ static blocks make_blocks(kern_test *t, const panel_case *p, const acts_case *a)
     }
     b.codes = fenced(kern->tile_panels * b.codes_stride);
     memset(b.codes, 1, kern->tile_panels * b.codes_stride);
-    for (size_t i = 0; i < kern->tile_panels; i++)
+    for (size_t i = 0; i < p->panels; i++)
         p->kernels->unpack.fn(b.codes + i * b.codes_stride, p->packed + i * p->panel_bytes, p->blocks);
     b.c = fenced(b.c_count * sizeof *b.c);
     memset(b.c, POISON, b.c_count * sizeof *b.c);
@@ -42,7 +42,7 @@ static void free_blocks(const kern_test *t, blocks *b) {
 static void compare(kern_test *t, const panel_case *p, const acts_case *a, const blocks *b) {
     const size_t width = t->tier->tile_panels * p->kernels->layout.panel_rows;
     for (size_t i = 0; i < b->c_count / width; i++)
-        for (size_t n = 0; n < width; n++) {
+        for (size_t n = 0; n < p->rows; n++) {
             int32_t want = i < a->m ? exact_sum(p, n, a, i, 0, a->k) + a->sums[i] : 0, got = b->c[i * width + n];
             if (got == want) continue;
             fail_kernel(t, "m %zu of %zu, row %zu, k %zu: %d, should be %d", i, a->m, n, a->k, got, want);
@@ -50,7 +50,7 @@ static void compare(kern_test *t, const panel_case *p, const acts_case *a, const
         }
 }
 
-static void check_shape(kern_test *t, size_t m, size_t k, fill trits, fill acts) {
+static void check_unpacked(kern_test *t, size_t m, size_t k, fill trits, fill acts) {
     const tern_kernels *kern = t->tier;
     panel_case p = make_panels(t, &kern->density[TERN_DENSITY_T2], kern->tile_panels, k, trits);
     acts_case a = make_acts(t, m, k, acts);
@@ -59,8 +59,7 @@ static void check_shape(kern_test *t, size_t m, size_t k, fill trits, fill acts)
          kern->matmul_i8.fn(b.c, b.codes, b.codes_stride, b.tiles, b.tile_stride, b.n_tiles, b.quads, 0));
     compare(t, &p, &a, &b);
     if (!t->bench) { /* the same in two halves, the second added */
-        const size_t half = b.quads / 2 / kern->quad_step * kern->quad_step,
-                     panel_rows = p.kernels->layout.panel_rows;
+        const size_t half = b.quads / 2, panel_rows = p.kernels->layout.panel_rows;
         memset(b.c, POISON, b.c_count * sizeof *b.c);
         kern->matmul_i8.fn(b.c, b.codes, b.codes_stride, b.tiles, b.tile_stride, b.n_tiles, half, 0);
         kern->matmul_i8.fn(b.c, b.codes + half * TERN_QUAD * panel_rows, b.codes_stride,
@@ -72,19 +71,55 @@ static void check_shape(kern_test *t, size_t m, size_t k, fill trits, fill acts)
     free_panels(&p);
 }
 
-void check_matmul_i8(kern_test *t) {
+/* Straight from packed panels, also where the last group of panels is short. */
+static void check_panels(kern_test *t, const tern_density_kernels *kernels, size_t m, size_t k, fill trits,
+                         fill acts) {
     const tern_kernels *kern = t->tier;
-    if (!kern->tile_rows || !begin_kernel(t, kern->matmul_i8.name)) return;
+    for (size_t panels = t->bench ? kern->tile_panels : 1; panels <= kern->tile_panels; panels++) {
+        panel_case p = make_panels(t, kernels, panels, k, trits);
+        acts_case a = make_acts(t, m, k, acts);
+        blocks b = make_blocks(t, &p, &a);
+        CALL(
+            t, 2.0 * (double)(p.rows * m * k),
+            kernels->matmul_panels_i8.fn(b.c, p.packed, p.panel_bytes, panels, k, b.tiles, b.tile_stride, b.n_tiles));
+        compare(t, &p, &a, &b);
+        free_blocks(t, &b);
+        free_acts(&a);
+        free_panels(&p);
+    }
+}
+
+typedef void (*shape_check)(kern_test *t, const tern_density_kernels *kernels, size_t m, size_t k, fill trits,
+                            fill acts);
+
+static void unpacked_shape(kern_test *t, const tern_density_kernels *kernels, size_t m, size_t k, fill trits,
+                           fill acts) {
+    (void)kernels;
+    check_unpacked(t, m, k, trits, acts);
+}
+
+static void check_shapes(kern_test *t, const tern_density_kernels *kernels, shape_check check) {
     if (t->bench) {
-        check_shape(t, 128, 640, FILL_NOISE, FILL_NOISE);
+        check(t, kernels, 128, 2560, FILL_NOISE, FILL_NOISE);
         return;
     }
-    const size_t r = kern->tile_rows;
+    const size_t r = t->tier->tile_rows;
     const size_t ms[] = {1, r - 1, r, r + 1, 2 * r - 1, 2 * r, 2 * r + 1, 3 * r, 5 * r + 1};
     for (size_t i = 0; i < sizeof ms / sizeof *ms; i++)
         for (size_t k = 1; k < 700; k += 1 + draw(t) % 120)
-            if (ms[i]) check_shape(t, ms[i], k, FILL_NOISE, FILL_NOISE);
+            if (ms[i]) check(t, kernels, ms[i], k, FILL_NOISE, FILL_NOISE);
     for (int trits = 0; trits < FILL_COUNT; trits++)
         for (int acts = 0; acts < FILL_COUNT; acts++)
-            check_shape(t, 1 + draw(t) % 40, 1 + draw(t) % 2000, (fill)trits, (fill)acts);
+            check(t, kernels, 1 + draw(t) % 40, 1 + draw(t) % 2000, (fill)trits, (fill)acts);
+}
+
+void check_matmul_i8(kern_test *t) {
+    const tern_kernels *kern = t->tier;
+    if (kern->matmul_i8.fn && begin_kernel(t, kern->matmul_i8.name))
+        check_shapes(t, &kern->density[TERN_DENSITY_T2], unpacked_shape);
+    for (int d = 0; d < TERN_DENSITY_COUNT; d++) {
+        const tern_density_kernels *kernels = &kern->density[d];
+        if (kernels->matmul_panels_i8.fn && begin_kernel(t, kernels->matmul_panels_i8.name))
+            check_shapes(t, kernels, check_panels);
+    }
 }

@@ -170,7 +170,6 @@ void tern_kernels_init_scalar(tern_kernels *table) {
         .few_rows = SIZE_MAX,
         .tile_rows = 0,
         .tile_panels = 1,
-        .quad_step = 1,
         .row_sum = TERN_KERNEL(tern_row_sum_scalar),
         .epilogue = TERN_KERNEL(tern_epilogue_scalar),
         .groups_i8 = TERN_KERNEL(tern_groups_i8_scalar),

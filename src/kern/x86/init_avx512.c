@@ -23,7 +23,6 @@ void tern_kernels_init_avx512(tern_kernels *table) {
     table->few_rows = 8;
     table->tile_rows = TERN_TILE_ROWS_AVX512;
     table->tile_panels = TERN_TILE_PANELS_AVX512;
-    table->quad_step = 1;
     TERN_SET(table->tile_acts, tern_tile_acts_avx512);
     TERN_SET(table->matmul_i8, tern_matmul_i8_avx512);
     TERN_SET(table->row_sum, tern_row_sum_avx512);

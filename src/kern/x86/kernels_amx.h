@@ -4,10 +4,12 @@
 
 #include "kern/kernels.h"
 
-enum { TERN_TILE_ROWS_AMX = 16, TERN_TILE_PANELS_AMX = 2, TERN_QUAD_STEP_AMX = 16 };
+enum { TERN_TILE_ROWS_AMX = 16 };
 
 void tern_tile_acts_amx(int8_t *tile, const int8_t *x, size_t ldx, size_t rows, size_t k_valid, size_t k);
-void tern_matmul_i8_amx(int32_t *c, const uint8_t *codes, size_t codes_stride, const int8_t *tiles,
-                        size_t tile_stride, size_t n_tiles, size_t quads, int accumulate);
+void tern_matmul_t2_i8_amx(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
+                           const int8_t *tiles, size_t tile_stride, size_t n_tiles);
+void tern_matmul_t5_i8_amx(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
+                           const int8_t *tiles, size_t tile_stride, size_t n_tiles);
 
 #endif

@@ -5,7 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "quant/weights.h"
+#include "quant/shape_checks.h"
 #include "tern/quant.h"
 
 /* ---- groups -------------------------------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
-/* Checks that the weight quantizers share. */
-#ifndef TERN_QUANT_WEIGHTS_H
-#define TERN_QUANT_WEIGHTS_H
+/* Checks that the quantizers and packings share. */
+#ifndef TERN_QUANT_SHAPE_CHECKS_H
+#define TERN_QUANT_SHAPE_CHECKS_H
 
 #include <stddef.h>
 #include <stdint.h>

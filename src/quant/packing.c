@@ -37,7 +37,7 @@ typedef struct lines {
 
 static tern_status make_lines(lines *l, size_t *total_bytes, tern_packing packing, size_t rows, size_t cols,
                               tern_error *err) {
-    size_t count;
+    size_t count = 0;
     TERN_CHECK_ARGUMENT((unsigned)packing < TERN_PACK_COUNT, err, "packing = %d is none", (int)packing);
     TERN_TRY(tern_check_shape(&count, rows, cols, err));
     l->p = &packings[packing];
@@ -54,7 +54,7 @@ const char *tern_packing_name(tern_packing packing) {
 
 tern_status tern_packed_bytes(size_t *bytes, tern_packing packing, size_t rows, size_t cols, tern_error *err) {
     lines l;
-    size_t total;
+    size_t total = 0;
     TERN_CHECK_ARGUMENT(bytes, err, "bytes is NULL");
     TERN_TRY(make_lines(&l, &total, packing, rows, cols, err));
     *bytes = total;
@@ -63,7 +63,7 @@ tern_status tern_packed_bytes(size_t *bytes, tern_packing packing, size_t rows, 
 
 static tern_status check_buffer(lines *l, const uint8_t *packed, size_t packed_bytes, tern_packing packing,
                                 size_t rows, size_t cols, tern_error *err) {
-    size_t need;
+    size_t need = 0;
     TERN_CHECK_ARGUMENT(packed, err, "packed is NULL");
     TERN_TRY(make_lines(l, &need, packing, rows, cols, err));
     if (packed_bytes < need)

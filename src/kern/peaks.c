@@ -35,9 +35,9 @@ void tern_peak_kernels_fill(tern_peak_kernels *kernels) {
     if (tern_machine_has(TERN_TIER_AMX)) kernels->compute[TERN_PEAK_AMX_I8] = tern_peak_i8_amx;
 #elif defined(__aarch64__)
     if (tern_machine_has(TERN_TIER_NEON)) {
-        kernels->compute[TERN_PEAK_NEON_I8] = tern_peak_neon_i8_neon;
+        kernels->compute[TERN_PEAK_NEON_I8] = tern_peak_i8_neon;
         kernels->compute[TERN_PEAK_F32] = tern_peak_f32_neon;
     }
-    if (tern_machine_has(TERN_TIER_NEONDOT)) kernels->compute[TERN_PEAK_NEON_I8] = tern_peak_neon_i8_neondot;
+    if (tern_machine_has(TERN_TIER_NEONDOT)) kernels->compute[TERN_PEAK_NEON_I8] = tern_peak_i8_neondot;
 #endif
 }

@@ -148,8 +148,10 @@ static tern_status make_buffers(buffers *b, const matrices *w, const bench_row *
     }
     b->exec = (tern_exec){.threads = row->threads, .scratch = b->scratch, .scratch_bytes = (bytes + 63) / 64 * 64};
     for (size_t i = 0; i < values; i++)
-        if (row->acts == TERN_BF16 || row->acts == TERN_F16) ((uint16_t *)b->x)[i] = (uint16_t)(0x3000 + noise() % 0xfff);
-        else ((float *)b->x)[i] = (float)(int32_t)noise() * 0x1p-31f;
+        if (row->acts == TERN_BF16 || row->acts == TERN_F16)
+            ((uint16_t *)b->x)[i] = (uint16_t)(0x3000 + noise() % 0xfff);
+        else
+            ((float *)b->x)[i] = (float)(int32_t)noise() * 0x1p-31f;
     return TERN_OK;
 }
 
@@ -238,8 +240,9 @@ static void print_peaks(const peaks *p, int threads, int json) {
         if (json)
             print_json_row(json_pack("{s:s, s:s, s:s, s:i, s:f, s:s}", "op", "peak", "name", name, "device", "cpu",
                                      "threads", threads, "peak", p->per_second[i] * 1e-9, "unit", unit));
-        else printf("peak %-8s %d thread%s %10.1f %s\n", name, threads, threads > 1 ? "s" : " ",
-                    p->per_second[i] * 1e-9, unit);
+        else
+            printf("peak %-8s %d thread%s %10.1f %s\n", name, threads, threads > 1 ? "s" : " ",
+                   p->per_second[i] * 1e-9, unit);
     }
 }
 

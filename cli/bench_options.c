@@ -10,8 +10,10 @@
 
 static const char help[] =
     "usage: tern bench kernels [OPTIONS]\n\n"
-    "Measures this machine's peaks (memory read, int8 and fp32 arithmetic), then ternary products, and prints for each\n"
-    "the share of the peak that bounds it. GB/s counts packed weights. Quantization of the activations is timed too.\n\n"
+    "Measures this machine's peaks (memory read, int8 and fp32 arithmetic), then ternary products, and prints for "
+    "each\n"
+    "the share of the peak that bounds it. GB/s counts packed weights. Quantization of the activations is timed "
+    "too.\n\n"
     "  --shape NxK,...     outputs x inputs      (2560x2560,13824x2560,2560x6912,8192x8192,6912x2560)\n"
     "  --m LIST            rows of activations   (1,2,4,8,16,32,128,512)\n"
     "  --threads LIST                            (1 and every processor)\n"
@@ -24,15 +26,32 @@ static const char help[] =
     "  --json              one object a line\n\n"
     "Example:\n  tern bench kernels --shape 6912x2560 --m 1,32,512 --threads 2\n";
 
-enum { OPT_SHAPE = 256, OPT_M, OPT_THREADS, OPT_PACKING, OPT_ACTS, OPT_TIER, OPT_COLD, OPT_HOT, OPT_SECONDS, OPT_JSON };
+enum {
+    OPT_SHAPE = 256,
+    OPT_M,
+    OPT_THREADS,
+    OPT_PACKING,
+    OPT_ACTS,
+    OPT_TIER,
+    OPT_COLD,
+    OPT_HOT,
+    OPT_SECONDS,
+    OPT_JSON
+};
 
 static const struct option long_options[] = {
-    {"shape", required_argument, NULL, OPT_SHAPE},     {"m", required_argument, NULL, OPT_M},
-    {"threads", required_argument, NULL, OPT_THREADS}, {"packing", required_argument, NULL, OPT_PACKING},
-    {"acts", required_argument, NULL, OPT_ACTS},       {"tier", required_argument, NULL, OPT_TIER},
-    {"cold", required_argument, NULL, OPT_COLD},       {"hot", no_argument, NULL, OPT_HOT},
-    {"seconds", required_argument, NULL, OPT_SECONDS}, {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, 'h'},                  {0},
+    {"shape", required_argument, NULL, OPT_SHAPE},
+    {"m", required_argument, NULL, OPT_M},
+    {"threads", required_argument, NULL, OPT_THREADS},
+    {"packing", required_argument, NULL, OPT_PACKING},
+    {"acts", required_argument, NULL, OPT_ACTS},
+    {"tier", required_argument, NULL, OPT_TIER},
+    {"cold", required_argument, NULL, OPT_COLD},
+    {"hot", no_argument, NULL, OPT_HOT},
+    {"seconds", required_argument, NULL, OPT_SECONDS},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"help", no_argument, NULL, 'h'},
+    {0},
 };
 
 /* A positive number no greater than `most`; 0 where the text is not one. */
@@ -112,8 +131,14 @@ static int parse_list(bench_options *o, const char *option, const char *text, si
 static void set_defaults(bench_options *o) {
     static const shape shapes[] = {{2560, 2560}, {13824, 2560}, {2560, 6912}, {8192, 8192}, {6912, 2560}};
     static const size_t rows[] = {1, 2, 4, 8, 16, 32, 128, 512};
-    *o = (bench_options){.n_shapes = 5, .n_m = 8, .n_threads = 1, .n_packings = 2, .n_acts = 1, .n_tiers = 1,
-                         .cold_bytes = (size_t)640 << 20, .seconds = 0.3};
+    *o = (bench_options){.n_shapes = 5,
+                         .n_m = 8,
+                         .n_threads = 1,
+                         .n_packings = 2,
+                         .n_acts = 1,
+                         .n_tiers = 1,
+                         .cold_bytes = (size_t)640 << 20,
+                         .seconds = 0.3};
     memcpy(o->shapes, shapes, sizeof shapes);
     memcpy(o->m, rows, sizeof rows);
     o->threads[0] = 1;

@@ -40,8 +40,8 @@ int command_machine(int argc, char **argv) {
     printf("processors  %d\nhuge pages  %s\ntiers\n", tern_processors(), tern_huge_pages());
     for (int t = TERN_TIER_SCALAR; t < TERN_TIER_COUNT; t++)
         printf("  %-9s %s\n", tern_tier_name((tern_tier)t),
-               (tern_tier)t == used                   ? "used"
+               (tern_tier)t == used                ? "used"
                : tern_tier_available((tern_tier)t) ? "available"
-                                                      : "not on this machine");
+                                                   : "not on this machine");
     return EXIT_DONE;
 }

@@ -17,12 +17,12 @@ TERN_API int tern_processors(void);
 TERN_API const char *tern_huge_pages(void);
 
 typedef enum tern_peak {
-    TERN_PEAK_READ = 0,     /* bytes/s read from a buffer of 1 GiB, far past the caches */
-    TERN_PEAK_AVX2_I8 = 1,  /* int8 operations/s (a multiply and an add are two) from registers, AVX2 multiply-add */
-    TERN_PEAK_VNNI_I8 = 2,  /* the same, AVX-512 VNNI */
-    TERN_PEAK_AMX_I8 = 3,   /* the same, AMX tiles */
-    TERN_PEAK_F32 = 4,      /* fp32 operations/s, the widest fused multiply-add of this machine */
-    TERN_PEAK_NEON_I8 = 5,  /* int8 operations/s, NEON (dot product where there is one) */
+    TERN_PEAK_READ = 0,    /* bytes/s read from a buffer of 1 GiB, far past the caches */
+    TERN_PEAK_AVX2_I8 = 1, /* int8 operations/s (a multiply and an add are two) from registers, AVX2 multiply-add */
+    TERN_PEAK_VNNI_I8 = 2, /* the same, AVX-512 VNNI */
+    TERN_PEAK_AMX_I8 = 3,  /* the same, AMX tiles */
+    TERN_PEAK_F32 = 4,     /* fp32 operations/s, the widest fused multiply-add of this machine */
+    TERN_PEAK_NEON_I8 = 5, /* int8 operations/s, NEON (dot product where there is one) */
     TERN_PEAK_COUNT
 } tern_peak;
 

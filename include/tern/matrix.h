@@ -45,24 +45,24 @@ TERN_API int tern_tier_available(tern_tier tier);
 TERN_API tern_status tern_tier_select(tern_tier *tier, tern_error *err);
 
 typedef enum tern_scale_kind {
-    TERN_SCALE_TENSOR = 0,    /* 1 float */
-    TERN_SCALE_ROW = 1,       /* rows floats */
-    TERN_SCALE_GROUP_EXP = 2  /* rows * tern_groups_per_row() int8 exponents, row-major */
+    TERN_SCALE_TENSOR = 0,   /* 1 float */
+    TERN_SCALE_ROW = 1,      /* rows floats */
+    TERN_SCALE_GROUP_EXP = 2 /* rows * tern_groups_per_row() int8 exponents, row-major */
 } tern_scale_kind;
 
 typedef struct tern_matrix_desc {
-    size_t rows, cols;         /* outputs, inputs */
-    tern_packing packing;      /* of `packed`; it also chooses the density of the kernel's layout: t2 or t5 */
-    const uint8_t *packed;     /* only read while the matrix is made */
-    size_t packed_bytes;       /* at least tern_packed_bytes(); what follows is ignored */
+    size_t rows, cols;     /* outputs, inputs */
+    tern_packing packing;  /* of `packed`; it also chooses the density of the kernel's layout: t2 or t5 */
+    const uint8_t *packed; /* only read while the matrix is made */
+    size_t packed_bytes;   /* at least tern_packed_bytes(); what follows is ignored */
     tern_scale_kind scale_kind;
-    const float *scales;       /* for TENSOR and ROW: finite, not negative */
-    const int8_t *exponents;   /* for GROUP_EXP */
-    size_t scale_count;        /* values in whichever array is used */
-    size_t group;              /* for GROUP_EXP; tern_group_is_valid() */
-    int transposed;            /* nonzero: hold W^T, so that products take `rows` inputs and give `cols` outputs
+    const float *scales;     /* for TENSOR and ROW: finite, not negative */
+    const int8_t *exponents; /* for GROUP_EXP */
+    size_t scale_count;      /* values in whichever array is used */
+    size_t group;            /* for GROUP_EXP; tern_group_is_valid() */
+    int transposed;          /* nonzero: hold W^T, so that products take `rows` inputs and give `cols` outputs
                                   (the input gradient W^T dy); see tern_matmul */
-    tern_tier tier;            /* TERN_TIER_AUTO unless you pin one */
+    tern_tier tier;          /* TERN_TIER_AUTO unless you pin one */
 } tern_matrix_desc;
 
 typedef struct tern_matrix tern_matrix;
@@ -76,25 +76,25 @@ TERN_API tern_status tern_matrix_clone(tern_matrix **out, const tern_matrix *mat
 TERN_API void tern_matrix_free(tern_matrix **matrix);
 
 typedef struct tern_matrix_info {
-    size_t inputs, outputs;    /* as the products see them: exchanged when transposed */
+    size_t inputs, outputs; /* as the products see them: exchanged when transposed */
     tern_packing packing;
     tern_scale_kind scale_kind;
     size_t group;
     int transposed;
     tern_tier tier;
-    const char *layout;        /* name of the kernel layout */
-    size_t trit_bytes;         /* bytes of packed trits in the kernel layout, padding included */
+    const char *layout; /* name of the kernel layout */
+    size_t trit_bytes;  /* bytes of packed trits in the kernel layout, padding included */
     size_t scale_bytes;
-    int huge_pages;            /* nonzero when huge pages were asked for and granted by madvise */
+    int huge_pages; /* nonzero when huge pages were asked for and granted by madvise */
 } tern_matrix_info;
 
 TERN_API tern_status tern_matrix_describe(tern_matrix_info *info, const tern_matrix *matrix, tern_error *err);
 
 /* How to run a product. Zero bytes, or NULL in its place, mean: choose for me. */
 typedef struct tern_exec {
-    int threads;           /* 0: every processor this process may use */
-    void *scratch;         /* NULL: allocated for the call; else 64-byte aligned */
-    size_t scratch_bytes;  /* at least tern_matmul_scratch() */
+    int threads;          /* 0: every processor this process may use */
+    void *scratch;        /* NULL: allocated for the call; else 64-byte aligned */
+    size_t scratch_bytes; /* at least tern_matmul_scratch() */
 } tern_exec;
 
 typedef enum tern_dtype { TERN_F32 = 0, TERN_BF16 = 1, TERN_F16 = 2, TERN_I8 = 3 } tern_dtype;

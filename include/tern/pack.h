@@ -47,24 +47,24 @@ TERN_API double tern_effective_bits_per_weight(size_t packed_bytes, size_t scale
 /* ---- blocks of other projects ---------------------------------------------------------------------------------- */
 
 typedef enum tern_block_format {
-    TERN_BLOCK_TQ1_0 = 0, /* ggml: 256 trits in 54 bytes, half scale a block */
-    TERN_BLOCK_TQ2_0 = 1, /* ggml: 256 trits in 66 bytes, half scale a block */
-    TERN_BLOCK_Q2_0 = 2,  /* llama.cpp: 64 trits in 18 bytes, half scale a block */
-    TERN_BLOCK_PQ2_0 = 3, /* the same with blocks of 128 in 34 bytes */
-    TERN_BLOCK_PTQ1_0 = 4,/* 128 trits in 28 bytes, half scale a block */
-    TERN_BLOCK_IQ1_BN = 5,/* ik_llama.cpp: a half scale a row, then 64 trits in 13 bytes */
-    TERN_BLOCK_IQ2_BN = 6,/* ik_llama.cpp: a float scale a row, then 64 trits in 16 bytes */
-    TERN_BLOCK_I2_S = 7,  /* bitnet.cpp: 128 trits in 32 bytes, one float scale a tensor at its end */
+    TERN_BLOCK_TQ1_0 = 0,    /* ggml: 256 trits in 54 bytes, half scale a block */
+    TERN_BLOCK_TQ2_0 = 1,    /* ggml: 256 trits in 66 bytes, half scale a block */
+    TERN_BLOCK_Q2_0 = 2,     /* llama.cpp: 64 trits in 18 bytes, half scale a block */
+    TERN_BLOCK_PQ2_0 = 3,    /* the same with blocks of 128 in 34 bytes */
+    TERN_BLOCK_PTQ1_0 = 4,   /* 128 trits in 28 bytes, half scale a block */
+    TERN_BLOCK_IQ1_BN = 5,   /* ik_llama.cpp: a half scale a row, then 64 trits in 13 bytes */
+    TERN_BLOCK_IQ2_BN = 6,   /* ik_llama.cpp: a float scale a row, then 64 trits in 16 bytes */
+    TERN_BLOCK_I2_S = 7,     /* bitnet.cpp: 128 trits in 32 bytes, one float scale a tensor at its end */
     TERN_BLOCK_I2_S_ARM = 8, /* the same with blocks of 64 in 16 bytes, as bitnet.cpp's ARM builds write it */
-    TERN_BLOCK_HF_U8 = 9, /* Hugging Face "bitnet": 4 rows a byte along the output dimension; scales stand apart */
+    TERN_BLOCK_HF_U8 = 9,    /* Hugging Face "bitnet": 4 rows a byte along the output dimension; scales stand apart */
     TERN_BLOCK_COUNT
 } tern_block_format;
 
 typedef struct tern_block_info {
-    const char *name;     /* "TQ1_0", ... */
-    size_t block;         /* columns per block; cols must be a multiple (1 for HF_U8) */
-    size_t scales;        /* columns per scale: the block, 0 = one a row, SIZE_MAX = one a tensor or none */
-    int stores_scale;     /* 0 for HF_U8: the scale is another tensor */
+    const char *name; /* "TQ1_0", ... */
+    size_t block;     /* columns per block; cols must be a multiple (1 for HF_U8) */
+    size_t scales;    /* columns per scale: the block, 0 = one a row, SIZE_MAX = one a tensor or none */
+    int stores_scale; /* 0 for HF_U8: the scale is another tensor */
 } tern_block_info;
 
 /* NULL for a value that is none. */

@@ -20,11 +20,11 @@ extern "C" {
 
 typedef enum tern_status {
     TERN_OK = 0,
-    TERN_E_ARGUMENT = 1,    /* a NULL, misaligned, out-of-range or contradictory argument */
-    TERN_E_SIZE = 2,        /* a size that overflows, or a buffer that is shorter than the data it must hold */
-    TERN_E_DATA = 3,        /* the bytes are not valid: a reserved code, a scale that is NaN, Inf or negative */
-    TERN_E_MEMORY = 4,      /* an allocation failed; the message says how much was asked for */
-    TERN_E_UNSUPPORTED = 5  /* valid, but this build or this machine cannot serve it exactly */
+    TERN_E_ARGUMENT = 1,   /* a NULL, misaligned, out-of-range or contradictory argument */
+    TERN_E_SIZE = 2,       /* a size that overflows, or a buffer that is shorter than the data it must hold */
+    TERN_E_DATA = 3,       /* the bytes are not valid: a reserved code, a scale that is NaN, Inf or negative */
+    TERN_E_MEMORY = 4,     /* an allocation failed; the message says how much was asked for */
+    TERN_E_UNSUPPORTED = 5 /* valid, but this build or this machine cannot serve it exactly */
 } tern_status;
 
 /* Where the place of an error is not a position in data. */
@@ -32,8 +32,8 @@ typedef enum tern_status {
 
 typedef struct tern_error {
     tern_status status;
-    uint64_t place;     /* byte offset or element index, as the message says; TERN_NO_PLACE if there is none */
-    char message[240];  /* zero-terminated UTF-8, one line */
+    uint64_t place;    /* byte offset or element index, as the message says; TERN_NO_PLACE if there is none */
+    char message[240]; /* zero-terminated UTF-8, one line */
 } tern_error;
 
 /* A constant string such as "invalid data"; never NULL. */

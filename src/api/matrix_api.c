@@ -5,8 +5,8 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "base/memory.h"
-#include "cpu/matrix.h"
 #include "cpu/product.h"
+#include "cpu/ternary_matrix.h"
 #include "tern/quant.h"
 
 enum { MAX_THREADS = 1024 };

@@ -3,7 +3,7 @@
 #define TERN_CPU_PRODUCT_H
 
 #include "cpu/bump.h"
-#include "cpu/matrix.h"
+#include "cpu/ternary_matrix.h"
 
 /* One product with int8 activations. Exactly one of x_i8 and x_f32 is given, and exactly one of sums and y. */
 typedef struct tern_product_i8 {

@@ -1,6 +1,6 @@
 /* A ternary matrix in the layout of one tier's kernels. */
-#ifndef TERN_CPU_MATRIX_H
-#define TERN_CPU_MATRIX_H
+#ifndef TERN_CPU_TERNARY_MATRIX_H
+#define TERN_CPU_TERNARY_MATRIX_H
 
 #include "base/memory.h"
 #include "kern/kernels.h"

@@ -1,4 +1,4 @@
-#include "cpu/matrix.h"
+#include "cpu/ternary_matrix.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 #include "cpu/ternary_matrix.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,23 +30,20 @@ static void unpack_rows(int8_t *strip, const tern_matrix_desc *desc, size_t firs
 
 static tern_status pack_panels(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
     const tern_layout *layout = &w->density->layout;
+    const size_t threads = (size_t)omp_get_max_threads();
+    tern_block strips;
     size_t bytes = 0;
     if (!tern_checked_mul(&bytes, layout->panel_rows, desc->cols)) return out_of_memory(SIZE_MAX, err);
-    int ok = 1;
-#pragma omp parallel reduction(&& : ok)
-    {
-        int8_t *strip = malloc(bytes);
-        ok = strip != NULL;
-#pragma omp for schedule(static)
-        for (size_t p = 0; p < w->panels; p++) {
-            if (!strip) continue;
-            size_t first = p * layout->panel_rows, rows = tern_min_size(layout->panel_rows, w->outputs - first);
-            unpack_rows(strip, desc, first, rows);
-            layout->pack((uint8_t *)w->trits.data + p * w->panel_bytes, strip, desc->cols, rows, w->inputs);
-        }
-        free(strip);
+    TERN_TRY(alloc(&strips, threads, bytes, err));
+#pragma omp parallel for schedule(static) num_threads((int)threads)
+    for (size_t p = 0; p < w->panels; p++) {
+        int8_t *strip = (int8_t *)strips.data + (size_t)omp_get_thread_num() * bytes;
+        size_t first = p * layout->panel_rows, rows = tern_min_size(layout->panel_rows, w->outputs - first);
+        unpack_rows(strip, desc, first, rows);
+        layout->pack((uint8_t *)w->trits.data + p * w->panel_bytes, strip, desc->cols, rows, w->inputs);
     }
-    return ok ? TERN_OK : out_of_memory(bytes, err);
+    tern_block_free(&strips);
+    return TERN_OK;
 }
 
 /* W^T: the whole of W as trits, then panels of its columns. */
@@ -117,7 +115,11 @@ static tern_status fill(tern_matrix *w, const tern_matrix_desc *desc, tern_error
     w->density = &w->kernels->density[desc->packing == TERN_PACK_T2 ? TERN_DENSITY_T2 : TERN_DENSITY_T5];
     w->panels = tern_ceil_div(w->outputs, w->density->layout.panel_rows);
     w->panel_bytes = tern_layout_panel_bytes(&w->density->layout, w->inputs);
-    TERN_TRY(alloc(&w->trits, w->panels, w->panel_bytes, err));
+    size_t bytes = 0;
+    if (!tern_checked_mul(&bytes, w->panels, w->panel_bytes) || !tern_checked_add(&bytes, bytes, TERN_PANEL_SLACK))
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%zu panels of %zu bytes overflow", w->panels,
+                         w->panel_bytes);
+    TERN_TRY(alloc(&w->trits, bytes, 1, err));
     TERN_TRY(copy_scales(w, desc, err));
     return w->transposed ? pack_transposed_panels(w, desc, err) : pack_panels(w, desc, err);
 }

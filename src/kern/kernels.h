@@ -24,7 +24,8 @@
 
 enum {
     TERN_MAX_PANEL_ROWS = 16,
-    TERN_QUAD = 4,      /* columns in a quad */
+    TERN_QUAD = 4,           /* columns in a quad */
+    TERN_PANEL_SLACK = 1024, /* readable bytes after the last panel, for kernels that unpack ahead */
     TERN_K_ALIGN = 320, /* activations are zero-padded to a multiple of this: of every k_block and of an AMX tile */
 };
 
@@ -66,8 +67,9 @@ typedef void (*tern_unpack_fn)(uint8_t *codes, const uint8_t *panel, size_t bloc
 typedef int32_t (*tern_row_sum_fn)(const int8_t *x, size_t n);
 
 /* c[n_tiles * tile_rows][tile_panels * 16] = codes * activations over all k columns, straight from n_panels packed
- * panels (1 .. tile_panels; columns of c beyond them are unspecified). tiles: as matmul_i8 below, from column 0. For
- * tiers that unpack and multiply in one go; NULL where unpack and matmul_i8 are called in turn. */
+ * panels (1 .. tile_panels; columns of c beyond them are unspecified) that TERN_PANEL_SLACK readable bytes follow.
+ * tiles: as matmul_i8 below, from column 0. For tiers that unpack and multiply in one go; NULL where unpack and
+ * matmul_i8 are called in turn. */
 typedef void (*tern_matmul_panels_i8_fn)(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
                                          size_t k, const int8_t *tiles, size_t tile_stride, size_t n_tiles);
 

@@ -79,10 +79,15 @@ static void check_panels(kern_test *t, const tern_density_kernels *kernels, size
         panel_case p = make_panels(t, kernels, panels, k, trits);
         acts_case a = make_acts(t, m, k, acts);
         blocks b = make_blocks(t, &p, &a);
-        CALL(
-            t, 2.0 * (double)(p.rows * m * k),
-            kernels->matmul_panels_i8.fn(b.c, p.packed, p.panel_bytes, panels, k, b.tiles, b.tile_stride, b.n_tiles));
+        const size_t bytes = panels * p.panel_bytes;
+        uint8_t *packed = fenced(bytes + TERN_PANEL_SLACK);
+        memcpy(packed, p.packed, bytes);
+        memset(packed + bytes, 0xff, TERN_PANEL_SLACK);
+        const tern_matmul_panels_i8_fn multiply = kernels->matmul_panels_i8.fn;
+        CALL(t, 2.0 * (double)(p.rows * m * k),
+             multiply(b.c, packed, p.panel_bytes, panels, k, b.tiles, b.tile_stride, b.n_tiles));
         compare(t, &p, &a, &b);
+        unfence(packed, bytes + TERN_PANEL_SLACK);
         free_blocks(t, &b);
         free_acts(&a);
         free_panels(&p);

@@ -12,7 +12,7 @@ int32_t tern_row_sum_avx512(const int8_t *x, size_t n) {
 void tern_epilogue_avx512(float *y, size_t ldy, const int32_t *c, size_t ld_c, size_t m, size_t n,
                           const int32_t *x_sums, const float *scale, const float *inv_scale, const float *bias) {
     for (size_t j = 0; j < n; j += 16) {
-        const __mmask16 live = n - j < 16 ? (__mmask16)((1u << (n - j)) - 1) : (__mmask16)0xffff;
+        const __mmask16 live = (__mmask16)(n - j < 16 ? (1u << (n - j)) - 1 : 0xffffu);
         const __m512 row_scale = _mm512_maskz_loadu_ps(live, scale + j);
         const __m512 row_bias = bias ? _mm512_maskz_loadu_ps(live, bias + j) : _mm512_setzero_ps();
         for (size_t i = 0; i < m; i++) {

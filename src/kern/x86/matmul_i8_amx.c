@@ -19,11 +19,13 @@ enum {
     LD_C = 2 * TERN_P16_ROWS,
     STEP_QUADS = 16, /* of one tile */
     STEP_COLUMNS = STEP_QUADS * TERN_QUAD,
+    STEP_BYTES = STEP_QUADS * TERN_P16_QUAD,
     TILE_BYTES = ROWS * STEP_COLUMNS,
-    AHEAD = 2,        /* steps between unpacking a tile and loading it: its stores must have left the store buffer */
-    RING_QUADS = 160, /* whole tiles, and whole blocks of 4 and of 5 quads */
+    GROUP = 5, /* steps, 320 columns: whole blocks of t2 (20) and of t5 (16) */
+    AHEAD = 2, /* steps between unpacking a tile and loading it: its stores must have left the store buffer */
     PREFETCH_BYTES = 2048
 };
+_Static_assert((AHEAD + 1) * 4 * TERN_P16_BLOCK <= TERN_PANEL_SLACK, "unpacking ahead reads past the last panel");
 
 /* tile: [k / 64][16 rows][64 columns]. */
 void tern_tile_acts_amx(int8_t *tile, const int8_t *x, size_t ldx, size_t rows, size_t k_valid, size_t k) {
@@ -39,13 +41,16 @@ void tern_tile_acts_amx(int8_t *tile, const int8_t *x, size_t ldx, size_t rows, 
 
 /* ---- unpacking --------------------------------------------------------------------------------------------------- */
 
-/* Two panels on their way into the ring. */
+/* One panel on its way into tiles. The ring holds one group of steps; unpacking runs AHEAD steps before loading, so it
+ * overwrites what was loaded GROUP - AHEAD steps ago. */
 typedef struct stream {
-    const uint8_t *panel[2];
-    size_t blocks, done; /* of each panel: all, unpacked */
-    size_t slot;         /* ring position of the next block, in quads */
-    uint8_t (*ring)[RING_QUADS * TERN_P16_QUAD];
+    const uint8_t *next; /* block */
+    uint8_t *ring;       /* [GROUP * STEP_BYTES] */
 } stream;
+
+/* Step r of a group takes blocks first_block(r) to first_block(r + 1): all that hold its columns. For t5 these are 4,
+ * 3, 3, 3 and 3 blocks of 20 columns for 5 x 64. */
+INLINE int first_block(int r, const int t5) { return t5 ? (16 * r + 4) / 5 : 4 * r; }
 
 INLINE void unpack_block(uint8_t *to, const uint8_t *block, const tern_t5_tables_avx512 *tables, const int t5) {
     __m512i quad[TERN_T5P16_QUADS];
@@ -59,86 +64,80 @@ INLINE void unpack_block(uint8_t *to, const uint8_t *block, const tern_t5_tables
     for (int q = 0; q < quads; q++) _mm512_store_si512(to + q * TERN_P16_QUAD, quad[q]);
 }
 
-/* One panel's blocks from s->done to `goal`. */
-INLINE void unpack_panel(const stream *s, int p, size_t goal, const tern_t5_tables_avx512 *tables, const int t5) {
-    const size_t quads = t5 ? TERN_T5P16_QUADS : TERN_T2P16_QUADS;
-    size_t slot = s->slot;
-    for (size_t b = s->done; b < goal; b++) {
-        unpack_block(s->ring[p] + slot * TERN_P16_QUAD, s->panel[p] + b * TERN_P16_BLOCK, tables, t5);
-        slot = slot + quads == RING_QUADS ? 0 : slot + quads;
-    }
-}
-
-/* Blocks that hold all columns up to the end of step `step`. */
-INLINE size_t blocks_until(const stream *s, size_t step, const int t5) {
-    const size_t quads = t5 ? TERN_T5P16_QUADS : TERN_T2P16_QUADS;
-    const size_t goal = ((step + 1) * STEP_QUADS + quads - 1) / quads;
-    return goal < s->blocks ? goal : s->blocks;
-}
-
-INLINE void advance(stream *s, size_t goal, const int t5) {
-    const size_t quads = t5 ? TERN_T5P16_QUADS : TERN_T2P16_QUADS;
-    s->slot = (s->slot + (goal - s->done) * quads) % RING_QUADS;
-    s->done = goal;
+/* Step r, a constant. It may lie past the columns that are wanted, or past the panel: what is read there meets
+ * activations of zero. */
+INLINE void unpack_step(stream *s, int r, const tern_t5_tables_avx512 *tables, const int t5) {
+    const int quads = t5 ? TERN_T5P16_QUADS : TERN_T2P16_QUADS, first = first_block(r, t5);
+    const int blocks = first_block(r + 1, t5) - first;
+    __asm__("" : "+r"(s->next)); /* or gcc computes all addresses of a group at once, and spills them */
+    TERN_UNROLL
+    for (int b = 0; b < blocks; b++)
+        unpack_block(s->ring + (first + b) * quads * TERN_P16_QUAD, s->next + b * TERN_P16_BLOCK, tables, t5);
+    s->next += blocks * TERN_P16_BLOCK;
 }
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
 /* Tile numbers must be constants: 0 to 3 sums, 4 and 5 activations, 6 and 7 codes. With one tile of activations,
  * `two` = 0, tiles 2, 3 and 5 stay unused. */
-INLINE void one_block(int32_t *c, stream s, size_t steps, const int8_t *tile, size_t tile_stride,
-                      const tern_t5_tables_avx512 *tables, const int t5, const int two) {
-    size_t at = 0;
-    _tile_zero(0);
-    _tile_zero(1);
+INLINE void one_step(stream s[2], int r, const int8_t *tile, size_t tile_stride, const tern_t5_tables_avx512 *tables,
+                     const int t5, const int two) {
+    _tile_loadd(6, s[0].ring + r * STEP_BYTES, TERN_P16_QUAD);
+    _tile_loadd(4, tile, STEP_COLUMNS);
+    _tile_dpbsud(0, 4, 6);
+    unpack_step(&s[0], (r + AHEAD) % GROUP, tables, t5);
+    _tile_loadd(7, s[1].ring + r * STEP_BYTES, TERN_P16_QUAD);
+    _tile_dpbsud(1, 4, 7);
     if (two) {
-        _tile_zero(2);
-        _tile_zero(3);
+        _tile_loadd(5, tile + tile_stride, STEP_COLUMNS);
+        _tile_dpbsud(2, 5, 6);
     }
-    const size_t first = blocks_until(&s, AHEAD - 1, t5);
-    unpack_panel(&s, 0, first, tables, t5);
-    unpack_panel(&s, 1, first, tables, t5);
-    advance(&s, first, t5);
-    for (size_t step = 0; step < steps; step++, tile += TILE_BYTES) {
-        const size_t goal = blocks_until(&s, step + AHEAD, t5);
-        _tile_loadd(6, s.ring[0] + at * TERN_P16_QUAD, TERN_P16_QUAD);
-        _tile_loadd(4, tile, STEP_COLUMNS);
-        _tile_dpbsud(0, 4, 6);
-        unpack_panel(&s, 0, goal, tables, t5);
-        _tile_loadd(7, s.ring[1] + at * TERN_P16_QUAD, TERN_P16_QUAD);
-        _tile_dpbsud(1, 4, 7);
-        if (two) {
-            _tile_loadd(5, tile + tile_stride, STEP_COLUMNS);
-            _tile_dpbsud(2, 5, 6);
-        }
-        unpack_panel(&s, 1, goal, tables, t5);
-        if (two) _tile_dpbsud(3, 5, 7);
-        advance(&s, goal, t5);
-        at = at + STEP_QUADS == RING_QUADS ? 0 : at + STEP_QUADS;
-    }
+    unpack_step(&s[1], (r + AHEAD) % GROUP, tables, t5);
+    if (two) _tile_dpbsud(3, 5, 7);
+}
+
+INLINE void store_tiles(int32_t *c, const int two) {
     _tile_stored(0, c, LD_C * sizeof *c);
     _tile_stored(1, c + TERN_P16_ROWS, LD_C * sizeof *c);
-    if (two) {
-        _tile_stored(2, c + ROWS * LD_C, LD_C * sizeof *c);
-        _tile_stored(3, c + ROWS * LD_C + TERN_P16_ROWS, LD_C * sizeof *c);
+    if (!two) return;
+    _tile_stored(2, c + ROWS * LD_C, LD_C * sizeof *c);
+    _tile_stored(3, c + ROWS * LD_C + TERN_P16_ROWS, LD_C * sizeof *c);
+}
+
+INLINE void one_block(int32_t *c, const uint8_t *panel0, const uint8_t *panel1, size_t steps, const int8_t *tile,
+                      size_t tile_stride, const tern_t5_tables_avx512 *tables, const int t5, const int two) {
+    _Alignas(4096) uint8_t ring[2][GROUP * STEP_BYTES];
+    stream s[2] = {{panel0, ring[0]}, {panel1, ring[1]}};
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    TERN_UNROLL
+    for (int r = 0; r < AHEAD; r++) {
+        unpack_step(&s[0], r, tables, t5);
+        unpack_step(&s[1], r, tables, t5);
     }
+    for (size_t step = 0; step < steps; step += GROUP) {
+        TERN_UNROLL
+        for (int r = 0; r < GROUP; r++, tile += TILE_BYTES) {
+            if (step + (size_t)r == steps) break;
+            one_step(s, r, tile, tile_stride, tables, t5, two);
+        }
+    }
+    store_tiles(c, two);
 }
 
 INLINE void all_tiles(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
                       const int8_t *tiles, size_t tile_stride, size_t n_tiles, const int t5) {
-    /* What lies past a panel's end in the ring meets activations of zero, but is read. */
-    _Alignas(64) uint8_t ring[2][RING_QUADS * TERN_P16_QUAD] = {{0}};
     const tern_t5_tables_avx512 tables = tern_t5_tables_make_avx512();
-    const size_t columns = t5 ? TERN_T5P16_COLUMNS : TERN_T2P16_COLUMNS;
-    const stream s = {.panel = {panels, n_panels > 1 ? panels + panel_bytes : panels},
-                      .blocks = (k + columns - 1) / columns,
-                      .ring = ring};
+    const uint8_t *second = n_panels > 1 ? panels + panel_bytes : panels; /* its sums are then not looked at */
     const size_t steps = (k + STEP_COLUMNS - 1) / STEP_COLUMNS;
     _tile_loadconfig(&tern_full_tiles_amx);
     size_t t = 0;
     for (; t + 2 <= n_tiles; t += 2)
-        one_block(c + t * ROWS * LD_C, s, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 1);
-    if (t < n_tiles) one_block(c + t * ROWS * LD_C, s, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 0);
+        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 1);
+    if (t < n_tiles)
+        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 0);
     _tile_release(); /* tile data left behind would be saved at every context switch */
 }
 

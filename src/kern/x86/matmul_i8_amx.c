@@ -117,12 +117,18 @@ INLINE void one_block(int32_t *c, const uint8_t *panel0, const uint8_t *panel1, 
         unpack_step(&s[0], r, tables, t5);
         unpack_step(&s[1], r, tables, t5);
     }
-    for (size_t step = 0; step < steps; step += GROUP) {
-        TERN_UNROLL
-        for (int r = 0; r < GROUP; r++, tile += TILE_BYTES) {
-            if (step + (size_t)r == steps) break;
-            one_step(s, r, tile, tile_stride, tables, t5, two);
-        }
+    /* Written out: r must be a constant, and not every compiler unrolls a loop that can end early. */
+    for (size_t left = steps; left; tile += GROUP * TILE_BYTES) {
+        one_step(s, 0, tile, tile_stride, tables, t5, two);
+        if (!--left) break;
+        one_step(s, 1, tile + TILE_BYTES, tile_stride, tables, t5, two);
+        if (!--left) break;
+        one_step(s, 2, tile + 2 * TILE_BYTES, tile_stride, tables, t5, two);
+        if (!--left) break;
+        one_step(s, 3, tile + 3 * TILE_BYTES, tile_stride, tables, t5, two);
+        if (!--left) break;
+        one_step(s, 4, tile + 4 * TILE_BYTES, tile_stride, tables, t5, two);
+        if (!--left) break;
     }
     store_tiles(c, two);
 }

@@ -1,7 +1,8 @@
 /* Quantizers: float weights to trits and scales, float activations to int8.
  *
  * Shapes: matrices are row-major, `rows` x `cols`; a trit is an int8_t of value -1, 0 or +1. All outputs are owned
- * by the caller and must not overlap the inputs. On failure nothing is written.
+ * by the caller and must not overlap the inputs. On failure nothing is written. A trit outside -1..1 given to any of
+ * these but tern_sparsity is TERN_E_DATA with its index as the place, and so is a scale that is NaN, Inf or negative.
  * Rounding is to nearest, ties to even, everywhere. */
 #ifndef TERN_QUANT_H
 #define TERN_QUANT_H
@@ -35,7 +36,8 @@ TERN_API tern_status tern_quantize_absmean(int8_t *trits, float *scales, const f
                                            tern_center center, tern_granularity granularity, tern_error *err);
 
 /* TWN (Ternary Weight Networks, arXiv:1605.04711): delta = 0.7 mean|w|, trit = sign(w) where |w| > delta, else 0;
- * scale = mean |w| over the kept weights (|w| > delta), 0 where none is kept. */
+ * scale = mean |w| over the kept weights (|w| > delta), 0 where none is kept. Means and delta stay in double; only the
+ * scale is rounded to fp32. */
 TERN_API tern_status tern_quantize_twn(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
                                        tern_granularity granularity, tern_error *err);
 
@@ -75,8 +77,9 @@ TERN_API tern_status tern_dequantize_groups(float *out, const int8_t *trits, con
 TERN_API double tern_sparsity(const int8_t *trits, size_t rows, size_t cols);
 
 /* Activations to int8, per row (token): s = 127 / max(max|x|, 1e-5), q = clamp(round(x * s), -128, 127);
- * inv_scale[row] = 1 / s multiplies integer sums back. A zero row gives zeros and inv_scale 1e-5/127. A row that
- * holds a NaN or an Inf gives zeros and the inv_scale NaN, so that every product of that row is NaN. */
+ * inv_scale[row] = 1 / s, in fp32, multiplies integer sums back. A zero row gives zeros (and 1 / s of the floor, about
+ * 1e-5 / 127). A row that holds a NaN or an Inf gives zeros and the inv_scale NaN, so that every product of that row is
+ * NaN. */
 TERN_API tern_status tern_quantize_activations(int8_t *q, float *inv_scale, const float *x, size_t rows, size_t cols,
                                                tern_error *err);
 
@@ -84,7 +87,7 @@ TERN_API tern_status tern_quantize_activations(int8_t *q, float *inv_scale, cons
  * double over sixteen interleaved partial sums (partial j takes the columns c with c % 16 == j) that are added in
  * ascending order, r is rounded once to fp32, and v = (x * r) * gain in fp32. gain: cols values, or NULL for ones.
  * epsilon: finite, not negative (0 with a zero row is an all-zero result by rule: r = 0 where the mean + epsilon is
- * 0). */
+ * 0). A row in which some v overflows counts as one that holds an Inf. */
 TERN_API tern_status tern_quantize_activations_rmsnorm(int8_t *q, float *inv_scale, const float *x, const float *gain,
                                                        float epsilon, size_t rows, size_t cols, tern_error *err);
 

@@ -210,6 +210,13 @@ static void multiply_block(const tern_matrix *w, const layout *l, const thread_l
                                     w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles);
 }
 
+/* Outputs that will be written soon start on their way into L2: written cold, each line would first be waited for. */
+static void expect_outputs(const tern_product_i8 *p, size_t i0, size_t rows, size_t n0, size_t n) {
+    enum { LINE_FLOATS = 16 };
+    for (size_t i = i0; p->y && i < i0 + rows; i++)
+        for (size_t j = n0; j < n0 + n; j += LINE_FLOATS) __builtin_prefetch(p->y + i * p->w->outputs + j, 1, 2);
+}
+
 static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
     const tern_matrix *w = p->w;
     const tern_kernels *kern = w->kernels;
@@ -220,9 +227,10 @@ static void run_many(const tern_product_i8 *p, const layout *l, const thread_lan
         const size_t tiles = tern_min_size(block_tiles, l->tiles - tile), i0 = tile * kern->tile_rows;
         const size_t rows = tern_min_size(tiles * kern->tile_rows, p->m - i0);
         for (size_t panel = mine.begin; panel < mine.end; panel += kern->tile_panels) {
-            const size_t n0 = panel * w->density->layout.panel_rows;
+            const size_t n0 = panel * w->density->layout.panel_rows, n = tern_min_size(width, w->outputs - n0);
+            expect_outputs(p, i0, rows, n0, n);
             multiply_block(w, l, lane, panel, tile, tiles);
-            put(p, l, lane->sums, width, i0, rows, n0, tern_min_size(width, w->outputs - n0), 0);
+            put(p, l, lane->sums, width, i0, rows, n0, n, 0);
         }
     }
 }

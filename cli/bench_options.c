@@ -148,6 +148,11 @@ static void set_defaults(bench_options *o) {
     o->acts[0] = TERN_I8;
 }
 
+static int not_positive(const char *option) {
+    complain("--%s: '%s' is not a positive number", option, optarg);
+    return 0;
+}
+
 static int parse_one(bench_options *o, int option) {
     switch (option) {
     case OPT_SHAPE: return parse_list(o, "shape", optarg, &o->n_shapes, add_shape);
@@ -156,9 +161,9 @@ static int parse_one(bench_options *o, int option) {
     case OPT_PACKING: return parse_list(o, "packing", optarg, &o->n_packings, add_packing);
     case OPT_ACTS: return parse_list(o, "acts", optarg, &o->n_acts, add_acts);
     case OPT_TIER: return parse_list(o, "tier", optarg, &o->n_tiers, add_tier);
-    case OPT_COLD: return (o->cold_bytes = number(optarg, 1 << 20) << 20) != 0;
+    case OPT_COLD: return (o->cold_bytes = number(optarg, 1 << 20) << 20) != 0 || not_positive("cold");
     case OPT_HOT: o->cold_bytes = 0; return 1;
-    case OPT_SECONDS: return (o->seconds = strtod(optarg, NULL)) > 0;
+    case OPT_SECONDS: return (o->seconds = strtod(optarg, NULL)) > 0 || not_positive("seconds");
     case OPT_JSON: o->json = 1; return 1;
     default: return 0;
     }

@@ -1,0 +1,44 @@
+# The program: exit codes, where messages go, and rows that are one JSON object each.
+set -eu
+cd "${SOURCE:-.}"
+failed=0
+complain() { echo "cli: $*"; failed=1; }
+
+# expect CODE ARGUMENTS...: the exit code, and silence on standard output where it is a failure
+expect() {
+    want=$1
+    shift
+    got=0
+    out=$("$PROGRAM" "$@" 2>/dev/null) || got=$?
+    [ "$got" -eq "$want" ] || complain "tern $*: exit code $got, should be $want"
+    [ "$want" -eq 0 ] || [ -z "$out" ] || complain "tern $*: a failure wrote to standard output"
+}
+
+expect 0 --version
+expect 0 --help
+expect 0 machine
+expect 0 bench --help
+expect 0 bench kernels --help
+expect 2
+expect 2 nonsense
+expect 2 machine --nonsense
+expect 2 bench nonsense
+expect 2 bench kernels --shape 10
+expect 2 bench kernels --shape 0x10
+expect 2 bench kernels --m 1,,2
+expect 2 bench kernels --m 99999999999999999999
+expect 2 bench kernels --acts i4
+expect 2 bench kernels --seconds never
+expect 2 bench kernels --cold -1
+expect 2 bench kernels extra
+
+message=$(TERN_KERNEL=sse9 "$PROGRAM" machine 2>&1 >/dev/null || true)
+case $message in *scalar*amx*) ;; *) complain "an unknown TERN_KERNEL does not list the tiers: $message" ;; esac
+
+rows=$("$PROGRAM" bench kernels --json --shape 70x33 --m 1,3 --threads 1 --acts i8,f32 --cold 1 --seconds 0.001)
+echo "$rows" | grep -vq '^{"op":.*}$' && complain "a line is not a row: $rows"
+[ "$(echo "$rows" | grep -c '"op":"matmul"')" -eq 8 ] || complain "not 8 rows of products: $rows"
+for key in weights acts tier device threads m n k cache seconds gbps gops bound peak share; do
+    echo "$rows" | grep matmul | grep -v "\"$key\":" && complain "a row has no $key"
+done
+exit $failed

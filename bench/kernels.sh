@@ -24,10 +24,13 @@ run() {
     "$tern" machine
     echo
 } >"$out.txt"
-run
-run --acts f32 --m 1
+shapes=2560x2560,13824x2560,2560x6912,8192x8192
+run --shape $shapes --m 1,8,128
+run --shape 6912x2560 --threads 2
+run --shape $shapes --acts f32 --m 1
 if "$tern" machine --json | grep -q '"amx":true'; then
-    run --tier avx512 --m 1,8,32,128,512 --shape 2560x2560,13824x2560,2560x6912,8192x8192,6912x2560
+    run --tier avx512 --m 128 --shape $shapes --packing t2
+    run --tier avx512 --m 32,512 --shape 6912x2560 --threads 2
 fi
-run --tier avx2,scalar --m 1,128 --shape 2560x2560,6912x2560
+run --tier avx2,scalar --m 128 --shape 2560x2560 --packing t2
 echo "$out.txt"

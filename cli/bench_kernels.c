@@ -217,17 +217,25 @@ static tern_peak compute_peak(const bench_row *row) {
     }
 }
 
-static void derive(bench_row *row, const matrices *w, const peaks *p) {
-    const double bytes = (double)w->packed_bytes;
-    const double operations = 2.0 * (double)row->shape.n * (double)row->shape.k * (double)row->m;
+static double operations(const bench_row *row) {
+    return 2.0 * (double)row->shape.n * (double)row->shape.k * (double)row->m;
+}
+
+/* The limit that takes longer for this row's bytes or operations. */
+static tern_peak bounding_peak(const bench_row *row, const matrices *w, const peaks *p) {
     const double read = p->per_second[TERN_PEAK_READ], compute = p->per_second[compute_peak(row)];
-    const double read_floor = read > 0 ? bytes / read : 0, compute_floor = compute > 0 ? operations / compute : 0;
-    const int memory = read_floor >= compute_floor;
-    row->gbps = bytes / row->seconds * 1e-9;
-    row->gops = operations / row->seconds * 1e-9;
-    row->bound = memory ? "memory" : "compute";
-    row->peak = (memory ? read : compute) * 1e-9;
-    row->share = (memory ? read_floor : compute_floor) / row->seconds;
+    const double read_floor = read > 0 ? (double)w->packed_bytes / read : 0;
+    return read_floor * compute >= operations(row) ? TERN_PEAK_READ : compute_peak(row);
+}
+
+/* peak: what the bounding limit gave just before and after the row. */
+static void derive(bench_row *row, const matrices *w, tern_peak bound, double peak) {
+    const double work = bound == TERN_PEAK_READ ? (double)w->packed_bytes : operations(row);
+    row->gbps = (double)w->packed_bytes / row->seconds * 1e-9;
+    row->gops = operations(row) / row->seconds * 1e-9;
+    row->bound = bound == TERN_PEAK_READ ? "memory" : "compute";
+    row->peak = peak * 1e-9;
+    row->share = peak > 0 ? work / peak / row->seconds : 0;
 }
 
 /* ---- output ------------------------------------------------------------------------------------------------------ */
@@ -282,6 +290,17 @@ static void print_row(const bench_row *r, const matrices *w, const bench_options
 
 /* ---- the runs ---------------------------------------------------------------------------------------------------- */
 
+/* A shared machine drifts: the limit that bounds a row is measured again before and after it. */
+static tern_status run_row(bench_row *row, matrices *w, const peaks *p, const bench_options *o, tern_error *err) {
+    const tern_peak bound = bounding_peak(row, w, p);
+    double before = 0, after = 0;
+    tern_measure_peak(&before, bound, row->threads, NULL);
+    tern_status status = time_row(row, w, o, err);
+    tern_measure_peak(&after, bound, row->threads, NULL);
+    derive(row, w, bound, (before + after) / 2);
+    return status;
+}
+
 /* All rows of one matrix: threads, activations, row counts. */
 static tern_status run_matrix(matrices *w, bench_row row, const peaks *p, const bench_options *o, tern_error *err) {
     tern_status status = TERN_OK;
@@ -293,15 +312,12 @@ static tern_status run_matrix(matrices *w, bench_row row, const peaks *p, const 
                 row.acts = o->acts[a];
                 row.m = o->m[i];
                 progress("timing m = %zu with %d threads ...", row.m, row.threads);
-                status = time_row(&row, w, o, err);
-                if (status) break;
-                derive(&row, w, &p[t]);
-                print_row(&row, w, o);
+                status = run_row(&row, w, &p[t], o, err);
+                if (!status) print_row(&row, w, o);
             }
     return status;
 }
 
-/* Peaks drift with the neighbours of a shared machine: they are measured again for every shape. */
 static tern_status run_shape(shape s, const bench_options *o, tern_error *err) {
     peaks p[MAX_LIST];
     tern_status status = TERN_OK;

@@ -20,11 +20,12 @@ extern "C" {
 
 typedef enum tern_status {
     TERN_OK = 0,
-    TERN_E_ARGUMENT = 1,   /* a NULL, misaligned, out-of-range or contradictory argument */
-    TERN_E_SIZE = 2,       /* a size that overflows, or a buffer that is shorter than the data it must hold */
-    TERN_E_DATA = 3,       /* the bytes are not valid: a reserved code, a scale that is NaN, Inf or negative */
-    TERN_E_MEMORY = 4,     /* an allocation failed; the message says how much was asked for */
-    TERN_E_UNSUPPORTED = 5 /* valid, but this build or this machine cannot serve it exactly */
+    TERN_E_ARGUMENT = 1,    /* a NULL, misaligned, out-of-range or contradictory argument */
+    TERN_E_SIZE = 2,        /* a size that overflows, or a buffer that is shorter than the data it must hold */
+    TERN_E_DATA = 3,        /* the bytes are not valid: a reserved code, a scale that is NaN, Inf or negative */
+    TERN_E_MEMORY = 4,      /* an allocation failed; the message says how much was asked for */
+    TERN_E_UNSUPPORTED = 5, /* valid, but this build or this machine cannot serve it exactly */
+    TERN_E_FILE = 6         /* a file that cannot be opened, read or written; the message names it and the reason */
 } tern_status;
 
 /* Where the place of an error is not a position in data. */

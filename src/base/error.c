@@ -23,6 +23,7 @@ const char *tern_status_text(tern_status status) {
     case TERN_E_DATA: return "invalid data";
     case TERN_E_MEMORY: return "out of memory";
     case TERN_E_UNSUPPORTED: return "not supported here";
+    case TERN_E_FILE: return "file error";
     }
     return "unknown status";
 }

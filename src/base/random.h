@@ -3,6 +3,7 @@
 #ifndef TERN_BASE_RANDOM_H
 #define TERN_BASE_RANDOM_H
 
+#include <math.h>
 #include <stdint.h>
 
 typedef struct tern_random4 {
@@ -34,6 +35,18 @@ static inline uint32_t tern_random_u32(uint64_t key, uint64_t index) {
 /* Uniform in [-1, 1), 24 bits. */
 static inline float tern_random_signed(uint64_t key, uint64_t index) {
     return (float)((int32_t)(tern_random_u32(key, index) >> 8) - (1 << 23)) * 0x1p-23f;
+}
+
+/* Uniform in (0, 1), 24 bits; never 0. */
+static inline float tern_random_uniform(uint64_t key, uint64_t index) {
+    return ((float)(tern_random_u32(key, index) >> 8) + 0.5f) * 0x1p-24f;
+}
+
+/* Standard normal (Box and Muller), from two uniforms of its own. */
+static inline float tern_random_normal(uint64_t key, uint64_t index) {
+    tern_random4 r = tern_philox(key, index, 1);
+    double u = ((double)r.v[0] + 0.5) * 0x1p-32, v = (double)r.v[1] * 0x1p-32;
+    return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
 /* A trit, each value with probability 1/3 (to 2^-32). */

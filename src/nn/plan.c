@@ -1,0 +1,240 @@
+#include "nn/plan.h"
+
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "nn/arena.h"
+#include "nn/op.h"
+
+/* The node that owns the memory of a value: an alias shares its input's. */
+static size_t owner(const tern_graph *graph, size_t node) {
+    while (graph->node[node].op->alias) node = (size_t)graph->node[node].input[0];
+    return node;
+}
+
+/* True where a gradient arrives: some parameter at or before the node is trained. */
+static void find_gradients(const tern_plan *plan, char *wanted) {
+    const tern_graph *graph = plan->graph;
+    for (size_t i = 0; i < graph->nodes; i++) {
+        const tern_node *node = &graph->node[i];
+        wanted[i] = 0;
+        for (int p = 0; p < node->params; p++) wanted[i] |= graph->param[node->param[p]].role < TERN_ROLE_STATISTIC;
+        for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
+    }
+}
+
+/* Lives of values and gradients in the time of plan.h. */
+static void find_spans(const tern_plan *plan, tern_span *value, tern_span *grad, const char *wanted) {
+    const tern_graph *graph = plan->graph;
+    size_t n = graph->nodes, batch = plan->batch_max;
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = graph->node[i].elements * batch * sizeof(float);
+        value[i] = (tern_span){.bytes = i ? bytes : 0, .first = i, .last = i};
+        grad[i] = (tern_span){.bytes = plan->training && wanted[i] ? bytes : 0, .first = 2 * n, .last = 0};
+        if (graph->node[i].op->alias) value[i].bytes = grad[i].bytes = 0;
+    }
+    for (size_t i = 1; i < n; i++) {
+        const tern_node *node = &graph->node[i];
+        size_t back = 2 * n - 1 - i;
+        for (int k = 0; k < node->inputs; k++) {
+            size_t in = owner(graph, (size_t)node->input[k]);
+            value[in].last = tern_max_size(value[in].last, i);
+            if (!plan->training) continue;
+            if (node->op->needs_input) value[in].last = tern_max_size(value[in].last, back);
+            grad[in].first = tern_min_size(grad[in].first, back);
+            grad[in].last = tern_max_size(grad[in].last, 2 * n - 1 - in);
+        }
+        if (plan->training) {
+            size_t self = owner(graph, i);
+            if (node->op->needs_output) value[self].last = tern_max_size(value[self].last, back);
+            grad[self].last = tern_max_size(grad[self].last, 2 * n - 1 - self);
+        }
+    }
+    /* The output outlives the pass; its gradient is set between the passes. */
+    size_t out = owner(graph, n - 1);
+    value[out].last = 2 * n;
+    grad[out].first = n - 1;
+    grad[out].last = tern_max_size(grad[out].last, n);
+}
+
+static void point_into_arena(tern_plan *plan, const tern_span *value, const tern_span *grad, const char *wanted) {
+    const tern_graph *graph = plan->graph;
+    char *base = plan->arena.data;
+    char *grad_is_set = calloc(graph->nodes, 1);
+    if (!grad_is_set) return;
+    for (size_t i = 1; i < graph->nodes; i++) {
+        size_t own = owner(graph, i);
+        if (own) plan->node[i].value = (float *)(base + value[own].offset);
+        if (plan->training && wanted[i]) plan->node[i].grad = (float *)(base + grad[own].offset);
+    }
+    /* In the order of the backward pass: who comes first sets, who comes later adds. */
+    for (size_t i = graph->nodes; i-- > 1;) {
+        const tern_node *node = &graph->node[i];
+        for (int k = 0; k < node->inputs; k++) {
+            size_t in = (size_t)node->input[k];
+            plan->node[i].wants_grad[k] = plan->training && wanted[in];
+            plan->node[i].add_to[k] = grad_is_set[owner(graph, in)];
+            if (!node->op->alias) grad_is_set[owner(graph, in)] = 1;
+        }
+    }
+    free(grad_is_set);
+}
+
+static tern_status plan_memory(tern_plan *plan, tern_error *err) {
+    size_t n = plan->graph->nodes;
+    tern_span *span = calloc(2 * n, sizeof *span);
+    char *wanted = calloc(n, 1);
+    tern_status status = TERN_OK;
+    if (!span || !wanted) {
+        status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to plan %zu nodes", n);
+    } else {
+        find_gradients(plan, wanted);
+        find_spans(plan, span, span + n, wanted);
+        plan->arena_bytes = tern_arena_plan(span, 2 * n);
+        if (plan->arena_bytes == SIZE_MAX || !tern_block_alloc(&plan->arena, plan->arena_bytes))
+            status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE,
+                               "no memory for the activations of %zu samples (%zu MiB); try a smaller batch",
+                               plan->batch_max, plan->arena_bytes >> 20);
+        else
+            point_into_arena(plan, span, span + n, wanted);
+    }
+    free(span);
+    free(wanted);
+    return status;
+}
+
+static tern_status plan_gradients(tern_plan *plan, tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    plan->param_grad = calloc(graph->params + 1, sizeof *plan->param_grad);
+    if (!plan->param_grad) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for gradients");
+    if (!plan->training) return TERN_OK;
+    for (size_t p = 0; p < graph->params; p++)
+        if (graph->param[p].role < TERN_ROLE_STATISTIC) plan->gradients += tern_round_up(graph->param[p].count, 16);
+    if (!tern_block_alloc(&plan->grads, plan->gradients * sizeof(float)))
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu gradients", plan->gradients);
+    float *next = plan->grads.data;
+    for (size_t p = 0; p < graph->params; p++) {
+        if (graph->param[p].role >= TERN_ROLE_STATISTIC) continue;
+        plan->param_grad[p] = next;
+        next += tern_round_up(graph->param[p].count, 16);
+    }
+    return TERN_OK;
+}
+
+static tern_status build(tern_plan *plan, const tern_plan_desc *desc, tern_error *err) {
+    tern_graph *graph = plan->graph;
+    TERN_TRY(tern_graph_check(graph, err));
+    TERN_CHECK_ARGUMENT(desc->batch_max, err, "a plan for batches of no samples");
+    TERN_CHECK_ARGUMENT(desc->products == TERN_F32 || desc->products == TERN_BF16, err,
+                        "products of type %d; fp32 and bf16 are possible", (int)desc->products);
+    for (size_t i = 0; i < graph->nodes; i++) {
+        size_t bytes;
+        if (!tern_checked_mul(&bytes, graph->node[i].elements * sizeof(float), desc->batch_max) ||
+            bytes > SIZE_MAX / 64)
+            return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu samples do not fit into memory",
+                             graph->node[i].name, desc->batch_max);
+    }
+    plan->node = calloc(graph->nodes, sizeof *plan->node);
+    if (!plan->node) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    TERN_TRY(tern_dnn_create(&plan->dnn, plan->threads, err));
+    TERN_TRY(plan_memory(plan, err));
+    TERN_TRY(plan_gradients(plan, err));
+    for (size_t i = 1; i < graph->nodes; i++)
+        if (graph->node[i].op->prepare) TERN_TRY(graph->node[i].op->prepare(plan, i, err));
+    if (!tern_block_alloc(&plan->scratch, plan->scratch_bytes))
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu bytes of scratch",
+                         plan->scratch_bytes);
+    return TERN_OK;
+}
+
+tern_status tern_plan_create(tern_plan **out, tern_graph *graph, const tern_plan_desc *desc, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && graph && desc, err, "%s is NULL", !out ? "out" : graph ? "desc" : "graph");
+    *out = NULL;
+    tern_plan *plan = calloc(1, sizeof *plan);
+    if (!plan) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    plan->graph = graph;
+    plan->batch_max = desc->batch_max;
+    plan->training = desc->training;
+    plan->threads = desc->threads > 0 ? desc->threads : omp_get_num_procs();
+    plan->products = desc->products;
+    plan->lambda = 1;
+    tern_status status = build(plan, desc, err);
+    if (status)
+        tern_plan_free(&plan);
+    else
+        *out = plan;
+    return status;
+}
+
+void tern_plan_free(tern_plan **plan) {
+    if (!plan || !*plan) return;
+    tern_plan *p = *plan;
+    for (size_t i = 0; p->node && i < p->graph->nodes; i++)
+        if (p->graph->node[i].op->release && p->node[i].state) p->graph->node[i].op->release(p, i);
+    for (size_t i = 0; i < p->kepts; i++) tern_block_free(&p->kept[i]);
+    free(p->kept);
+    tern_block_free(&p->arena);
+    tern_block_free(&p->grads);
+    tern_block_free(&p->scratch);
+    tern_dnn_free(&p->dnn);
+    free(p->param_grad);
+    free(p->node);
+    free(p);
+    *plan = NULL;
+}
+
+tern_status tern_plan_keep(tern_plan *plan, void **memory, size_t bytes, tern_error *err) {
+    *memory = NULL;
+    if (plan->kepts == plan->kept_room) {
+        size_t room = plan->kept_room ? 2 * plan->kept_room : 32;
+        tern_block *grown = realloc(plan->kept, room * sizeof *grown);
+        if (!grown) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+        plan->kept = grown;
+        plan->kept_room = room;
+    }
+    tern_block *block = &plan->kept[plan->kepts];
+    *block = (tern_block){0};
+    if (!tern_block_alloc(block, bytes))
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu bytes that a layer keeps", bytes);
+    plan->kepts++;
+    *memory = block->data;
+    return TERN_OK;
+}
+
+void tern_plan_want_scratch(tern_plan *plan, size_t bytes) {
+    plan->scratch_bytes = tern_max_size(plan->scratch_bytes, bytes);
+}
+
+tern_status tern_plan_refresh(tern_plan *plan, tern_error *err) {
+    for (size_t i = 1; i < plan->graph->nodes; i++)
+        if (plan->graph->node[i].op->refresh) TERN_TRY(plan->graph->node[i].op->refresh(plan, i, err));
+    return TERN_OK;
+}
+
+float *tern_plan_forward(tern_plan *plan, const void *x, size_t batch) {
+    const tern_graph *graph = plan->graph;
+    plan->batch = batch;
+    plan->node[0].value = (float *)x;
+    for (size_t i = 1; i < graph->nodes; i++) {
+        if (graph->node[i].op->alias)
+            plan->node[i].value = tern_plan_in(plan, i, 0);
+        else
+            graph->node[i].op->forward(plan, i);
+    }
+    return plan->node[graph->nodes - 1].value;
+}
+
+void tern_plan_backward(tern_plan *plan) {
+    const tern_graph *graph = plan->graph;
+    for (size_t i = graph->nodes; i-- > 1;)
+        if (!graph->node[i].op->alias && graph->node[i].op->backward && plan->node[i].grad)
+            graph->node[i].op->backward(plan, i);
+}
+
+float *tern_plan_output_grad(tern_plan *plan) { return plan->node[plan->graph->nodes - 1].grad; }
+
+void tern_plan_zero_grad(tern_plan *plan) { memset(plan->grads.data, 0, plan->gradients * sizeof(float)); }

@@ -1,0 +1,282 @@
+/* Every op's backward pass against central differences of its forward pass, through a random linear loss:
+ * L = sum of r * y. The forward pass is fp32, so the step is large and the tolerance relative to the gradient's norm.
+ * Ops with quantizers have no useful difference quotient; test_ternary_ops.c checks them against their written rule. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/random.h"
+#include "nn/loss.h"
+#include "nn/op.h"
+#include "nn/plan.h"
+
+static tern_error err;
+#define OK(call)                                                                            \
+    do {                                                                                    \
+        tern_status status_ = (call);                                                       \
+        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
+    } while (0)
+
+enum { BATCH = 3 };
+
+typedef struct bench {
+    tern_graph *graph;
+    tern_plan *plan;
+    float *x, *r;
+    size_t in, out;
+} bench;
+
+static bench bench_make(tern_graph *graph, int threads) {
+    bench b = {.graph = graph};
+    OK(tern_graph_place(graph, &err));
+    tern_graph_initialise(graph, 7);
+    /* Gains and biases away from 1 and 0, so that a missing factor shows. */
+    for (size_t p = 0; p < graph->params; p++)
+        if (graph->param[p].role != TERN_ROLE_STATISTIC)
+            for (size_t i = 0; i < graph->param[p].count; i++)
+                graph->param[p].value[i] += 0.3f * tern_random_signed(100 + p, i);
+    OK(tern_plan_create(&b.plan, graph, &(tern_plan_desc){.batch_max = BATCH, .training = 1, .threads = threads},
+                        &err));
+    b.in = BATCH * graph->node[0].elements;
+    b.out = BATCH * graph->node[graph->nodes - 1].elements;
+    b.x = malloc(b.in * sizeof *b.x);
+    b.r = malloc(b.out * sizeof *b.r);
+    for (size_t i = 0; i < b.in; i++) b.x[i] = tern_random_normal(1, i);
+    for (size_t i = 0; i < b.out; i++) b.r[i] = tern_random_normal(2, i);
+    b.plan->train_mode = 1;
+    return b;
+}
+
+static void bench_free(bench *b) {
+    tern_plan_free(&b->plan);
+    tern_graph_free(&b->graph);
+    free(b->x);
+    free(b->r);
+}
+
+static double loss_of(bench *b) {
+    OK(tern_plan_refresh(b->plan, &err));
+    const float *y = tern_plan_forward(b->plan, b->x, BATCH);
+    OK(tern_dnn_check(b->plan->dnn, &err));
+    double sum = 0;
+    for (size_t i = 0; i < b->out; i++) sum += (double)b->r[i] * (double)y[i];
+    return sum;
+}
+
+/* Central differences along random directions of each parameter; statistics move with every pass and change nothing
+ * in training. */
+static void check(bench *b, double tolerance) {
+    loss_of(b);
+    memcpy(tern_plan_output_grad(b->plan), b->r, b->out * sizeof(float));
+    tern_plan_zero_grad(b->plan);
+    tern_plan_backward(b->plan);
+    OK(tern_dnn_check(b->plan->dnn, &err));
+    for (size_t p = 0; p < b->graph->params; p++) {
+        tern_param *param = &b->graph->param[p];
+        if (!b->plan->param_grad[p]) continue;
+        float *kept = malloc(param->count * sizeof *kept), *grad = malloc(param->count * sizeof *grad);
+        memcpy(kept, param->value, param->count * sizeof *kept);
+        memcpy(grad, b->plan->param_grad[p], param->count * sizeof *grad);
+        for (uint64_t trial = 0; trial < 3; trial++) {
+            const double h = 2e-3;
+            double expected = 0, norm = 0, loss[2];
+            for (size_t i = 0; i < param->count; i++) {
+                double d = (double)tern_random_normal(50 + trial, i);
+                expected += d * (double)grad[i];
+                norm += (double)grad[i] * (double)grad[i];
+            }
+            for (int side = 0; side < 2; side++) {
+                for (size_t i = 0; i < param->count; i++)
+                    param->value[i] = kept[i] + (float)((side ? -h : h) * (double)tern_random_normal(50 + trial, i));
+                loss[side] = loss_of(b);
+            }
+            double measured = (loss[0] - loss[1]) / (2 * h);
+            if (fabs(measured - expected) > tolerance * (sqrt(norm) + 1))
+                fail_msg("%s: slope %g along direction %d, backward says %g (norm %g)", param->name, measured,
+                         (int)trial, expected, sqrt(norm));
+        }
+        memcpy(param->value, kept, param->count * sizeof *kept);
+        free(kept);
+        free(grad);
+    }
+    bench_free(b);
+}
+
+/* A linear layer in front gives every op an input that has a gradient, so that dx is checked through its weights. */
+static tern_graph *images(size_t h, size_t w, size_t c, tern_value *front) {
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input(g, (tern_shape){3, {h, w, 3}});
+    *front = tern_graph_add(g, "linear", "front", x, &(tern_attrs){.outputs = c, .bias = 1});
+    return g;
+}
+
+static void check_op(const char *op, size_t h, size_t w, size_t c, tern_attrs attrs, double tolerance) {
+    for (int residual = 0; residual < 2; residual++) { /* with a second use of the input, gradients must add */
+        tern_value front;
+        tern_graph *g = images(h, w, c, &front);
+        tern_value y = tern_graph_add(g, op, "op", front, &attrs);
+        if (residual && !g->status) {
+            tern_value again = tern_graph_add(g, op, "again", front, &attrs);
+            y = tern_graph_add2(g, "add", "sum", y, again);
+        }
+        OK(tern_graph_check(g, &err));
+        bench b = bench_make(g, 1 + residual);
+        check(&b, tolerance);
+    }
+}
+
+#define ELEMENTWISE(name)                                \
+    static void test_##name(void **state) {              \
+        (void)state;                                     \
+        check_op(#name, 3, 4, 5, (tern_attrs){0}, 4e-3); \
+    }
+ELEMENTWISE(gelu)
+ELEMENTWISE(silu)
+ELEMENTWISE(relu2)
+ELEMENTWISE(rmsnorm)
+ELEMENTWISE(layernorm)
+ELEMENTWISE(batch_norm)
+ELEMENTWISE(affine)
+
+static void test_relu(void **state) {
+    (void)state;
+    check_op("relu", 3, 4, 5, (tern_attrs){0}, 3e-2);
+}
+static void test_plain_norms(void **state) {
+    (void)state;
+    check_op("rmsnorm", 2, 2, 33, (tern_attrs){.plain = 1, .epsilon = 1e-3f}, 4e-3);
+    check_op("batch_norm", 5, 4, 17, (tern_attrs){.plain = 1}, 4e-3);
+}
+static void test_scale(void **state) {
+    (void)state;
+    check_op("scale", 2, 2, 3, (tern_attrs){.factor = -0.7f}, 4e-3);
+}
+static void test_dropout(void **state) {
+    (void)state;
+    check_op("dropout", 4, 4, 9, (tern_attrs){.rate = 0.4f}, 4e-3);
+}
+static void test_linear(void **state) {
+    (void)state;
+    check_op("linear", 3, 4, 5, (tern_attrs){.outputs = 7, .bias = 1}, 4e-3);
+    check_op("linear", 9, 9, 70, (tern_attrs){.outputs = 130}, 4e-3);
+}
+static void test_conv2d(void **state) {
+    (void)state;
+    check_op("conv2d", 6, 7, 4, (tern_attrs){.outputs = 5, .kernel = 3, .padding = 1, .bias = 1}, 4e-3);
+    check_op("conv2d", 7, 6, 4, (tern_attrs){.outputs = 6, .kernel = 3, .stride = 2, .padding = 1}, 4e-3);
+    check_op("conv2d", 6, 6, 4, (tern_attrs){.outputs = 8, .kernel = 2, .groups = 2, .bias = 1}, 4e-3);
+    check_op("conv2d", 5, 5, 16, (tern_attrs){.outputs = 16, .kernel = 3, .padding = 1, .groups = 16}, 4e-3);
+    check_op("conv2d", 5, 5, 3, (tern_attrs){.outputs = 4, .stride = 2}, 4e-3);
+}
+static void test_pools(void **state) {
+    (void)state;
+    check_op("avg_pool", 6, 6, 5, (tern_attrs){.kernel = 2}, 4e-3);
+    check_op("avg_pool", 4, 4, 5, (tern_attrs){0}, 4e-3);
+    check_op("max_pool", 6, 6, 5, (tern_attrs){.kernel = 2}, 3e-2);
+    check_op("max_pool", 7, 7, 5, (tern_attrs){.kernel = 3, .stride = 2, .padding = 1}, 3e-2);
+}
+
+static void test_mul_and_flatten(void **state) {
+    (void)state;
+    tern_value front;
+    tern_graph *g = images(3, 3, 6, &front);
+    tern_value gate = tern_graph_add(g, "silu", "gate", front, NULL);
+    tern_value product = tern_graph_add2(g, "mul", "product", gate, front);
+    tern_value flat = tern_graph_add(g, "flatten", "flat", product, NULL);
+    tern_graph_add(g, "linear", "head", flat, &(tern_attrs){.outputs = 4});
+    OK(tern_graph_check(g, &err));
+    bench b = bench_make(g, 2);
+    check(&b, 4e-3);
+}
+
+static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base) {
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input(g, (tern_shape){2, {tokens, 6}});
+    size_t channels = (heads + 2 * kv_heads) * width;
+    x = tern_graph_add(g, "linear", "qkv", x, &(tern_attrs){.outputs = channels, .bias = 1, .init_gain = 2});
+    tern_graph_add(g, "attention", "attend", x,
+                   &(tern_attrs){.heads = heads, .kv_heads = kv_heads, .rope_base = base});
+    OK(tern_graph_check(g, &err));
+    bench b = bench_make(g, 2);
+    check(&b, 6e-3);
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    check_attention(5, 2, 2, 4, 0);
+    check_attention(7, 4, 2, 6, 10000);
+    check_attention(33, 3, 1, 8, 100);
+}
+
+static void test_embedding(void **state) {
+    (void)state;
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input_tokens(g, 6, 11);
+    x = tern_graph_add(g, "embedding", "table", x, &(tern_attrs){.width = 40});
+    tern_graph_add(g, "rmsnorm", "norm", x, NULL);
+    OK(tern_graph_check(g, &err));
+    bench b = bench_make(g, 2);
+    int32_t *tokens = (int32_t *)(void *)b.x;
+    for (size_t i = 0; i < b.in; i++) tokens[i] = (int32_t)(tern_random_u32(5, i) % 11);
+    check(&b, 4e-3);
+}
+
+/* In evaluation batch norm's statistics are constants. */
+static void test_batch_norm_evaluation(void **state) {
+    (void)state;
+    tern_value front;
+    tern_graph *g = images(4, 4, 6, &front);
+    tern_graph_add(g, "batch_norm", "norm", front, NULL);
+    bench b = bench_make(g, 2);
+    loss_of(&b);
+    b.plan->train_mode = 0;
+    check(&b, 4e-3);
+}
+
+static void test_cross_entropy(void **state) {
+    (void)state;
+    enum { ROWS = 5, CLASSES = 7 };
+    float x[ROWS * CLASSES], grad[ROWS * CLASSES];
+    int32_t label[ROWS] = {0, 6, 3, 3, 1};
+    for (int i = 0; i < ROWS * CLASSES; i++) x[i] = 3 * tern_random_normal(9, (uint64_t)i);
+    for (int smooth = 0; smooth < 2; smooth++) {
+        float smoothing = smooth ? 0.2f : 0;
+        tern_cross_entropy(2, grad, x, label, ROWS, CLASSES, smoothing, 1);
+        for (int i = 0; i < ROWS * CLASSES; i++) {
+            float kept = x[i], h = 1e-2f;
+            x[i] = kept + h;
+            double up = tern_cross_entropy(1, NULL, x, label, ROWS, CLASSES, smoothing, 1).sum;
+            x[i] = kept - h;
+            double down = tern_cross_entropy(1, NULL, x, label, ROWS, CLASSES, smoothing, 1).sum;
+            x[i] = kept;
+            double measured = (up - down) / (2 * (double)h) / ROWS;
+            if (fabs(measured - (double)grad[i]) > 2e-4)
+                fail_msg("logit %d: slope %g, gradient %g", i, measured, (double)grad[i]);
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_relu),          cmocka_unit_test(test_relu2),
+        cmocka_unit_test(test_gelu),          cmocka_unit_test(test_silu),
+        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_affine),        cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_plain_norms),   cmocka_unit_test(test_batch_norm_evaluation),
+        cmocka_unit_test(test_scale),         cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_linear),        cmocka_unit_test(test_conv2d),
+        cmocka_unit_test(test_pools),         cmocka_unit_test(test_mul_and_flatten),
+        cmocka_unit_test(test_embedding),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_cross_entropy),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -4,11 +4,13 @@
  *   quant.h    quantizers: weights to trits, activations to int8
  *   pack.h     packings: t2, t5 and the blocks of GGUF and Hugging Face
  *   matrix.h   ternary matrices and their products
+ *   data.h     data sets of images and texts, and loaders that make batches of them
  *   machine.h  what this machine can do: processors, measured peaks
  */
 #ifndef TERN_TERN_H
 #define TERN_TERN_H
 
+#include "tern/data.h"
 #include "tern/machine.h"
 #include "tern/matrix.h"
 #include "tern/pack.h"

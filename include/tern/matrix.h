@@ -70,7 +70,7 @@ typedef struct tern_matrix tern_matrix;
 TERN_API tern_status tern_matrix_create(tern_matrix **out, const tern_matrix_desc *desc, tern_error *err);
 
 /* New contents for a matrix of the same shape, in place and without allocating: what a training step does after
- * quantizing its weights. trits: rows x cols as in the description, row-major, also for a matrix that is held
+ * tern_quantize_weights. trits: rows x cols as in the description, row-major, also for a matrix that is held
  * transposed, which so takes the same array. scales or exponents: by the matrix's kind, as many as it was made with; the
  * other is ignored. Packs with `threads` threads (0: every processor this process may use), with the same result for
  * any number. On failure the matrix stays as it was. No product of this matrix may run meanwhile. */

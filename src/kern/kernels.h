@@ -130,6 +130,13 @@ typedef float (*tern_quantize_row_fn)(int8_t *q, const float *x, size_t cols);
 typedef float (*tern_quantize_row_rmsnorm_fn)(int8_t *q, const float *x, const float *gain, float epsilon,
                                               size_t cols);
 
+/* The sum of |w| over one block of n weights, in double: sixteen interleaved partial sums (partial j takes the weights
+ * i with i % 16 == j), added in ascending order. Not finite where a weight is not, and only there. */
+typedef double (*tern_sum_magnitudes_fn)(const float *w, size_t n);
+
+/* trits[i] = clamp(round(w[i] / m), -1, 1), ties to even; a NaN gives 0. m: a normal number, m / 2 as well. */
+typedef void (*tern_ternarize_fn)(int8_t *trits, const float *w, size_t n, float m);
+
 enum { TERN_DENSITY_T2 = 0, TERN_DENSITY_T5 = 1, TERN_DENSITY_COUNT = 2 };
 
 typedef struct tern_kernels {
@@ -150,6 +157,8 @@ typedef struct tern_kernels {
     TERN_SLOT(tern_lanes_f32_fn) lanes_f32;
     TERN_SLOT(tern_quantize_row_fn) quantize_row;
     TERN_SLOT(tern_quantize_row_rmsnorm_fn) quantize_row_rmsnorm;
+    TERN_SLOT(tern_sum_magnitudes_fn) sum_magnitudes;
+    TERN_SLOT(tern_ternarize_fn) ternarize;
 } tern_kernels;
 
 /* The table of one tier, complete: slots that a tier does not improve hold the next slower version. NULL when this

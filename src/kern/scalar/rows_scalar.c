@@ -6,6 +6,7 @@
 #include "kern/kernels.h"
 #include "kern/tiers_init.h"
 #include "quant/activations.h"
+#include "quant/weights.h"
 
 enum { BLOCK = 20 }; /* columns handled at a time: whole bytes of t2 (5) and of t5 (4), whole quads (5) */
 
@@ -197,5 +198,7 @@ void tern_kernels_init_scalar(tern_kernels *table) {
         .lanes_f32 = TERN_KERNEL(tern_lanes_f32_scalar),
         .quantize_row = TERN_KERNEL(tern_quantize_row_scalar),
         .quantize_row_rmsnorm = TERN_KERNEL(tern_quantize_row_rmsnorm_scalar),
+        .sum_magnitudes = TERN_KERNEL(tern_sum_magnitudes_scalar),
+        .ternarize = TERN_KERNEL(tern_ternarize_scalar),
     };
 }

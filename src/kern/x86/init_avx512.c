@@ -35,4 +35,6 @@ void tern_kernels_init_avx512(tern_kernels *table) {
     TERN_SET(table->lanes_f32, tern_lanes_f32_avx512);
     TERN_SET(table->quantize_row, tern_quantize_row_avx512);
     TERN_SET(table->quantize_row_rmsnorm, tern_quantize_row_rmsnorm_avx512);
+    TERN_SET(table->sum_magnitudes, tern_sum_magnitudes_avx512);
+    TERN_SET(table->ternarize, tern_ternarize_avx512);
 }

@@ -37,5 +37,7 @@ void tern_sums_t2_f32_avx512(float *sums, const uint8_t *panels, size_t panel_by
                              const void *prepared);
 void tern_sums_t5_f32_avx512(float *sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
                              const void *prepared);
+double tern_sum_magnitudes_avx512(const float *w, size_t n);
+void tern_ternarize_avx512(int8_t *trits, const float *w, size_t n, float m);
 
 #endif

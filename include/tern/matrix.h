@@ -1,8 +1,8 @@
 /* Ternary matrices and their products.
  *
  * A tern_matrix is made once from packed trits and scales; making it checks everything and repacks the trits, at the
- * same density, into the layout that the chosen kernel reads fastest. It is immutable afterwards: any number of
- * threads may use it at once. Products compute y = x W^T (+ bias): x is m rows of `cols` activations, y is m rows of
+ * same density, into the layout that the chosen kernel reads fastest. Afterwards only tern_matrix_set_trits changes
+ * it: any number of threads may use it at once while none does that. Products compute y = x W^T (+ bias): x is m rows of `cols` activations, y is m rows of
  * `rows` outputs, both row-major and dense. No argument of a product may overlap another.
  *
  * Numbers (docs/numerics.md): integer sums are equal to the bit on every tier, and so is the float epilogue
@@ -68,6 +68,14 @@ typedef struct tern_matrix_desc {
 typedef struct tern_matrix tern_matrix;
 
 TERN_API tern_status tern_matrix_create(tern_matrix **out, const tern_matrix_desc *desc, tern_error *err);
+
+/* New contents for a matrix of the same shape, in place and without allocating: what a training step does after
+ * tern_quantize_weights. trits: rows x cols as in the description, row-major, also for a matrix that is held
+ * transposed, which so takes the same array. scales or exponents: by the matrix's kind, as many as it was made with; the
+ * other is ignored. Packs with `threads` threads (0: every processor this process may use), with the same result for
+ * any number. On failure the matrix stays as it was. No product of this matrix may run meanwhile. */
+TERN_API tern_status tern_matrix_set_trits(tern_matrix *matrix, const int8_t *trits, const float *scales,
+                                           const int8_t *exponents, int threads, tern_error *err);
 
 /* A copy in memory of its own, for one matrix per NUMA node or for a benchmark that must miss the cache. */
 TERN_API tern_status tern_matrix_clone(tern_matrix **out, const tern_matrix *matrix, tern_error *err);

@@ -24,16 +24,25 @@ typedef enum tern_granularity {
 
 /* The centre m of |w| that absmean quantization divides by. */
 typedef enum tern_center {
-    TERN_MEAN = 0,  /* mean |w|, summed in double in index order */
+    TERN_MEAN = 0,  /* mean |w|, summed in double in the order below */
     TERN_MEDIAN = 1 /* median |w|; for an even count the mean of the two middle values */
 } tern_center;
 
 /* Absmean (BitNet b1.58, arXiv:2402.17764, eq. 1-3): m = max(center|w|, 1e-5),
  * trit = clamp(round(w / m), -1, 1), scale = m.
  * trits: rows*cols. scales: 1 or rows. An all-zero matrix or row gives zeros and the scale 1e-5.
- * A NaN or Inf weight is TERN_E_DATA with its index as the place. */
+ * A NaN or Inf weight is TERN_E_DATA with its index as the place.
+ * The sum of |w| over a tensor or row is that of its blocks of 2^14 weights (the last may be shorter), added in ascending
+ * order; the sum of a block is that of sixteen interleaved partial sums (partial j takes the weights i of the block with
+ * i % 16 == j), added in ascending order. It does not depend on the tier or the number of threads. */
 TERN_API tern_status tern_quantize_absmean(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
                                            tern_center center, tern_granularity granularity, tern_error *err);
+
+/* The same with `threads` threads (0, as above: every processor this process may use), for a training step; see
+ * tern_matrix_set_trits. */
+TERN_API tern_status tern_quantize_weights(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
+                                           tern_center center, tern_granularity granularity, int threads,
+                                           tern_error *err);
 
 /* TWN (Ternary Weight Networks, arXiv:1605.04711): delta = 0.7 mean|w|, trit = sign(w) where |w| > delta, else 0;
  * scale = mean |w| over the kept weights (|w| > delta), 0 where none is kept. Means and delta stay in double; only the

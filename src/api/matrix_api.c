@@ -1,22 +1,35 @@
 /* include/tern/matrix.h: checks every argument, then calls the CPU back end. */
 #include <stdlib.h>
 
+#include "api/thread_limit.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
 #include "base/memory.h"
 #include "cpu/product.h"
 #include "cpu/ternary_matrix.h"
+#include "quant/shape_checks.h"
 #include "tern/quant.h"
 
-enum { MAX_THREADS = 1024 };
-
 /* ---- making a matrix --------------------------------------------------------------------------------------------- */
+
+static tern_status check_scale_values(tern_scale_kind kind, const float *scales, const int8_t *exponents,
+                                      size_t count, tern_error *err) {
+    if (kind == TERN_SCALE_GROUP_EXP) {
+        TERN_CHECK_ARGUMENT(exponents, err, "exponents is NULL, but scale_kind is TERN_SCALE_GROUP_EXP");
+        return TERN_OK;
+    }
+    TERN_CHECK_ARGUMENT(scales, err, "scales is NULL");
+    for (size_t i = 0; i < count; i++)
+        if (!tern_f32_is_finite(scales[i]) || scales[i] < 0)
+            return tern_fail(err, TERN_E_DATA, i, "scales[%zu] = %g: a scale must be finite and not negative", i,
+                             (double)scales[i]);
+    return TERN_OK;
+}
 
 static tern_status check_scales(const tern_matrix_desc *d, tern_error *err) {
     size_t wanted = d->scale_kind == TERN_SCALE_TENSOR ? 1 : d->rows;
     if (d->scale_kind == TERN_SCALE_GROUP_EXP) {
-        TERN_CHECK_ARGUMENT(d->exponents, err, "exponents is NULL, but scale_kind is TERN_SCALE_GROUP_EXP");
         TERN_CHECK_ARGUMENT(tern_group_is_valid(d->group, d->cols), err,
                             "group = %zu: must be 6 or a multiple of 4 up to a row of %zu", d->group, d->cols);
         if (!tern_checked_mul(&wanted, d->rows, tern_groups_per_row(d->group, d->cols)))
@@ -25,13 +38,7 @@ static tern_status check_scales(const tern_matrix_desc *d, tern_error *err) {
     if (d->scale_count != wanted)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "scale_count = %zu, but this matrix has %zu scales",
                          d->scale_count, wanted);
-    if (d->scale_kind == TERN_SCALE_GROUP_EXP) return TERN_OK;
-    TERN_CHECK_ARGUMENT(d->scales, err, "scales is NULL");
-    for (size_t i = 0; i < wanted; i++)
-        if (!tern_f32_is_finite(d->scales[i]) || d->scales[i] < 0)
-            return tern_fail(err, TERN_E_DATA, i, "scales[%zu] = %g: a scale must be finite and not negative", i,
-                             (double)d->scales[i]);
-    return TERN_OK;
+    return check_scale_values(d->scale_kind, d->scales, d->exponents, wanted, err);
 }
 
 static tern_status check_desc(const tern_matrix_desc *d, tern_error *err) {
@@ -69,6 +76,18 @@ tern_status tern_matrix_clone(tern_matrix **out, const tern_matrix *matrix, tern
     TERN_CHECK_ARGUMENT(out, err, "out is NULL");
     TERN_CHECK_ARGUMENT(matrix, err, "matrix is NULL");
     return tern_cpu_matrix_clone(out, matrix, err);
+}
+
+tern_status tern_matrix_set_trits(tern_matrix *matrix, const int8_t *trits, const float *scales,
+                                  const int8_t *exponents, int threads, tern_error *err) {
+    TERN_CHECK_ARGUMENT(matrix, err, "matrix is NULL");
+    TERN_CHECK_ARGUMENT(trits, err, "trits is NULL");
+    TERN_TRY(tern_check_threads(threads, err));
+    const size_t rows = matrix->transposed ? matrix->inputs : matrix->outputs;
+    const size_t scale_count = matrix->scale_kind == TERN_SCALE_TENSOR ? 1 : rows;
+    TERN_TRY(check_scale_values(matrix->scale_kind, scales, exponents, scale_count, err));
+    if (tern_cpu_matrix_set(matrix, trits, scales, exponents, threads)) return TERN_OK;
+    return tern_check_trits(trits, matrix->inputs * matrix->outputs, err); /* says which */
 }
 
 void tern_matrix_free(tern_matrix **matrix) {
@@ -115,12 +134,6 @@ static tern_status check_sizes(const tern_matrix *w, size_t m, tern_error *err) 
     return TERN_OK;
 }
 
-static tern_status check_threads(int threads, tern_error *err) {
-    TERN_CHECK_ARGUMENT(threads >= 0 && threads <= MAX_THREADS, err, "threads = %d: must be 0 (choose) to %d",
-                        threads, MAX_THREADS);
-    return TERN_OK;
-}
-
 static tern_status scratch_bytes(size_t *bytes, const tern_matrix *w, size_t m, int integer, int threads,
                                  tern_error *err) {
     *bytes = integer ? tern_product_i8_scratch(w, m, threads) : tern_product_float_scratch(w, m, threads);
@@ -133,7 +146,7 @@ tern_status tern_matmul_scratch(size_t *bytes, const tern_matrix *w, size_t m, t
     TERN_CHECK_ARGUMENT(bytes, err, "bytes is NULL");
     TERN_CHECK_ARGUMENT(w, err, "w is NULL");
     TERN_CHECK_ARGUMENT((unsigned)acts <= TERN_I8, err, "acts = %d is no type", (int)acts);
-    TERN_TRY(check_threads(threads, err));
+    TERN_TRY(tern_check_threads(threads, err));
     TERN_TRY(check_sizes(w, m, err));
     size_t need = TERN_ALIGNMENT;
     if (m) TERN_TRY(scratch_bytes(&need, w, m, acts == TERN_I8, tern_product_threads(w, m, threads), err));
@@ -150,7 +163,7 @@ typedef struct run {
 static tern_status start_run(run *r, const tern_matrix *w, size_t m, int integer, const tern_exec *exec,
                              tern_error *err) {
     const tern_exec e = exec ? *exec : (tern_exec){0};
-    TERN_TRY(check_threads(e.threads, err));
+    TERN_TRY(tern_check_threads(e.threads, err));
     TERN_TRY(check_sizes(w, m, err));
     size_t need = 0;
     *r = (run){.threads = tern_product_threads(w, m, e.threads), .scratch = e.scratch};

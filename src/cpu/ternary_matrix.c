@@ -1,12 +1,13 @@
 #include "cpu/ternary_matrix.h"
 
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "cpu/threads.h"
 #include "quant/packing.h"
+#include "quant/shape_checks.h"
 #include "tern/quant.h"
 
 static tern_status out_of_memory(size_t bytes, tern_error *err) {
@@ -22,81 +23,85 @@ static tern_status alloc(tern_block *block, size_t count, size_t size, tern_erro
 
 /* ---- trits ------------------------------------------------------------------------------------------------------- */
 
-/* Rows of one panel of W, `rows` x cols into strip. */
-static void unpack_rows(int8_t *strip, const tern_matrix_desc *desc, size_t first, size_t rows) {
-    for (size_t r = 0; r < rows; r++)
-        tern_unpack_row(strip + r * desc->cols, desc->packing, desc->packed, first + r, desc->cols);
+/* W is packed in strips of rows: those of one panel or, transposed, of one block of every panel. */
+static size_t strip_rows(const tern_matrix *w) {
+    return w->transposed ? w->density->layout.k_block : w->density->layout.panel_rows;
 }
 
-static tern_status pack_panels(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
-    const tern_layout *layout = &w->density->layout;
-    const size_t threads = (size_t)omp_get_max_threads();
-    tern_block strips;
+static size_t rows_of(const tern_matrix *w) { return w->transposed ? w->inputs : w->outputs; }
+static size_t cols_of(const tern_matrix *w) { return w->transposed ? w->outputs : w->inputs; }
+static size_t strips_of(const tern_matrix *w) { return tern_ceil_div(rows_of(w), strip_rows(w)); }
+
+static size_t rows_in_strip(const tern_matrix *w, size_t strip) {
+    return tern_min_size(strip_rows(w), rows_of(w) - strip * strip_rows(w));
+}
+
+static void pack_strip(tern_matrix *w, size_t strip, const int8_t *trits) {
+    const size_t rows = rows_in_strip(w, strip), cols = cols_of(w);
+    uint8_t *panels = w->trits.data;
+    if (w->transposed)
+        w->density->pack_columns.fn(panels + strip * w->density->layout.block_bytes, w->panel_bytes, trits, cols,
+                                    cols, rows);
+    else
+        w->density->pack_rows.fn(panels + strip * w->panel_bytes, w->panel_bytes, trits, cols, rows, cols);
+}
+
+static int pack_threads(const tern_matrix *w, int threads) {
+    const double in_a_wake = 1e5; /* trits packed */
+    return tern_worthwhile_threads((double)w->inputs * (double)w->outputs / in_a_wake, strips_of(w), threads);
+}
+
+static tern_status unpack_and_pack(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
+    const int threads = pack_threads(w, omp_get_max_threads());
     size_t bytes = 0;
-    if (!tern_checked_mul(&bytes, layout->panel_rows, desc->cols)) return out_of_memory(SIZE_MAX, err);
-    TERN_TRY(alloc(&strips, threads, bytes, err));
-#pragma omp parallel for schedule(static) num_threads((int)threads)
-    for (size_t p = 0; p < w->panels; p++) {
-        int8_t *strip = (int8_t *)strips.data + (size_t)omp_get_thread_num() * bytes;
-        size_t first = p * layout->panel_rows, rows = tern_min_size(layout->panel_rows, w->outputs - first);
-        unpack_rows(strip, desc, first, rows);
-        layout->pack((uint8_t *)w->trits.data + p * w->panel_bytes, strip, desc->cols, rows, w->inputs);
+    tern_block trits;
+    if (!tern_checked_mul(&bytes, strip_rows(w), desc->cols)) return out_of_memory(SIZE_MAX, err);
+    TERN_TRY(alloc(&trits, (size_t)threads, bytes, err));
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t strip = 0; strip < strips_of(w); strip++) {
+        int8_t *rows = (int8_t *)trits.data + (size_t)omp_get_thread_num() * bytes;
+        for (size_t r = 0; r < rows_in_strip(w, strip); r++)
+            tern_unpack_row(rows + r * desc->cols, desc->packing, desc->packed, strip * strip_rows(w) + r,
+                            desc->cols);
+        pack_strip(w, strip, rows);
     }
-    tern_block_free(&strips);
-    return TERN_OK;
-}
-
-/* W^T: the whole of W as trits, then panels of its columns. */
-static tern_status pack_transposed_panels(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
-    const tern_layout *layout = &w->density->layout;
-    tern_block all, strips;
-    TERN_TRY(alloc(&all, desc->rows, desc->cols, err));
-    tern_status status = alloc(&strips, layout->panel_rows, desc->rows, err);
-    if (status) {
-        tern_block_free(&all);
-        return status;
-    }
-    int8_t *trits = all.data, *strip = strips.data;
-    unpack_rows(trits, desc, 0, desc->rows);
-    for (size_t p = 0; p < w->panels; p++) {
-        size_t first = p * layout->panel_rows, columns = tern_min_size(layout->panel_rows, w->outputs - first);
-        for (size_t n = 0; n < desc->rows; n++)
-            for (size_t c = 0; c < columns; c++) strip[c * desc->rows + n] = trits[n * desc->cols + first + c];
-        layout->pack((uint8_t *)w->trits.data + p * w->panel_bytes, strip, desc->rows, columns, w->inputs);
-    }
-    tern_block_free(&strips);
-    tern_block_free(&all);
+    tern_block_free(&trits);
     return TERN_OK;
 }
 
 /* ---- scales ------------------------------------------------------------------------------------------------------ */
 
 /* [rows][groups] as given -> [panels][groups][panel_rows]. */
-static tern_status interleave_exponents(tern_matrix *w, const int8_t *from, tern_error *err) {
+static void interleave_exponents(tern_matrix *w, const int8_t *from) {
     const size_t rows = w->density->layout.panel_rows;
-    TERN_TRY(alloc(&w->exponents, w->panels * rows, w->groups, err));
     int8_t *to = w->exponents.data;
     for (size_t n = 0; n < w->outputs; n++)
         for (size_t g = 0; g < w->groups; g++)
             to[(n / rows * w->groups + g) * rows + n % rows] = from[n * w->groups + g];
+}
+
+static tern_status alloc_scales(tern_matrix *w, tern_error *err) {
+    const size_t padded = w->panels * w->density->layout.panel_rows;
+    TERN_TRY(alloc(&w->scale, padded, sizeof(float), err));
+    if (w->scale_kind == TERN_SCALE_ROW && w->transposed)
+        TERN_TRY(alloc(&w->input_scale, w->inputs, sizeof(float), err));
+    if (w->scale_kind == TERN_SCALE_GROUP_EXP)
+        TERN_TRY(alloc(&w->exponents, w->transposed ? w->inputs : padded, w->groups, err));
     return TERN_OK;
 }
 
-static tern_status copy_scales(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
-    TERN_TRY(alloc(&w->scale, w->panels * w->density->layout.panel_rows, sizeof(float), err));
+static void set_scales(tern_matrix *w, const float *scales, const int8_t *exponents) {
     float *scale = w->scale.data;
-    const int per_output = desc->scale_kind == TERN_SCALE_ROW && !desc->transposed;
+    const int per_output = w->scale_kind == TERN_SCALE_ROW && !w->transposed;
     for (size_t n = 0; n < w->outputs; n++)
-        scale[n] = per_output ? desc->scales[n] : desc->scale_kind == TERN_SCALE_TENSOR ? *desc->scales : 1;
-    if (desc->scale_kind == TERN_SCALE_ROW && desc->transposed) {
-        TERN_TRY(alloc(&w->input_scale, w->inputs, sizeof(float), err));
-        memcpy(w->input_scale.data, desc->scales, w->inputs * sizeof(float));
-    }
-    if (desc->scale_kind != TERN_SCALE_GROUP_EXP) return TERN_OK;
-    if (!desc->transposed) return interleave_exponents(w, desc->exponents, err);
-    TERN_TRY(alloc(&w->exponents, desc->scale_count, 1, err));
-    memcpy(w->exponents.data, desc->exponents, desc->scale_count);
-    return TERN_OK;
+        scale[n] = per_output ? scales[n] : w->scale_kind == TERN_SCALE_TENSOR ? *scales : 1;
+    if (w->scale_kind == TERN_SCALE_ROW && w->transposed)
+        memcpy(w->input_scale.data, scales, w->inputs * sizeof(float));
+    if (w->scale_kind != TERN_SCALE_GROUP_EXP) return;
+    if (w->transposed)
+        memcpy(w->exponents.data, exponents, w->inputs * w->groups);
+    else
+        interleave_exponents(w, exponents);
 }
 
 /* ---- the matrix -------------------------------------------------------------------------------------------------- */
@@ -120,8 +125,9 @@ static tern_status fill(tern_matrix *w, const tern_matrix_desc *desc, tern_error
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%zu panels of %zu bytes overflow", w->panels,
                          w->panel_bytes);
     TERN_TRY(alloc(&w->trits, bytes, 1, err));
-    TERN_TRY(copy_scales(w, desc, err));
-    return w->transposed ? pack_transposed_panels(w, desc, err) : pack_panels(w, desc, err);
+    TERN_TRY(alloc_scales(w, err));
+    set_scales(w, desc->scales, desc->exponents);
+    return unpack_and_pack(w, desc, err);
 }
 
 tern_status tern_cpu_matrix_create(tern_matrix **out, const tern_matrix_desc *desc, tern_error *err) {
@@ -133,6 +139,21 @@ tern_status tern_cpu_matrix_create(tern_matrix **out, const tern_matrix_desc *de
     else
         *out = w;
     return status;
+}
+
+int tern_cpu_matrix_set(tern_matrix *w, const int8_t *trits, const float *scales, const int8_t *exponents,
+                        int threads) {
+    const size_t strips = strips_of(w), strip_trits = strip_rows(w) * cols_of(w);
+    int valid = 1;
+    threads = pack_threads(w, threads);
+#pragma omp parallel for schedule(static) num_threads(threads) reduction(&& : valid)
+    for (size_t s = 0; s < strips; s++)
+        valid = valid && tern_are_trits(trits + s * strip_trits, rows_in_strip(w, s) * cols_of(w));
+    if (!valid) return 0;
+    set_scales(w, scales, exponents);
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (size_t s = 0; s < strips; s++) pack_strip(w, s, trits + s * strip_trits);
+    return 1;
 }
 
 static tern_status copy_block(tern_block *to, const tern_block *from, tern_error *err) {

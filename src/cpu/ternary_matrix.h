@@ -30,6 +30,10 @@ struct tern_matrix {
 /* Everything in *desc has been checked, desc->tier is a real tier. */
 tern_status tern_cpu_matrix_create(tern_matrix **out, const tern_matrix_desc *desc, tern_error *err);
 tern_status tern_cpu_matrix_clone(tern_matrix **out, const tern_matrix *matrix, tern_error *err);
+/* New trits and scales for a matrix of the same shape and kind of scales; as given for W, also where it is held
+ * transposed. Zero, and nothing written, when something in trits is none. */
+int tern_cpu_matrix_set(tern_matrix *matrix, const int8_t *trits, const float *scales, const int8_t *exponents,
+                        int threads);
 void tern_cpu_matrix_free(tern_matrix *matrix);
 
 #endif

@@ -5,6 +5,10 @@
 #include <omp.h>
 #include <stddef.h>
 
+/* Threads that a piece of work is worth, at most `parts` and at most `threads` (0: all processors). wakes: how many
+ * times as long as waking a thread, a few microseconds, one thread would take for all of it. */
+int tern_worthwhile_threads(double wakes, size_t parts, int threads);
+
 typedef struct tern_range {
     size_t begin, end;
 } tern_range;

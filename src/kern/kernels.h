@@ -35,8 +35,6 @@ typedef struct tern_layout {
     size_t panel_rows; /* 1 (scalar: rows as in the exchange format) or 16 */
     size_t k_block;    /* columns per block; a panel has ceil(k / k_block) of them */
     size_t block_bytes;
-    /* Writes ceil(k / k_block) blocks from `rows` <= panel_rows rows of trits, `ld` apart. */
-    void (*pack)(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
 } tern_layout;
 
 static inline size_t tern_layout_panel_bytes(const tern_layout *layout, size_t k) {
@@ -52,6 +50,13 @@ static inline size_t tern_layout_panel_bytes(const tern_layout *layout, size_t k
 #define TERN_KERNEL(function) \
     { (function), #function }
 #define TERN_SET(slot, function) ((slot).fn = (function), (slot).name = #function)
+
+/* Packs a matrix of `rows` x k trits into ceil(rows / panel_rows) panels, panel_bytes apart, of ceil(k / k_block)
+ * blocks each; what pads them is zero trits. Lines of trits are ld apart and may be unaligned. The lines are
+ *   pack_rows      the rows: trit (r, c) is trits[r * ld + c]
+ *   pack_columns   the columns, for a matrix that is stored transposed: trit (r, c) is trits[c * ld + r] */
+typedef void (*tern_pack_fn)(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                             size_t k);
 
 /* sums[m][n_panels * panel_rows] (rows ld_sums apart) = exact sums of trit * x.
  * x: m rows, ldx apart, 64-byte aligned, zero from column k up to a multiple of TERN_K_ALIGN.
@@ -84,6 +89,8 @@ typedef void (*tern_sums_f32_fn)(float *sums, const uint8_t *panels, size_t pane
 /* Kernels of one weight density. */
 typedef struct tern_density_kernels {
     tern_layout layout;
+    TERN_SLOT(tern_pack_fn) pack_rows;
+    TERN_SLOT(tern_pack_fn) pack_columns;
     TERN_SLOT(tern_sums_i8_fn) sums_i8;
     TERN_SLOT(tern_unpack_fn) unpack;
     TERN_SLOT(tern_matmul_panels_i8_fn) matmul_panels_i8;
@@ -123,6 +130,13 @@ typedef float (*tern_quantize_row_fn)(int8_t *q, const float *x, size_t cols);
 typedef float (*tern_quantize_row_rmsnorm_fn)(int8_t *q, const float *x, const float *gain, float epsilon,
                                               size_t cols);
 
+/* The sum of |w| over one block of n weights, in double: sixteen interleaved partial sums (partial j takes the weights
+ * i with i % 16 == j), added in ascending order. Not finite where a weight is not, and only there. */
+typedef double (*tern_sum_magnitudes_fn)(const float *w, size_t n);
+
+/* trits[i] = clamp(round(w[i] / m), -1, 1), ties to even; a NaN gives 0. m: a normal number, m / 2 as well. */
+typedef void (*tern_ternarize_fn)(int8_t *trits, const float *w, size_t n, float m);
+
 enum { TERN_DENSITY_T2 = 0, TERN_DENSITY_T5 = 1, TERN_DENSITY_COUNT = 2 };
 
 typedef struct tern_kernels {
@@ -143,6 +157,8 @@ typedef struct tern_kernels {
     TERN_SLOT(tern_lanes_f32_fn) lanes_f32;
     TERN_SLOT(tern_quantize_row_fn) quantize_row;
     TERN_SLOT(tern_quantize_row_rmsnorm_fn) quantize_row_rmsnorm;
+    TERN_SLOT(tern_sum_magnitudes_fn) sum_magnitudes;
+    TERN_SLOT(tern_ternarize_fn) ternarize;
 } tern_kernels;
 
 /* The table of one tier, complete: slots that a tier does not improve hold the next slower version. NULL when this

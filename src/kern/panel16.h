@@ -26,15 +26,24 @@ enum {
     TERN_T5P16_QUADS = 5
 };
 
-void tern_pack_t2p16(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
-void tern_pack_t5p16_lut(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
-void tern_pack_t5p16_fixed(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k);
+/* The specification, by layout. */
+void tern_pack_rows_t2p16(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows, size_t k);
+void tern_pack_columns_t2p16(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                             size_t k);
+void tern_pack_rows_t5p16_lut(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                              size_t k);
+void tern_pack_columns_t5p16_lut(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                                 size_t k);
+void tern_pack_rows_t5p16_fixed(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                                size_t k);
+void tern_pack_columns_t5p16_fixed(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                                   size_t k);
 
 #define TERN_LAYOUT_T2P16 \
-    { "t2p16", TERN_P16_ROWS, TERN_T2P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t2p16 }
+    { "t2p16", TERN_P16_ROWS, TERN_T2P16_COLUMNS, TERN_P16_BLOCK }
 #define TERN_LAYOUT_T5P16_LUT \
-    { "t5p16-lut", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_lut }
+    { "t5p16-lut", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK }
 #define TERN_LAYOUT_T5P16_FIXED \
-    { "t5p16-fixed", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK, tern_pack_t5p16_fixed }
+    { "t5p16-fixed", TERN_P16_ROWS, TERN_T5P16_COLUMNS, TERN_P16_BLOCK }
 
 #endif

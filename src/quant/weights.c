@@ -1,22 +1,17 @@
-/* Float weights to trits with float scales: absmean, TWN, a given threshold. */
-#include "quant/shape_checks.h"
+/* Float weights to trits with float scales: the steps of absmean; TWN and a given threshold. */
+#include "quant/weights.h"
 
 #include <math.h>
 
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "tern/quant.h"
+#include "quant/shape_checks.h"
 
 static uint32_t magnitude_bits(float f) { return tern_f32_bits(f) & 0x7fffffffu; }
 
-/* The matrix as runs of weights that share a scale. */
-typedef struct slices {
-    size_t n, length;
-} slices;
-
-static tern_status check_arguments(slices *s, const int8_t *trits, const float *scales, const float *w, size_t rows,
-                                   size_t cols, tern_granularity granularity, tern_error *err) {
+tern_status tern_check_slices(tern_slices *s, const int8_t *trits, const float *scales, const float *w, size_t rows,
+                              size_t cols, tern_granularity granularity, tern_error *err) {
     TERN_CHECK_ARGUMENT(trits, err, "trits is NULL");
     TERN_CHECK_ARGUMENT(scales, err, "scales is NULL");
     TERN_CHECK_ARGUMENT(w, err, "w is NULL");
@@ -24,16 +19,29 @@ static tern_status check_arguments(slices *s, const int8_t *trits, const float *
                         "granularity %d is neither TERN_PER_TENSOR nor TERN_PER_ROW", (int)granularity);
     size_t count = 0;
     TERN_TRY(tern_check_shape(&count, rows, cols, err));
-    *s = granularity == TERN_PER_ROW ? (slices){rows, cols} : (slices){1, count};
-    return tern_check_weights(w, count, err);
+    *s = granularity == TERN_PER_ROW ? (tern_slices){rows, cols} : (tern_slices){1, count};
+    return TERN_OK;
 }
 
 /* ---- centres of |w| ------------------------------------------------------------------------------------------ */
 
-/* 0 for n = 0. The order of this sum is part of the contract. */
+double tern_add_partials(const double partials[TERN_SUM_PARTIALS]) {
+    double sum = partials[0];
+    for (size_t j = 1; j < TERN_SUM_PARTIALS; j++) sum += partials[j];
+    return sum;
+}
+
+double tern_sum_magnitudes_scalar(const float *w, size_t n) {
+    double partials[TERN_SUM_PARTIALS] = {0};
+    for (size_t i = 0; i < n; i++) partials[i % TERN_SUM_PARTIALS] += (double)fabsf(w[i]);
+    return tern_add_partials(partials);
+}
+
+/* 0 for n = 0. */
 static double mean_magnitude(const float *w, size_t n) {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += (double)fabsf(w[i]);
+    for (size_t i = 0; i < n; i += TERN_SUM_BLOCK)
+        sum += tern_sum_magnitudes_scalar(w + i, tern_min_size(TERN_SUM_BLOCK, n - i));
     return n ? sum / (double)n : 0;
 }
 
@@ -58,7 +66,7 @@ static float select_magnitude(const float *w, size_t n, size_t k) {
     return tern_f32_from_bits(found);
 }
 
-static double median_magnitude(const float *w, size_t n) {
+double tern_median_magnitude(const float *w, size_t n) {
     if (!n) return 0;
     double upper = (double)select_magnitude(w, n, n / 2);
     if (n % 2) return upper;
@@ -67,31 +75,24 @@ static double median_magnitude(const float *w, size_t n) {
 
 /* ---- absmean ------------------------------------------------------------------------------------------------- */
 
+float tern_absmean_scale(double center) { return fmaxf((float)center, 1e-5f); }
+
 /* clamp(round(v), -1, 1) with ties to even is the sign of v where |v| > 1/2, and 0 elsewhere: 1/2 itself goes to the
- * even 0. The comparison is with the rounded quotient; comparing |w| with m/2 would differ in its last bit. */
-static void divide_and_round(int8_t *trits, const float *w, size_t n, float m) {
+ * even 0. */
+void tern_ternarize_scalar(int8_t *trits, const float *w, size_t n, float m) {
     for (size_t i = 0; i < n; i++) {
         float v = w[i] / m;
         trits[i] = (int8_t)((v > 0.5f) - (v < -0.5f));
     }
 }
 
-tern_status tern_quantize_absmean(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
-                                  tern_center center, tern_granularity granularity, tern_error *err) {
-    TERN_CHECK_ARGUMENT(center == TERN_MEAN || center == TERN_MEDIAN, err,
-                        "center %d is neither TERN_MEAN nor TERN_MEDIAN", (int)center);
-    slices s;
-    TERN_TRY(check_arguments(&s, trits, scales, w, rows, cols, granularity, err));
-    for (size_t i = 0; i < s.n; i++) {
-        const float *slice = w + i * s.length;
-        double middle = center == TERN_MEAN ? mean_magnitude(slice, s.length) : median_magnitude(slice, s.length);
-        scales[i] = fmaxf((float)middle, 1e-5f);
-        divide_and_round(trits + i * s.length, slice, s.length, scales[i]);
-    }
-    return TERN_OK;
-}
-
 /* ---- thresholds ---------------------------------------------------------------------------------------------- */
+
+static tern_status check_weights(tern_slices *s, const int8_t *trits, const float *scales, const float *w,
+                                 size_t rows, size_t cols, tern_granularity granularity, tern_error *err) {
+    TERN_TRY(tern_check_slices(s, trits, scales, w, rows, cols, granularity, err));
+    return tern_check_weights(w, s->n * s->length, err);
+}
 
 /* Trits by |w| > delta; returns the mean of the kept |w|. delta is a double so that TWN's 0.7 mean|w| is not rounded
  * to fp32 before it decides. */
@@ -110,8 +111,8 @@ static float keep_above(int8_t *trits, const float *w, size_t n, double delta) {
 
 tern_status tern_quantize_twn(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
                               tern_granularity granularity, tern_error *err) {
-    slices s;
-    TERN_TRY(check_arguments(&s, trits, scales, w, rows, cols, granularity, err));
+    tern_slices s;
+    TERN_TRY(check_weights(&s, trits, scales, w, rows, cols, granularity, err));
     for (size_t i = 0; i < s.n; i++) {
         const float *slice = w + i * s.length;
         scales[i] = keep_above(trits + i * s.length, slice, s.length, 0.7 * mean_magnitude(slice, s.length));
@@ -123,8 +124,8 @@ tern_status tern_quantize_threshold(int8_t *trits, float *scales, const float *w
                                     float delta, tern_granularity granularity, tern_error *err) {
     TERN_CHECK_ARGUMENT(tern_f32_is_finite(delta) && delta >= 0, err,
                         "delta is %g; it must be finite and not negative", (double)delta);
-    slices s;
-    TERN_TRY(check_arguments(&s, trits, scales, w, rows, cols, granularity, err));
+    tern_slices s;
+    TERN_TRY(check_weights(&s, trits, scales, w, rows, cols, granularity, err));
     for (size_t i = 0; i < s.n; i++)
         scales[i] = keep_above(trits + i * s.length, w + i * s.length, s.length, (double)delta);
     return TERN_OK;

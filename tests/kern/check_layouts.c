@@ -25,26 +25,10 @@ done:
     free_panels(&c);
 }
 
-/* A panel with rows missing packs as if they were zero. */
-static void check_short_panel(kern_test *t, const tern_density_kernels *kernels) {
-    const tern_layout *layout = &kernels->layout;
-    enum { K = 37 };
-    int8_t trits[TERN_MAX_PANEL_ROWS * K] = {0};
-    const size_t bytes = tern_layout_panel_bytes(layout, K), rows = layout->panel_rows / 2;
-    uint8_t *part = malloc(bytes), *full = malloc(bytes);
-    draw_trits(t, trits, rows * K, FILL_NOISE);
-    layout->pack(part, trits, K, rows, K);
-    layout->pack(full, trits, K, layout->panel_rows, K);
-    if (rows && memcmp(part, full, bytes)) fail_kernel(t, "missing rows are not packed as zeros");
-    free(part);
-    free(full);
-}
-
 void check_layouts(kern_test *t) {
     for (int d = 0; d < TERN_DENSITY_COUNT; d++) {
         const tern_density_kernels *kernels = &t->tier->density[d];
         if (!begin_kernel(t, kernels->unpack.name)) continue;
-        check_short_panel(t, kernels);
         if (t->bench) {
             check_shape(t, kernels, 2560, FILL_NOISE);
             continue;

@@ -21,7 +21,7 @@ static const struct {
 } checks[] = {
     {"layouts", check_layouts},       {"sums_i8", check_sums_i8},     {"matmul_i8", check_matmul_i8},
     {"epilogue", check_epilogue},     {"groups_i8", check_groups_i8}, {"floats", check_floats},
-    {"quantizers", check_quantizers},
+    {"quantizers", check_quantizers}, {"pack", check_pack},           {"weights", check_weights},
 };
 
 /* ---- kernels ----------------------------------------------------------------------------------------------------- */

@@ -29,6 +29,8 @@ void check_epilogue(kern_test *t);
 void check_groups_i8(kern_test *t);
 void check_floats(kern_test *t);
 void check_quantizers(kern_test *t);
+void check_pack(kern_test *t);
+void check_weights(kern_test *t);
 
 /* Names the kernel about to be tested. Zero when it is not wanted or was checked in a lower tier. */
 int begin_kernel(kern_test *t, const char *name);

@@ -10,8 +10,7 @@ panel_case make_panels(kern_test *t, const tern_density_kernels *kernels, size_t
     c.trits = malloc(c.rows * k);
     draw_trits(t, c.trits, c.rows * k, how);
     c.packed = fenced(panels * c.panel_bytes);
-    for (size_t p = 0; p < panels; p++)
-        layout->pack(c.packed + p * c.panel_bytes, c.trits + p * layout->panel_rows * k, k, layout->panel_rows, k);
+    kernels->pack_rows.fn(c.packed, c.panel_bytes, c.trits, k, c.rows, k);
     return c;
 }
 

@@ -163,6 +163,7 @@ static float reference_slice(int8_t *t, const float *w, size_t n, method how, fl
     static double magnitude[ROOM];
     double mean = 0, kept = 0;
     size_t n_kept = 0;
+    /* The order of the sum is left to test_set_trits.c: of these weights it does not reach the scale. */
     for (size_t i = 0; i < n; i++) mean += magnitude[i] = fabs((double)w[i]);
     mean /= (double)n;
     double limit = how == TWN ? 0.7 * mean : (double)delta;

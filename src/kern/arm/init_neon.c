@@ -6,6 +6,8 @@
 void tern_kernels_init_neon(tern_kernels *table) {
     table->density[TERN_DENSITY_T2] = (tern_density_kernels){
         .layout = TERN_LAYOUT_T2P16,
+        .pack_rows = TERN_KERNEL(tern_pack_rows_t2p16),
+        .pack_columns = TERN_KERNEL(tern_pack_columns_t2p16),
         .sums_i8 = TERN_KERNEL(tern_sums_t2_i8_neon),
         .unpack = TERN_KERNEL(tern_unpack_t2_neon),
         .prepare_f32_bytes = TERN_KERNEL(tern_prepare_f32_bytes_neon),
@@ -14,6 +16,8 @@ void tern_kernels_init_neon(tern_kernels *table) {
     };
     table->density[TERN_DENSITY_T5] = (tern_density_kernels){
         .layout = TERN_LAYOUT_T5P16_LUT,
+        .pack_rows = TERN_KERNEL(tern_pack_rows_t5p16_lut),
+        .pack_columns = TERN_KERNEL(tern_pack_columns_t5p16_lut),
         .sums_i8 = TERN_KERNEL(tern_sums_t5_i8_neon),
         .unpack = TERN_KERNEL(tern_unpack_t5_neon),
         .prepare_f32_bytes = TERN_KERNEL(tern_prepare_f32_bytes_neon),

@@ -6,24 +6,42 @@
 #include "kern/kernels.h"
 #include "kern/tiers_init.h"
 #include "quant/activations.h"
+#include "quant/weights.h"
 
 enum { BLOCK = 20 }; /* columns handled at a time: whole bytes of t2 (5) and of t5 (4), whole quads (5) */
 
 /* ---- layouts ----------------------------------------------------------------------------------------------------- */
 
-static void pack_t2_row(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k) {
-    (void)ld;
-    (void)rows;
+/* One row of k trits, `step` apart. */
+static void pack_t2_row(uint8_t *panel, const int8_t *trits, size_t step, size_t k) {
     memset(panel, 0, (k + BLOCK - 1) / BLOCK * (BLOCK / 4));
-    for (size_t i = 0; i < k; i++) panel[i / 4] |= (uint8_t)((trits[i] + 3) % 3 << i % 4 * 2);
+    for (size_t i = 0; i < k; i++) panel[i / 4] |= (uint8_t)((trits[i * step] + 3) % 3 << i % 4 * 2);
 }
 
-static void pack_t5_row(uint8_t *panel, const int8_t *trits, size_t ld, size_t rows, size_t k) {
+static void pack_t5_row(uint8_t *panel, const int8_t *trits, size_t step, size_t k) {
     static const uint8_t power[5] = {1, 3, 9, 27, 81};
-    (void)ld;
-    (void)rows;
     memset(panel, 1 + 3 + 9 + 27 + 81, (k + BLOCK - 1) / BLOCK * (BLOCK / 5)); /* five zero trits */
-    for (size_t i = 0; i < k; i++) panel[i / 5] = (uint8_t)(panel[i / 5] + trits[i] * power[i % 5]);
+    for (size_t i = 0; i < k; i++) panel[i / 5] = (uint8_t)(panel[i / 5] + trits[i * step] * power[i % 5]);
+}
+
+static void tern_pack_rows_t2_scalar(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                                     size_t k) {
+    for (size_t r = 0; r < rows; r++) pack_t2_row(panels + r * panel_bytes, trits + r * ld, 1, k);
+}
+
+static void tern_pack_columns_t2_scalar(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld,
+                                        size_t rows, size_t k) {
+    for (size_t r = 0; r < rows; r++) pack_t2_row(panels + r * panel_bytes, trits + r, ld, k);
+}
+
+static void tern_pack_rows_t5_scalar(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                                     size_t k) {
+    for (size_t r = 0; r < rows; r++) pack_t5_row(panels + r * panel_bytes, trits + r * ld, 1, k);
+}
+
+static void tern_pack_columns_t5_scalar(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld,
+                                        size_t rows, size_t k) {
+    for (size_t r = 0; r < rows; r++) pack_t5_row(panels + r * panel_bytes, trits + r, ld, k);
 }
 
 static void unpack_t2_scalar(uint8_t *codes, const uint8_t *panel, size_t blocks) {
@@ -58,8 +76,8 @@ static void sums_i8(const tern_layout *layout, tern_unpack_fn unpack, int32_t *s
     }
 }
 
-static const tern_layout layout_t2 = {"t2 rows", 1, BLOCK, BLOCK / 4, pack_t2_row};
-static const tern_layout layout_t5 = {"t5 rows", 1, BLOCK, BLOCK / 5, pack_t5_row};
+static const tern_layout layout_t2 = {"t2 rows", 1, BLOCK, BLOCK / 4};
+static const tern_layout layout_t5 = {"t5 rows", 1, BLOCK, BLOCK / 5};
 
 static void tern_sums_t2_i8_scalar(int32_t *sums, size_t ld_sums, const uint8_t *panels, size_t panel_bytes,
                                    size_t n_panels, size_t k, const int8_t *x, size_t ldx, const int32_t *x_sums,
@@ -155,12 +173,16 @@ void tern_kernels_init_scalar(tern_kernels *table) {
         .density =
             {
                 {.layout = layout_t2,
+                 .pack_rows = TERN_KERNEL(tern_pack_rows_t2_scalar),
+                 .pack_columns = TERN_KERNEL(tern_pack_columns_t2_scalar),
                  .sums_i8 = TERN_KERNEL(tern_sums_t2_i8_scalar),
                  .unpack = {unpack_t2_scalar, "tern_unpack_t2_scalar"},
                  .prepare_f32_bytes = TERN_KERNEL(tern_prepare_f32_bytes_scalar),
                  .prepare_f32 = TERN_KERNEL(tern_prepare_f32_scalar),
                  .sums_f32 = TERN_KERNEL(tern_sums_t2_f32_scalar)},
                 {.layout = layout_t5,
+                 .pack_rows = TERN_KERNEL(tern_pack_rows_t5_scalar),
+                 .pack_columns = TERN_KERNEL(tern_pack_columns_t5_scalar),
                  .sums_i8 = TERN_KERNEL(tern_sums_t5_i8_scalar),
                  .unpack = {unpack_t5_scalar, "tern_unpack_t5_scalar"},
                  .prepare_f32_bytes = TERN_KERNEL(tern_prepare_f32_bytes_scalar),
@@ -176,5 +198,7 @@ void tern_kernels_init_scalar(tern_kernels *table) {
         .lanes_f32 = TERN_KERNEL(tern_lanes_f32_scalar),
         .quantize_row = TERN_KERNEL(tern_quantize_row_scalar),
         .quantize_row_rmsnorm = TERN_KERNEL(tern_quantize_row_rmsnorm_scalar),
+        .sum_magnitudes = TERN_KERNEL(tern_sum_magnitudes_scalar),
+        .ternarize = TERN_KERNEL(tern_ternarize_scalar),
     };
 }

@@ -6,6 +6,8 @@
 void tern_kernels_init_avx512(tern_kernels *table) {
     table->density[TERN_DENSITY_T2] = (tern_density_kernels){
         .layout = TERN_LAYOUT_T2P16,
+        .pack_rows = TERN_KERNEL(tern_pack_rows_t2_avx512),
+        .pack_columns = TERN_KERNEL(tern_pack_columns_t2_avx512),
         .sums_i8 = TERN_KERNEL(tern_sums_t2_i8_avx512),
         .unpack = TERN_KERNEL(tern_unpack_t2_avx512),
         .prepare_f32_bytes = TERN_KERNEL(tern_prepare_t2_f32_bytes_avx512),
@@ -14,6 +16,8 @@ void tern_kernels_init_avx512(tern_kernels *table) {
     };
     table->density[TERN_DENSITY_T5] = (tern_density_kernels){
         .layout = TERN_LAYOUT_T5P16_LUT,
+        .pack_rows = TERN_KERNEL(tern_pack_rows_t5_avx512),
+        .pack_columns = TERN_KERNEL(tern_pack_columns_t5_avx512),
         .sums_i8 = TERN_KERNEL(tern_sums_t5_i8_avx512),
         .unpack = TERN_KERNEL(tern_unpack_t5_avx512),
         .prepare_f32_bytes = TERN_KERNEL(tern_prepare_t5_f32_bytes_avx512),
@@ -31,4 +35,6 @@ void tern_kernels_init_avx512(tern_kernels *table) {
     TERN_SET(table->lanes_f32, tern_lanes_f32_avx512);
     TERN_SET(table->quantize_row, tern_quantize_row_avx512);
     TERN_SET(table->quantize_row_rmsnorm, tern_quantize_row_rmsnorm_avx512);
+    TERN_SET(table->sum_magnitudes, tern_sum_magnitudes_avx512);
+    TERN_SET(table->ternarize, tern_ternarize_avx512);
 }

@@ -6,6 +6,14 @@
 
 enum { TERN_TILE_ROWS_AVX2 = 4 };
 
+void tern_pack_rows_t2_avx2(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                            size_t k);
+void tern_pack_columns_t2_avx2(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                               size_t k);
+void tern_pack_rows_t5_avx2(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                            size_t k);
+void tern_pack_columns_t5_avx2(uint8_t *panels, size_t panel_bytes, const int8_t *trits, size_t ld, size_t rows,
+                               size_t k);
 void tern_sums_t2_i8_avx2(int32_t *sums, size_t ld_sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
                           size_t k, const int8_t *x, size_t ldx, const int32_t *x_sums, size_t m);
 void tern_sums_t5_i8_avx2(int32_t *sums, size_t ld_sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
@@ -27,5 +35,7 @@ void tern_sums_t2_f32_avx2(float *sums, const uint8_t *panels, size_t panel_byte
                            const void *prepared);
 void tern_sums_t5_f32_avx2(float *sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
                            const void *prepared);
+double tern_sum_magnitudes_avx2(const float *w, size_t n);
+void tern_ternarize_avx2(int8_t *trits, const float *w, size_t n, float m);
 
 #endif

@@ -129,27 +129,11 @@ static conv_room room_of(const ternary_state *state, const tern_node *node, size
     return r;
 }
 
-/* Scratch of the product, once its matrices exist: a refresh makes them, so a trial one with zero trits asks. */
 static tern_status measure_product(tern_plan *plan, size_t i, ternary_state *state, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     ternary_sizes s = sizes_of(plan, i, plan->batch_max);
-    tern_matrix *matrix = state->w.matrix[0];
-    if (!matrix) {
-        size_t rows = s.n / state->w.groups, bytes;
-        float one = 1;
-        TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, rows, s.k, err));
-        tern_matrix_desc d = {.rows = rows,
-                              .cols = s.k,
-                              .packing = TERN_PACK_T2,
-                              .packed = state->w.packed,
-                              .packed_bytes = bytes,
-                              .scales = &one,
-                              .scale_count = 1};
-        TERN_TRY(tern_matrix_create(&state->w.matrix[0], &d, err));
-        matrix = state->w.matrix[0];
-    }
     size_t rows = is_conv(node) ? conv_part_rows(s.k) : s.rows;
-    return tern_matmul_scratch(&state->product_scratch, matrix, rows, state->int8 ? TERN_I8 : TERN_F32,
+    return tern_matmul_scratch(&state->product_scratch, state->w.matrix[0], rows, state->int8 ? TERN_I8 : TERN_F32,
                                is_conv(node) ? 1 : plan->threads, err);
 }
 

@@ -12,6 +12,26 @@
 #include "nn/parts.h"
 #include "tern/pack.h"
 
+/* Matrices of zero trits, for tern_matrix_set_trits to fill. */
+static tern_status make_latent(tern_ternary_weights *w, tern_error *err) {
+    size_t rows = w->rows / w->groups, bytes;
+    TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, rows, w->cols, err));
+    uint8_t *zeros = calloc(bytes, 1);
+    if (!zeros) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu packed bytes", bytes);
+    tern_matrix_desc desc = {.rows = rows,
+                             .cols = w->cols,
+                             .packing = TERN_PACK_T2,
+                             .packed = zeros,
+                             .packed_bytes = bytes,
+                             .scale_kind = w->granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
+                             .scales = w->scales,
+                             .scale_count = w->granularity == TERN_PER_ROW ? rows : 1};
+    tern_status status = TERN_OK;
+    for (size_t g = 0; !status && g < w->groups; g++) status = tern_matrix_create(&w->matrix[g], &desc, err);
+    free(zeros);
+    return status;
+}
+
 static tern_status keep_latent(tern_ternary_weights *w, tern_plan *plan, tern_error *err) {
     void *memory;
     size_t count = w->rows * w->cols;
@@ -21,12 +41,8 @@ static tern_status keep_latent(tern_ternary_weights *w, tern_plan *plan, tern_er
     w->former = memory;
     TERN_TRY(tern_plan_keep(plan, &memory, w->rows * sizeof(float), err));
     w->scales = memory;
-    size_t bytes;
-    TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows / w->groups, w->cols, err));
-    TERN_TRY(tern_plan_keep(plan, &memory, bytes, err));
-    w->packed = memory;
     if (plan->training) TERN_TRY(tern_plan_keep(plan, &w->operand, count * tern_operand_bytes(plan->products), err));
-    return TERN_OK;
+    return make_latent(w, err);
 }
 
 static tern_status make_packed(tern_ternary_weights *w, const tern_packed *p, tern_error *err) {
@@ -61,8 +77,9 @@ static tern_status quantize(tern_ternary_weights *w, const tern_plan *plan, size
     const float *latent = tern_plan_param(plan, i, 0);
     if (node->at.rule == TERN_RULE_TWN)
         return tern_quantize_twn(w->trits, w->scales, latent, w->rows, w->cols, w->granularity, err);
-    return tern_quantize_absmean(w->trits, w->scales, latent, w->rows, w->cols,
-                                 node->at.rule == TERN_RULE_ABSMEDIAN ? TERN_MEDIAN : TERN_MEAN, w->granularity, err);
+    return tern_quantize_weights(w->trits, w->scales, latent, w->rows, w->cols,
+                                 node->at.rule == TERN_RULE_ABSMEDIAN ? TERN_MEDIAN : TERN_MEAN, w->granularity,
+                                 plan->threads, err);
 }
 
 static void count(tern_ternary_weights *w) {
@@ -78,22 +95,12 @@ static void count(tern_ternary_weights *w) {
     w->flips = flips;
 }
 
-static tern_status make_matrices(tern_ternary_weights *w, tern_error *err) {
-    size_t rows = w->rows / w->groups, bytes;
-    TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, rows, w->cols, err));
-    for (size_t g = 0; g < w->groups; g++) {
-        TERN_TRY(tern_pack(w->packed, bytes, TERN_PACK_T2, w->trits + g * rows * w->cols, rows, w->cols, err));
-        tern_matrix_desc desc = {.rows = rows,
-                                 .cols = w->cols,
-                                 .packing = TERN_PACK_T2,
-                                 .packed = w->packed,
-                                 .packed_bytes = bytes,
-                                 .scale_kind = w->granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
-                                 .scales = w->scales + (w->granularity == TERN_PER_ROW ? g * rows : 0),
-                                 .scale_count = w->granularity == TERN_PER_ROW ? rows : 1};
-        tern_matrix_free(&w->matrix[g]);
-        TERN_TRY(tern_matrix_create(&w->matrix[g], &desc, err));
-    }
+static tern_status fill_matrices(tern_ternary_weights *w, const tern_plan *plan, tern_error *err) {
+    size_t rows = w->rows / w->groups;
+    for (size_t g = 0; g < w->groups; g++)
+        TERN_TRY(tern_matrix_set_trits(w->matrix[g], w->trits + g * rows * w->cols,
+                                       w->scales + (w->granularity == TERN_PER_ROW ? g * rows : 0), NULL,
+                                       plan->threads, err));
     return TERN_OK;
 }
 
@@ -134,7 +141,7 @@ tern_status tern_ternary_refresh(tern_ternary_weights *w, tern_plan *plan, size_
         mix(w, plan, tern_plan_param(plan, i, 0));
     else if (plan->training)
         tern_operand_from_i8(plan->threads, plan->products, w->operand, w->trits, w->rows * w->cols);
-    return make_matrices(w, err);
+    return fill_matrices(w, plan, err);
 }
 
 void tern_ternary_release(tern_ternary_weights *w) {

@@ -13,7 +13,6 @@ typedef struct tern_ternary_weights {
     /* Only of latent weights; NULL for packed ones. */
     int8_t *trits, *former; /* [rows][cols]; those before the last refresh */
     float *scales;          /* 1 or rows */
-    uint8_t *packed;        /* t2, one group */
 
     /* Only in training: what the float products of a pass multiply by, in plan->products. While lambda < 1 it is the
      * mixed weights, afterwards the trits, with the scales apart. */

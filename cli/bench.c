@@ -7,8 +7,11 @@
 
 int command_bench(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "kernels")) return bench_kernels(argc - 1, argv + 1);
+    if (argc > 1 && !strcmp(argv[1], "packing")) return bench_packing(argc - 1, argv + 1);
     int asked = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
-    fputs("usage: tern bench kernels [OPTIONS]\n\n  kernels   ternary products against this machine's own peaks\n\n"
+    fputs("usage: tern bench kernels|packing [OPTIONS]\n\n"
+          "  kernels   ternary products against this machine's own peaks\n"
+          "  packing   quantizing and packing a layer's weights, as every training step does\n\n"
           "  tern bench kernels --help   options and an example\n",
           asked ? stdout : stderr);
     return asked ? EXIT_DONE : EXIT_USAGE;

@@ -2,5 +2,6 @@
 #define TERN_CLI_BENCH_H
 
 int bench_kernels(int argc, char **argv);
+int bench_packing(int argc, char **argv);
 
 #endif

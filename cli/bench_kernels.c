@@ -5,12 +5,29 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
 
 #include "bench.h"
 #include "bench_options.h"
+#include "bench_tools.h"
 #include "cli.h"
+
+static const char help[] =
+    "usage: tern bench kernels [OPTIONS]\n\n"
+    "Measures this machine's peaks (memory read, int8 and fp32 arithmetic), then ternary products, and prints for "
+    "each\n"
+    "the share of the peak that bounds it. GB/s counts packed weights. Quantization of the activations is timed "
+    "too.\n\n"
+    "  --shape NxK,...     outputs x inputs      (2560x2560,13824x2560,2560x6912,8192x8192,6912x2560)\n"
+    "  --m LIST            rows of activations   (1,2,4,8,16,32,128,512)\n"
+    "  --threads LIST                            (1 and every processor)\n"
+    "  --packing LIST      t2, t5                (t2,t5)\n"
+    "  --acts LIST         i8, f32, bf16, f16    (i8)\n"
+    "  --tier LIST         auto, scalar, avx2, avx512, amx, neon, neondot   (auto)\n"
+    "  --cold MB           distinct matrices used in turn, so that no cache holds them (640)\n"
+    "  --hot               one matrix, from the cache if it fits\n"
+    "  --seconds S         at least, for each row (0.3)\n"
+    "  --json              one object a line\n\n"
+    "Example:\n  tern bench kernels --shape 6912x2560 --m 1,32,512 --threads 2\n";
 
 enum { MIN_CALLS = 15, MAX_CALLS = 20000 };
 
@@ -39,26 +56,6 @@ typedef struct bench_row {
     double gbps, gops, peak, share;
     const char *bound;
 } bench_row;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* xorshift: the values do not matter, only that they are not all alike */
-static uint32_t noise(void) {
-    static uint64_t state = 88172645463325252u;
-    state ^= state << 13;
-    state ^= state >> 7;
-    state ^= state << 17;
-    return (uint32_t)(state >> 32);
-}
 
 /* ---- matrices ---------------------------------------------------------------------------------------------------- */
 
@@ -121,14 +118,6 @@ static tern_status make_matrices(matrices *m, const bench_options *o, const benc
 
 /* ---- buffers ------------------------------------------------------------------------------------------------------ */
 
-/* As a program that cares would: on huge pages, where the system gives them. */
-static void *alloc_huge(size_t bytes) {
-    const size_t huge = (size_t)2 << 20, rounded = (bytes + huge - 1) / huge * huge;
-    void *block = aligned_alloc(huge, rounded);
-    if (block) madvise(block, rounded, MADV_HUGEPAGE); /* advice: a refusal changes nothing but speed */
-    return block;
-}
-
 typedef struct buffers {
     void *x, *scratch;
     float *y;
@@ -187,8 +176,7 @@ static tern_status time_row(bench_row *row, matrices *w, const bench_options *o,
         times[calls] = now() - before;
     }
     if (!status) {
-        qsort(times, calls, sizeof *times, ascending);
-        row->seconds = times[calls / 2];
+        row->seconds = median(times, calls);
     }
     free(times);
     free_buffers(&b);
@@ -341,7 +329,7 @@ static tern_status run_shape(shape s, const bench_options *o, tern_error *err) {
 
 int bench_kernels(int argc, char **argv) {
     bench_options o;
-    int stop, code = parse_bench_options(&o, &stop, argc, argv);
+    int stop, code = parse_bench_options(&o, &stop, argc, argv, help, 1);
     if (stop) return code;
     tern_error err = {0};
     for (size_t i = 0; i < o.n_shapes; i++) {

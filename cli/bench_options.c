@@ -8,24 +8,6 @@
 
 #include "cli.h"
 
-static const char help[] =
-    "usage: tern bench kernels [OPTIONS]\n\n"
-    "Measures this machine's peaks (memory read, int8 and fp32 arithmetic), then ternary products, and prints for "
-    "each\n"
-    "the share of the peak that bounds it. GB/s counts packed weights. Quantization of the activations is timed "
-    "too.\n\n"
-    "  --shape NxK,...     outputs x inputs      (2560x2560,13824x2560,2560x6912,8192x8192,6912x2560)\n"
-    "  --m LIST            rows of activations   (1,2,4,8,16,32,128,512)\n"
-    "  --threads LIST                            (1 and every processor)\n"
-    "  --packing LIST      t2, t5                (t2,t5)\n"
-    "  --acts LIST         i8, f32, bf16, f16    (i8)\n"
-    "  --tier LIST         auto, scalar, avx2, avx512, amx, neon, neondot   (auto)\n"
-    "  --cold MB           distinct matrices used in turn, so that no cache holds them (640)\n"
-    "  --hot               one matrix, from the cache if it fits\n"
-    "  --seconds S         at least, for each row (0.3)\n"
-    "  --json              one object a line\n\n"
-    "Example:\n  tern bench kernels --shape 6912x2560 --m 1,32,512 --threads 2\n";
-
 enum {
     OPT_SHAPE = 256,
     OPT_M,
@@ -39,15 +21,17 @@ enum {
     OPT_JSON
 };
 
+enum { PRODUCT_OPTIONS = 4 }; /* the first of these make sense for products only */
+
 static const struct option long_options[] = {
-    {"shape", required_argument, NULL, OPT_SHAPE},
     {"m", required_argument, NULL, OPT_M},
-    {"threads", required_argument, NULL, OPT_THREADS},
-    {"packing", required_argument, NULL, OPT_PACKING},
     {"acts", required_argument, NULL, OPT_ACTS},
-    {"tier", required_argument, NULL, OPT_TIER},
     {"cold", required_argument, NULL, OPT_COLD},
     {"hot", no_argument, NULL, OPT_HOT},
+    {"shape", required_argument, NULL, OPT_SHAPE},
+    {"threads", required_argument, NULL, OPT_THREADS},
+    {"packing", required_argument, NULL, OPT_PACKING},
+    {"tier", required_argument, NULL, OPT_TIER},
     {"seconds", required_argument, NULL, OPT_SECONDS},
     {"json", no_argument, NULL, OPT_JSON},
     {"help", no_argument, NULL, 'h'},
@@ -124,7 +108,7 @@ static int parse_list(bench_options *o, const char *option, const char *text, si
         text += length + (text[length] == ',');
     }
     if (!*text && *count) return 1;
-    complain("--%s: '%s' is not understood; tern bench kernels --help lists the values", option, text);
+    complain("--%s: '%s' is not understood; tern bench %s --help lists the values", option, text, o->name);
     return 0;
 }
 
@@ -169,21 +153,23 @@ static int parse_one(bench_options *o, int option) {
     }
 }
 
-int parse_bench_options(bench_options *o, int *stop, int argc, char **argv) {
+int parse_bench_options(bench_options *o, int *stop, int argc, char **argv, const char *help, int products) {
+    const struct option *options = products ? long_options : long_options + PRODUCT_OPTIONS;
     set_defaults(o);
+    o->name = argv[0];
     *stop = 1;
-    for (int option; (option = getopt_long(argc, argv, "h", long_options, NULL)) != -1;) {
+    for (int option; (option = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
         if (option == 'h') {
             fputs(help, stdout);
             return EXIT_DONE;
         }
         if (!parse_one(o, option)) {
-            complain("see tern bench kernels --help");
+            complain("see tern bench %s --help", o->name);
             return EXIT_USAGE;
         }
     }
     if (optind < argc) {
-        complain("'%s' is not understood; see tern bench kernels --help", argv[optind]);
+        complain("'%s' is not understood; see tern bench %s --help", argv[optind], o->name);
         return EXIT_USAGE;
     }
     *stop = 0;

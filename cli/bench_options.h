@@ -1,4 +1,4 @@
-/* Options of tern bench kernels. */
+/* Options of the benchmarks. */
 #ifndef TERN_CLI_BENCH_OPTIONS_H
 #define TERN_CLI_BENCH_OPTIONS_H
 
@@ -13,6 +13,7 @@ typedef struct shape {
 } shape;
 
 typedef struct bench_options {
+    const char *name; /* of the benchmark */
     shape shapes[MAX_LIST];
     size_t n_shapes;
     size_t m[MAX_LIST];
@@ -30,7 +31,8 @@ typedef struct bench_options {
     int json;
 } bench_options;
 
-/* Returns an exit code and sets *stop where the program should end at once. */
-int parse_bench_options(bench_options *o, int *stop, int argc, char **argv);
+/* Returns an exit code and sets *stop where the program should end at once. argv[0] is the benchmark's name; products:
+ * nonzero for one that multiplies, and so takes --m, --acts, --cold and --hot. */
+int parse_bench_options(bench_options *o, int *stop, int argc, char **argv, const char *help, int products);
 
 #endif

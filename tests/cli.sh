@@ -31,6 +31,9 @@ expect 2 bench kernels --acts i4
 expect 2 bench kernels --seconds never
 expect 2 bench kernels --cold -1
 expect 2 bench kernels extra
+expect 0 bench packing --help
+expect 2 bench packing --m 1
+expect 2 bench packing --shape 10
 
 message=$(TERN_KERNEL=sse9 "$PROGRAM" machine 2>&1 >/dev/null || true)
 case $message in *scalar*amx*) ;; *) complain "an unknown TERN_KERNEL does not list the tiers: $message" ;; esac
@@ -40,5 +43,12 @@ echo "$rows" | grep -vq '^{"op":.*}$' && complain "a line is not a row: $rows"
 [ "$(echo "$rows" | grep -c '"op":"matmul"')" -eq 8 ] || complain "not 8 rows of products: $rows"
 for key in weights acts tier device threads m n k cache seconds gbps gops bound peak share; do
     echo "$rows" | grep matmul | grep -v "\"$key\":" && complain "a row has no $key"
+done
+
+rows=$("$PROGRAM" bench packing --json --shape 70x33 --threads 1,2 --seconds 0.001)
+echo "$rows" | grep -vq '^{"op":"packing".*}$' && complain "a line is not a row: $rows"
+[ "$(echo "$rows" | wc -l)" -eq 4 ] || complain "not 4 rows of packing: $rows"
+for key in weights tier device threads n k quantize pack pack_transposed seconds share; do
+    echo "$rows" | grep -v "\"$key\":" && complain "a row has no $key"
 done
 exit $failed

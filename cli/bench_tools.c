@@ -1,0 +1,38 @@
+#define _GNU_SOURCE
+#include "bench_tools.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+
+double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double median(double *values, size_t n) {
+    qsort(values, n, sizeof *values, ascending);
+    return values[n / 2];
+}
+
+/* xorshift */
+uint32_t noise(void) {
+    static uint64_t state = 88172645463325252u;
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+
+void *alloc_huge(size_t bytes) {
+    const size_t huge = (size_t)2 << 20, rounded = (bytes + huge - 1) / huge * huge;
+    void *block = aligned_alloc(huge, rounded);
+    if (block) madvise(block, rounded, MADV_HUGEPAGE); /* advice: a refusal changes nothing but speed */
+    return block;
+}

@@ -1,0 +1,19 @@
+/* What the benchmarks share. */
+#ifndef TERN_CLI_BENCH_TOOLS_H
+#define TERN_CLI_BENCH_TOOLS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+double now(void); /* seconds */
+
+/* Sorts them. */
+double median(double *values, size_t n);
+
+/* The values do not matter, only that they are not all alike. */
+uint32_t noise(void);
+
+/* As a program that cares would: on huge pages, where the system gives them. */
+void *alloc_huge(size_t bytes);
+
+#endif

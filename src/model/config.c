@@ -1,0 +1,333 @@
+#include "model/config.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+typedef enum kind { WHOLE, REAL, CHOICE, TEXT } kind;
+
+typedef struct setting {
+    const char *key;
+    kind kind;
+    size_t offset, bytes;
+    double least, most;
+    const char *choices; /* separated by '|' */
+    const char *help;
+} setting;
+
+#define AT(field) offsetof(struct tern_config, field), sizeof(((struct tern_config *)0)->field)
+static const setting settings[] = {
+    {"preset", TEXT, AT(preset), 0, 0, NULL, "the preset that the others change"},
+    {"model", CHOICE, AT(model), 0, 0, "mlp|cnn|simple|fast|gpt", "shape of the network"},
+    {"data", CHOICE, AT(data), 0, 0, "mnist|fashion-mnist|cifar-10|images|text", "data set"},
+    {"path", TEXT, AT(path), 0, 0, NULL, "where the data is; empty: the usual places"},
+    {"weights", CHOICE, AT(weights), 0, 0, "float|ternary", "ternary, or the full-precision twin"},
+    {"width", WHOLE, AT(width), 1, 65536, NULL, "channels of a hidden layer (of the first block of a CNN)"},
+    {"depth", WHOLE, AT(depth), 1, 512, NULL, "hidden layers or blocks"},
+    {"heads", WHOLE, AT(heads), 1, 256, NULL, "attention heads"},
+    {"context", WHOLE, AT(context), 1, 65536, NULL, "tokens of a window"},
+    {"dropout", REAL, AT(dropout), 0, 0.95, NULL, "share of values dropped in training"},
+    {"rule", CHOICE, AT(rule), 0, 0, "absmean|absmedian|twn", "how latent weights become trits"},
+    {"granularity", CHOICE, AT(granularity), 0, 0, "tensor|row", "one weight scale a tensor, or one a row"},
+    {"epochs", REAL, AT(epochs), 0, 1e6, NULL, "passes over the data; used where steps is 0"},
+    {"steps", WHOLE, AT(steps), 0, 1e12, NULL, "steps of the optimiser; 0: from epochs"},
+    {"batch", WHOLE, AT(batch), 1, 1 << 20, NULL, "samples of a step, or of a part of it (accumulate)"},
+    {"accumulate", WHOLE, AT(accumulate), 1, 1 << 16, NULL, "batches whose gradients make one step"},
+    {"seed", WHOLE, AT(seed), 0, 9e15, NULL, "of all random numbers"},
+    {"threads", WHOLE, AT(threads), 0, 4096, NULL, "0: all processors; never changes a result"},
+    {"products", CHOICE, AT(products), 0, 0, "auto|f32|bf16",
+     "operands of dense float products in training; auto: bf16 where it has matrix instructions"},
+    {"optimizer", CHOICE, AT(optimizer), 0, 0, "sgd|adamw|muon", "for the weights of hidden layers"},
+    {"side_optimizer", CHOICE, AT(side_optimizer), 0, 0, "sgd|adamw", "for biases, gains, embeddings and the head"},
+    {"lr", REAL, AT(lr), 0, 1e6, NULL, "peak rate of the optimiser"},
+    {"lr_side", REAL, AT(lr_side), 0, 1e6, NULL, "peak rate of biases and gains; 0: lr"},
+    {"lr_head", REAL, AT(lr_head), 0, 1e6, NULL, "peak rate of embeddings and head; 0: lr_side"},
+    {"schedule", CHOICE, AT(schedule), 0, 0, "constant|linear|cosine|bitnet", "how rates fall to lr_final"},
+    {"lr_final", REAL, AT(lr_final), 0, 1, NULL, "last rate as a share of the peak"},
+    {"warmup", REAL, AT(warmup), 0, 1, NULL, "share of the run in which rates rise from 0"},
+    {"momentum", REAL, AT(momentum), 0, 0.9999, NULL, "of sgd and muon"},
+    {"beta2", REAL, AT(beta2), 0, 0.99999, NULL, "of adamw"},
+    {"weight_decay", REAL, AT(weight_decay), 0, 10, NULL, "of weight matrices"},
+    {"decay_side", REAL, AT(decay_side), 0, 10, NULL, "of embeddings and head"},
+    {"clip", REAL, AT(clip), 0, 1e9, NULL, "largest norm of the gradient; 0: no limit"},
+    {"smoothing", REAL, AT(smoothing), 0, 0.9, NULL, "label smoothing"},
+    {"lambda_begin", REAL, AT(lambda_begin), 0, 1, NULL,
+     "share of the run after which weights begin to turn ternary"},
+    {"lambda_end", REAL, AT(lambda_end), 0, 1, NULL, "share of the run after which they are"},
+    {"whiten_share", REAL, AT(whiten_share), 0, 1, NULL, "share of the run that trains the whitening layer's bias"},
+    {"crop", WHOLE, AT(crop), 0, 1024, NULL, "padding of the random crop"},
+    {"crop_fill", CHOICE, AT(crop_fill), 0, 0, "zero|reflect", "what the padding holds"},
+    {"flip", CHOICE, AT(flip), 0, 0, "none|random|alternating", "left to right"},
+    {"cutout", WHOLE, AT(cutout), 0, 1024, NULL, "side of the square that is cut out"},
+    {"brightness", REAL, AT(brightness), 0, 1, NULL, "strength of the jitter"},
+    {"contrast", REAL, AT(contrast), 0, 1, NULL, "strength of the jitter"},
+    {"saturation", REAL, AT(saturation), 0, 1, NULL, "strength of the jitter"},
+    {"views", CHOICE, AT(views), 0, 0, "one|mirror|six",
+     "what evaluation averages: the image, with its mirror, with both shifted by a pixel"},
+    {"recalibrate", WHOLE, AT(recalibrate), 0, 1e6, NULL,
+     "batches that batch norm's statistics are taken from at the end"},
+    {"evaluate_every", WHOLE, AT(evaluate_every), 0, 1e12, NULL, "steps; 0: ten times a run"},
+    {"save_every", WHOLE, AT(save_every), 0, 1e12, NULL, "steps; 0: with every evaluation"},
+    {"log_every", WHOLE, AT(log_every), 1, 1e12, NULL, "steps between lines of metrics.jsonl"},
+    {"max_skips", WHOLE, AT(max_skips), 0, 1e6, NULL, "steps in a row that a NaN or Inf may skip"},
+};
+enum { SETTINGS = sizeof settings / sizeof *settings };
+
+/* ---- presets */
+
+/* What every preset starts from, then what each changes. */
+static const char defaults[] =
+    "weights=ternary width=64 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto optimizer=adamw "
+    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 log_every=20 max_skips=5";
+
+typedef struct named_preset {
+    const char *name, *summary, *settings;
+} named_preset;
+
+static const named_preset presets[] = {
+    {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
+     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02"},
+    {"mnist-cnn", "MNIST, a ternary CNN",
+     "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2"},
+    {"fashion-cnn", "Fashion-MNIST, a ternary CNN",
+     "model=cnn data=fashion-mnist width=32 depth=2 epochs=12 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2 "
+     "flip=random"},
+    {"cifar10-simple", "CIFAR-10, two float conv blocks and a ternary head (SimpleBitNetCNN)",
+     "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
+     "crop_fill=reflect flip=random"},
+    {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
+     "model=fast data=cifar-10 width=64 depth=3 epochs=12 batch=500 optimizer=muon side_optimizer=sgd lr=0.12 "
+     "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
+     "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row"},
+    {"charlm", "characters of tiny Shakespeare, a small GPT for two cores",
+     "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=2000 batch=12 lr=3e-3 schedule=bitnet "
+     "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50"},
+    {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
+     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=5000 batch=64 lr=2e-3 schedule=bitnet "
+     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.1 log_every=50"},
+};
+enum { PRESETS = sizeof presets / sizeof *presets };
+
+const char *tern_preset_name(size_t i) { return i < PRESETS ? presets[i].name : NULL; }
+const char *tern_preset_summary(size_t i) { return i < PRESETS ? presets[i].summary : NULL; }
+
+/* Levenshtein's distance, at most `limit`; names are short. */
+static size_t edits(const char *a, const char *b, size_t limit) {
+    size_t la = strlen(a), lb = strlen(b), row[64];
+    if (la > 60 || lb > 60) return limit;
+    for (size_t j = 0; j <= lb; j++) row[j] = j;
+    for (size_t i = 1; i <= la; i++) {
+        size_t corner = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= lb; j++) {
+            size_t replaced = corner + (a[i - 1] != b[j - 1]);
+            corner = row[j];
+            size_t best = row[j] < row[j - 1] ? row[j] + 1 : row[j - 1] + 1;
+            row[j] = best < replaced ? best : replaced;
+        }
+    }
+    return row[lb] < limit ? row[lb] : limit;
+}
+
+const char *tern_nearest_name(const char *wrong, const char *const *names, size_t count) {
+    const char *best = NULL;
+    size_t least = strlen(wrong) / 2 + 2;
+    for (size_t i = 0; i < count; i++) {
+        size_t n = edits(wrong, names[i], least);
+        if (n < least) {
+            least = n;
+            best = names[i];
+        }
+    }
+    return best;
+}
+
+static tern_status unknown(const char *what, const char *name, const char *const *names, size_t count,
+                           const char *list, tern_error *err) {
+    const char *near = tern_nearest_name(name, names, count);
+    return near ? tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "there is no %s '%.60s'; did you mean '%s'?", what,
+                            name, near)
+                : tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "there is no %s '%.60s'; %s", what, name, list);
+}
+
+/* ---- values */
+
+static const setting *find(const char *key) {
+    for (size_t i = 0; i < SETTINGS; i++)
+        if (!strcmp(settings[i].key, key)) return &settings[i];
+    return NULL;
+}
+
+static tern_status find_setting(const setting **s, const char *key, tern_error *err) {
+    const char *names[SETTINGS];
+    for (size_t i = 0; i < SETTINGS; i++) names[i] = settings[i].key;
+    *s = find(key);
+    return *s ? TERN_OK : unknown("setting", key, names, SETTINGS, "tern train --help lists them", err);
+}
+
+/* The number of `value` among the choices; -1 when it is none. */
+static int choice_number(const char *choices, const char *value) {
+    size_t length = strlen(value);
+    for (int i = 0; *choices; i++) {
+        size_t n = strcspn(choices, "|");
+        if (n == length && !strncmp(choices, value, n)) return i;
+        choices += n + (choices[n] == '|');
+    }
+    return -1;
+}
+
+static tern_status set_value(void *at, const setting *s, const char *value, tern_error *err) {
+    char *end = NULL;
+    double number = 0;
+    errno = 0;
+    if (s->kind == WHOLE || s->kind == REAL) {
+        number = strtod(value, &end);
+        int bad = end == value || *end || errno || !isfinite(number) || (s->kind == WHOLE && number != floor(number));
+        if (bad || number < s->least || number > s->most)
+            return tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "%s=%.60s: it takes a %s from %g to %g", s->key,
+                             value, s->kind == WHOLE ? "whole number" : "number", s->least, s->most);
+    }
+    if (s->kind == WHOLE) *(long long *)at = (long long)number;
+    if (s->kind == REAL) *(double *)at = number;
+    if (s->kind == CHOICE) {
+        int n = choice_number(s->choices, value);
+        TERN_CHECK_ARGUMENT(n >= 0, err, "%s=%.60s: it takes one of %s", s->key, value, s->choices);
+        *(int *)at = n;
+    }
+    if (s->kind == TEXT) {
+        TERN_CHECK_ARGUMENT(strlen(value) < s->bytes, err, "%s: more than %zu bytes", s->key, s->bytes - 1);
+        snprintf(at, s->bytes, "%s", value);
+    }
+    return TERN_OK;
+}
+
+tern_status tern_config_set(tern_config *config, const char *key, const char *value, tern_error *err) {
+    TERN_CHECK_ARGUMENT(config && key && value, err, "%s is NULL", !config ? "config" : key ? "value" : "key");
+    const setting *s;
+    TERN_TRY(find_setting(&s, key, err));
+    TERN_CHECK_ARGUMENT(strcmp(key, "preset"), err, "preset: it is chosen first, not set");
+    return set_value((char *)config + s->offset, s, value, err);
+}
+
+static void choice_name(const char *choices, int number, char *value, size_t bytes) {
+    while (number-- > 0) choices += strcspn(choices, "|") + 1;
+    snprintf(value, bytes, "%.*s", (int)strcspn(choices, "|"), choices);
+}
+
+tern_status tern_config_get(const tern_config *config, const char *key, char *value, size_t bytes, tern_error *err) {
+    TERN_CHECK_ARGUMENT(config && key && value && bytes, err, "an argument is NULL");
+    const setting *s;
+    TERN_TRY(find_setting(&s, key, err));
+    const char *at = (const char *)config + s->offset;
+    if (s->kind == WHOLE) snprintf(value, bytes, "%lld", *(const long long *)(const void *)at);
+    if (s->kind == REAL) snprintf(value, bytes, "%.9g", *(const double *)(const void *)at);
+    if (s->kind == CHOICE) choice_name(s->choices, *(const int *)(const void *)at, value, bytes);
+    if (s->kind == TEXT) snprintf(value, bytes, "%s", at);
+    return TERN_OK;
+}
+
+const char *tern_config_key(size_t i) { return i < SETTINGS ? settings[i].key : NULL; }
+const char *tern_config_help(size_t i) { return i < SETTINGS ? settings[i].help : NULL; }
+
+/* ---- objects */
+
+/* "key=value key=value ..." of our own. */
+static tern_status set_all(tern_config *config, const char *text, tern_error *err) {
+    char key[32], value[64];
+    int read;
+    for (; sscanf(text, " %31[^=]=%63s%n", key, value, &read) == 2; text += read)
+        TERN_TRY(tern_config_set(config, key, value, err));
+    return TERN_OK;
+}
+
+tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err) {
+    char plain[64];
+    size_t length = strlen(name);
+    int twin = length > 3 && !strcmp(name + length - 3, "-fp");
+    snprintf(plain, sizeof plain, "%.*s", (int)(twin ? length - 3 : length), name);
+    const char *names[PRESETS];
+    for (size_t i = 0; i < PRESETS; i++) {
+        names[i] = presets[i].name;
+        if (strcmp(plain, names[i])) continue;
+        memset(config, 0, sizeof *config);
+        snprintf(config->preset, sizeof config->preset, "%s", name);
+        TERN_TRY(set_all(config, defaults, err));
+        TERN_TRY(set_all(config, presets[i].settings, err));
+        return twin ? tern_config_set(config, "weights", "float", err) : TERN_OK;
+    }
+    return unknown("preset", plain, names, PRESETS, "tern train --help lists them", err);
+}
+
+tern_status tern_config_create(tern_config **out, const char *name, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && name, err, "%s is NULL", out ? "preset" : "out");
+    *out = NULL;
+    tern_config *config = calloc(1, sizeof *config);
+    if (!config) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a configuration");
+    tern_status status = tern_config_preset(config, name, err);
+    if (status)
+        free(config);
+    else
+        *out = config;
+    return status;
+}
+
+tern_status tern_config_clone(tern_config **out, const tern_config *config, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && config, err, "%s is NULL", out ? "config" : "out");
+    *out = malloc(sizeof **out);
+    if (!*out) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a configuration");
+    **out = *config;
+    return TERN_OK;
+}
+
+void tern_config_free(tern_config **config) {
+    if (!config) return;
+    free(*config);
+    *config = NULL;
+}
+
+static tern_status set_json(tern_config *config, const char *path, const char *key, const json_t *value,
+                            tern_error *err) {
+    char text[512];
+    if (json_is_string(value))
+        snprintf(text, sizeof text, "%s", json_string_value(value));
+    else if (json_is_number(value))
+        snprintf(text, sizeof text, "%.17g", json_number_value(value));
+    else
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is neither a number nor a text", path, key);
+    tern_error why = {0};
+    tern_status status = tern_config_set(config, key, text, &why);
+    return status ? tern_fail(err, status, TERN_NO_PLACE, "%s: %.180s", path, why.message) : TERN_OK;
+}
+
+tern_status tern_config_read(tern_config **out, const char *path, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && path, err, "%s is NULL", out ? "path" : "out");
+    *out = NULL;
+    json_error_t where;
+    json_t *object = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!object)
+        return tern_fail(err, where.line < 1 ? TERN_E_FILE : TERN_E_DATA,
+                         where.position < 0 ? TERN_NO_PLACE : (uint64_t)where.position, "%s:%d: %s", path, where.line,
+                         where.text);
+    const char *from = json_string_value(json_object_get(object, "preset")), *key;
+    json_t *value;
+    tern_config *config = NULL;
+    tern_status status =
+        from ? tern_config_create(&config, from, err)
+             : tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: there is no \"preset\" to start from", path);
+    if (!status) json_object_foreach(object, key, value) {
+            if (!strcmp(key, "preset")) continue;
+            status = set_json(config, path, key, value, err);
+            if (status) break;
+        }
+    json_decref(object);
+    if (status)
+        tern_config_free(&config);
+    else
+        *out = config;
+    return status;
+}

@@ -1,0 +1,56 @@
+/* A configuration as a record; tern/config.h has the words around it. */
+#ifndef TERN_MODEL_CONFIG_H
+#define TERN_MODEL_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "tern/config.h"
+#include "tern/status.h"
+
+typedef enum tern_model_kind {
+    TERN_MODEL_MLP = 0,
+    TERN_MODEL_CNN = 1,
+    TERN_MODEL_SIMPLE = 2,
+    TERN_MODEL_FAST = 3,
+    TERN_MODEL_GPT = 4
+} tern_model_kind;
+
+typedef enum tern_schedule { TERN_CONSTANT = 0, TERN_LINEAR = 1, TERN_COSINE = 2, TERN_BITNET = 3 } tern_schedule;
+
+/* Reals are double, whole numbers long long, choices int; texts have fixed room. */
+struct tern_config {
+    char preset[48];
+    int model, data, weights; /* weights: 0 float, 1 ternary */
+    char path[400];
+    long long width, depth, heads, context;
+    double dropout;
+    int rule, granularity; /* tern_weight_rule - 1, tern_granularity */
+
+    double epochs;
+    long long steps, batch, accumulate, seed, threads;
+    int products; /* 0 auto, 1 f32, 2 bf16 */
+
+    int optimizer, side_optimizer;
+    double lr, lr_side, lr_head;
+    int schedule;
+    double lr_final, warmup;
+    double momentum, beta2, weight_decay, decay_side, clip, smoothing;
+    double lambda_begin, lambda_end;
+    double whiten_share; /* of the run, while the whitening layer's bias trains */
+
+    int crop_fill, flip;
+    long long crop, cutout;
+    double brightness, contrast, saturation;
+
+    int views;
+    long long recalibrate, evaluate_every, save_every, log_every, max_skips;
+};
+
+/* The record of a preset, twins included; TERN_E_ARGUMENT with a suggestion. */
+tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err);
+
+/* Among `count` names the one that takes the fewest edits to reach from `wrong`; NULL when none is near. */
+const char *tern_nearest_name(const char *wrong, const char *const *names, size_t count);
+
+#endif

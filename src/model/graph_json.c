@@ -1,0 +1,170 @@
+#include "model/graph_json.h"
+
+#include <math.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "nn/graph.h"
+#include "nn/op.h"
+
+typedef enum attr_type { SIZE, INT, FLOAT } attr_type;
+
+typedef struct attr {
+    const char *key;
+    attr_type type;
+    size_t offset;
+} attr;
+
+#define ATTR(field, type) \
+    { #field, type, offsetof(tern_attrs, field) }
+static const attr attrs[] = {
+    ATTR(outputs, SIZE),    ATTR(width, SIZE),  ATTR(kernel, SIZE),   ATTR(stride, SIZE),
+    ATTR(padding, SIZE),    ATTR(groups, SIZE), ATTR(heads, SIZE),    ATTR(kv_heads, SIZE),
+    ATTR(bias, INT),        ATTR(plain, INT),   ATTR(frozen, INT),    ATTR(rule, INT),
+    ATTR(granularity, INT), ATTR(acts, INT),    ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
+    ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),  ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
+};
+enum { ATTRS = sizeof attrs / sizeof *attrs };
+
+/* Digits enough for an fp32 to come back as it was. */
+static json_t *attr_json(const tern_attrs *at, const attr *a) {
+    const char *value = (const char *)at + a->offset;
+    if (a->type == SIZE) {
+        size_t v = *(const size_t *)(const void *)value;
+        return v ? json_integer((json_int_t)v) : NULL;
+    }
+    if (a->type == INT) {
+        int v = *(const int *)(const void *)value;
+        return v ? json_integer(v) : NULL;
+    }
+    float v = *(const float *)(const void *)value;
+    return v != 0 ? json_real((double)v) : NULL;
+}
+
+static json_t *node_json(const tern_graph *graph, const tern_node *node) {
+    json_t *from = json_array();
+    for (int k = 0; k < node->inputs; k++)
+        json_array_append_new(from, json_string(tern_node_input(graph, node, k)->name));
+    json_t *json = json_pack("{s:s, s:s, s:o}", "op", node->op->name, "name", node->name, "from", from);
+    for (size_t i = 0; json && i < ATTRS; i++) {
+        json_t *value = attr_json(&node->at, &attrs[i]);
+        if (value) json_object_set_new(json, attrs[i].key, value);
+    }
+    return json;
+}
+
+json_t *tern_graph_to_json(const tern_graph *graph) {
+    const tern_node *in = &graph->node[0];
+    json_t *input, *nodes = json_array();
+    if (graph->vocabulary) {
+        input =
+            json_pack("{s:I, s:I}", "tokens", (json_int_t)in->elements, "vocabulary", (json_int_t)graph->vocabulary);
+    } else {
+        json_t *shape = json_array();
+        for (int i = 0; i < in->shape.rank; i++)
+            json_array_append_new(shape, json_integer((json_int_t)in->shape.dim[i]));
+        input = json_pack("{s:o}", "shape", shape);
+    }
+    for (size_t i = 1; i < graph->nodes; i++) json_array_append_new(nodes, node_json(graph, &graph->node[i]));
+    return json_pack("{s:o, s:o}", "input", input, "nodes", nodes);
+}
+
+/* A whole number from 0 to 2^40: the arithmetic of shapes checks the rest. */
+static tern_status read_size(size_t *out, const json_t *json, const char *where, const char *key, tern_error *err) {
+    json_int_t v = json_integer_value(json);
+    if (!json_is_integer(json) || v < 0 || v > (json_int_t)1 << 40)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is no size", where, key);
+    *out = (size_t)v;
+    return TERN_OK;
+}
+
+static tern_status read_attr(tern_attrs *at, const attr *a, const json_t *value, const char *node, tern_error *err) {
+    char *to = (char *)at + a->offset;
+    if (a->type == SIZE) return read_size((size_t *)(void *)to, value, node, a->key, err);
+    if (a->type == INT) {
+        json_int_t v = json_integer_value(value);
+        if (!json_is_integer(value) || v < 0 || v > 1000)
+            return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is out of range", node, a->key);
+        *(int *)(void *)to = (int)v;
+        return TERN_OK;
+    }
+    double v = json_number_value(value);
+    if (!json_is_number(value) || !isfinite(v) || fabs(v) > 1e30)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is no finite number", node, a->key);
+    *(float *)(void *)to = (float)v;
+    return TERN_OK;
+}
+
+static tern_status read_attrs(tern_attrs *at, const json_t *json, const char *node, tern_error *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)json, key, value) {
+        if (!strcmp(key, "op") || !strcmp(key, "name") || !strcmp(key, "from")) continue;
+        size_t i = 0;
+        while (i < ATTRS && strcmp(attrs[i].key, key)) i++;
+        if (i == ATTRS)
+            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: unknown attribute '%.40s'", node, key);
+        TERN_TRY(read_attr(at, &attrs[i], value, node, err));
+    }
+    return TERN_OK;
+}
+
+/* The number of the node called `name`. */
+static tern_value find_value(tern_graph *graph, const json_t *name) {
+    const char *text = json_string_value(name);
+    const tern_node *node = text ? tern_graph_find(graph, text) : NULL;
+    return node ? (tern_value)(node - graph->node) : -1;
+}
+
+static tern_status read_node(tern_graph *graph, const json_t *json, size_t i, tern_error *err) {
+    const char *op = json_string_value(json_object_get(json, "op"));
+    const char *name = json_string_value(json_object_get(json, "name"));
+    const json_t *from = json_object_get(json, "from");
+    if (!op || !name || !json_is_array(from))
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: node %zu has no op, name and from", i);
+    if (!tern_op_find(op))
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%.60s: unknown operation '%.40s'", name, op);
+    tern_attrs at = {0};
+    TERN_TRY(read_attrs(&at, json, name, err));
+    tern_value a = find_value(graph, json_array_get(from, 0));
+    if (json_array_size(from) == 2)
+        tern_graph_add2(graph, op, name, a, find_value(graph, json_array_get(from, 1)));
+    else
+        tern_graph_add(graph, op, name, a, &at);
+    if (!graph->status) return TERN_OK;
+    if (err) *err = graph->error;
+    return graph->status == TERN_E_ARGUMENT ? TERN_E_DATA : graph->status;
+}
+
+static tern_status read_input(tern_graph *graph, const json_t *json, tern_error *err) {
+    const json_t *shape = json_object_get(json, "shape"), *tokens = json_object_get(json, "tokens");
+    if (tokens) {
+        size_t count, vocabulary;
+        TERN_TRY(read_size(&count, tokens, "input", "tokens", err));
+        TERN_TRY(read_size(&vocabulary, json_object_get(json, "vocabulary"), "input", "vocabulary", err));
+        tern_graph_input_tokens(graph, count, vocabulary);
+    } else {
+        tern_shape s = {.rank = (int)json_array_size(shape)};
+        if (s.rank < 1 || s.rank > TERN_MAX_RANK)
+            return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: its input has no shape of 1 to 3 sizes");
+        for (int i = 0; i < s.rank; i++)
+            TERN_TRY(read_size(&s.dim[i], json_array_get(shape, (size_t)i), "input", "shape", err));
+        tern_graph_input(graph, s);
+    }
+    if (graph->status && err) *err = graph->error;
+    return graph->status;
+}
+
+tern_status tern_graph_from_json(tern_graph **out, const json_t *json, tern_error *err) {
+    TERN_TRY(tern_graph_create(out, err));
+    const json_t *nodes = json_object_get(json, "nodes");
+    tern_status status = read_input(*out, json_object_get(json, "input"), err);
+    if (!status && !json_is_array(nodes))
+        status = tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: there are no nodes");
+    for (size_t i = 0; !status && i < json_array_size(nodes); i++)
+        status = read_node(*out, json_array_get(nodes, i), i, err);
+    if (!status) status = tern_graph_check(*out, err);
+    if (status) tern_graph_free(out);
+    return status;
+}

@@ -1,0 +1,172 @@
+#include "model/networks.h"
+
+#include <stdio.h>
+
+#include "base/error.h"
+
+/* While a network is being built: C is the configuration, x the value so far. */
+typedef struct builder {
+    tern_graph *graph;
+    const tern_config *config;
+    tern_value x;
+    char name[TERN_NAME_BYTES];
+} builder;
+
+/* Names one after another: "block2.conv1". */
+static const char *named(builder *b, const char *prefix, size_t i, const char *rest) {
+    snprintf(b->name, sizeof b->name, i ? "%s%zu%s%s" : "%s", prefix, i, *rest ? "." : "", rest);
+    return b->name;
+}
+
+static void apply(builder *b, const char *op, const char *name, tern_attrs attrs) {
+    b->x = tern_graph_add(b->graph, op, name, b->x, &attrs);
+}
+
+/* The layer that is ternary in one twin and float in the other. */
+static void product(builder *b, const char *bit_op, const char *float_op, const char *name, tern_attrs attrs) {
+    if (b->config->weights) {
+        attrs.rule = b->config->rule + 1;
+        attrs.granularity = b->config->granularity;
+    }
+    apply(b, b->config->weights ? bit_op : float_op, name, attrs);
+}
+
+static void linear(builder *b, const char *name, size_t outputs) {
+    product(b, "bit_linear", "linear", name, (tern_attrs){.outputs = outputs});
+}
+
+static void conv3(builder *b, const char *name, size_t outputs) {
+    product(b, "bit_conv2d", "conv2d", name, (tern_attrs){.outputs = outputs, .kernel = 3, .padding = 1});
+}
+
+static void dropout(builder *b, const char *name) {
+    if (b->config->dropout > 0) apply(b, "dropout", name, (tern_attrs){.rate = (float)b->config->dropout});
+}
+
+/* hidden layers of `width`: product, batch norm, ReLU, dropout; then the head. */
+static void mlp(builder *b, const tern_data_shape *data) {
+    apply(b, "flatten", "flatten", (tern_attrs){0});
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++) {
+        linear(b, named(b, "fc", i, ""), (size_t)b->config->width);
+        apply(b, "batch_norm", named(b, "norm", i, ""), (tern_attrs){0});
+        apply(b, "relu", named(b, "relu", i, ""), (tern_attrs){0});
+        dropout(b, named(b, "drop", i, ""));
+    }
+    linear(b, "head", data->classes);
+}
+
+static void conv_norm_relu(builder *b, const char *block, size_t i, const char *layer, size_t channels) {
+    char rest[16];
+    snprintf(rest, sizeof rest, "conv%s", layer);
+    conv3(b, named(b, block, i, rest), channels);
+    snprintf(rest, sizeof rest, "norm%s", layer);
+    apply(b, "batch_norm", named(b, block, i, rest), (tern_attrs){0});
+    snprintf(rest, sizeof rest, "relu%s", layer);
+    apply(b, "relu", named(b, block, i, rest), (tern_attrs){0});
+}
+
+/* Blocks of two convolutions and a pool, the channels doubling; a hidden layer; the head. */
+static void cnn(builder *b, const tern_data_shape *data) {
+    size_t channels = (size_t)b->config->width;
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++, channels *= 2) {
+        conv_norm_relu(b, "block", i, "1", channels);
+        conv_norm_relu(b, "block", i, "2", channels);
+        apply(b, "max_pool", named(b, "block", i, "pool"), (tern_attrs){.kernel = 2});
+    }
+    apply(b, "flatten", "flatten", (tern_attrs){0});
+    dropout(b, "drop1");
+    linear(b, "fc", 4 * (size_t)b->config->width);
+    apply(b, "batch_norm", "norm", (tern_attrs){0});
+    apply(b, "relu", "relu", (tern_attrs){0});
+    dropout(b, "drop2");
+    linear(b, "head", data->classes);
+}
+
+/* SimpleBitNetCNN: float convolutions, then RMSNorm and a ternary product, twice. */
+static void simple(builder *b, const tern_data_shape *data) {
+    size_t channels = (size_t)b->config->width;
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++, channels *= 2) {
+        apply(b, "conv2d", named(b, "block", i, "conv"),
+              (tern_attrs){.outputs = channels, .kernel = 3, .padding = 1});
+        apply(b, "batch_norm", named(b, "block", i, "norm"), (tern_attrs){0});
+        apply(b, "relu", named(b, "block", i, "relu"), (tern_attrs){0});
+        apply(b, "max_pool", named(b, "block", i, "pool"), (tern_attrs){.kernel = 2});
+    }
+    apply(b, "flatten", "flatten", (tern_attrs){0});
+    dropout(b, "drop1");
+    apply(b, "rmsnorm", "norm1", (tern_attrs){0});
+    linear(b, "fc", 16 * (size_t)b->config->width);
+    apply(b, "relu", "relu", (tern_attrs){0});
+    dropout(b, "drop2");
+    apply(b, "rmsnorm", "norm2", (tern_attrs){0});
+    linear(b, "head", data->classes);
+}
+
+/* airbench (Jordan, arXiv:2404.00498): a frozen whitening layer, blocks of convolution, pool, norm, GELU, convolution,
+ * norm, GELU; norms have no gain, and the head's logits are divided by their number of inputs. */
+static void fast(builder *b, const tern_data_shape *data) {
+    const tern_attrs norm = {.plain = 1, .epsilon = 1e-12f, .momentum = 0.4f};
+    size_t width = (size_t)b->config->width, channels = width;
+    apply(b, "conv2d", "whiten", (tern_attrs){.outputs = 8 * data->channels, .kernel = 2, .bias = 1, .frozen = 1});
+    apply(b, "gelu", "gelu", (tern_attrs){0});
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++) {
+        channels = i == 1 ? width : 4 * width;
+        conv3(b, named(b, "block", i, "conv1"), channels);
+        apply(b, "max_pool", named(b, "block", i, "pool"), (tern_attrs){.kernel = 2});
+        apply(b, "batch_norm", named(b, "block", i, "norm1"), norm);
+        apply(b, "gelu", named(b, "block", i, "gelu1"), (tern_attrs){0});
+        conv3(b, named(b, "block", i, "conv2"), channels);
+        apply(b, "batch_norm", named(b, "block", i, "norm2"), norm);
+        apply(b, "gelu", named(b, "block", i, "gelu2"), (tern_attrs){0});
+    }
+    apply(b, "max_pool", "pool", (tern_attrs){0});
+    apply(b, "flatten", "flatten", (tern_attrs){0});
+    float root = 1; /* initial weights of deviation 1 */
+    while (root * root < (float)channels) root *= 1.1f;
+    apply(b, "linear", "head", (tern_attrs){.outputs = data->classes, .init_gain = root});
+    apply(b, "scale", "logits", (tern_attrs){.factor = 1 / (float)channels});
+}
+
+/* One transformer block with sub-norms in front of both output projections (BitNet b1.58 2B4T). */
+static void gpt_block(builder *b, size_t i) {
+    size_t width = (size_t)b->config->width;
+    tern_value residual = b->x;
+    apply(b, "rmsnorm", named(b, "block", i, "norm1"), (tern_attrs){0});
+    linear(b, named(b, "block", i, "qkv"), 3 * width);
+    apply(b, "attention", named(b, "block", i, "attention"),
+          (tern_attrs){.heads = (size_t)b->config->heads, .rope_base = 10000});
+    apply(b, "rmsnorm", named(b, "block", i, "subnorm1"), (tern_attrs){0});
+    linear(b, named(b, "block", i, "out"), width);
+    dropout(b, named(b, "block", i, "drop1"));
+    residual = b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add1"), residual, b->x);
+    apply(b, "rmsnorm", named(b, "block", i, "norm2"), (tern_attrs){0});
+    linear(b, named(b, "block", i, "up"), 4 * width);
+    apply(b, "relu2", named(b, "block", i, "relu2"), (tern_attrs){0});
+    apply(b, "rmsnorm", named(b, "block", i, "subnorm2"), (tern_attrs){0});
+    linear(b, named(b, "block", i, "down"), width);
+    dropout(b, named(b, "block", i, "drop2"));
+    b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add2"), residual, b->x);
+}
+
+static void gpt(builder *b, const tern_data_shape *data) {
+    apply(b, "embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
+    apply(b, "rmsnorm", "norm", (tern_attrs){0});
+    apply(b, "linear", "head", (tern_attrs){.outputs = data->vocabulary});
+}
+
+tern_status tern_network_build(tern_graph **out, const tern_config *config, const tern_data_shape *data,
+                               tern_error *err) {
+    static void (*const networks[])(builder *, const tern_data_shape *) = {mlp, cnn, simple, fast, gpt};
+    int text = config->model == TERN_MODEL_GPT;
+    TERN_CHECK_ARGUMENT(text ? data->vocabulary != 0 : data->classes != 0, err,
+                        text ? "model=gpt needs a text" : "this model needs images; for a text take model=gpt");
+    TERN_TRY(tern_graph_create(out, err));
+    builder b = {.graph = *out, .config = config};
+    b.x = text ? tern_graph_input_tokens(b.graph, (size_t)config->context, data->vocabulary)
+               : tern_graph_input(b.graph, (tern_shape){3, {data->height, data->width, data->channels}});
+    networks[config->model](&b, data);
+    tern_status status = tern_graph_check(b.graph, err);
+    if (status) tern_graph_free(out);
+    return status;
+}

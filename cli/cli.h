@@ -13,6 +13,7 @@ typedef struct command {
 
 int command_bench(int argc, char **argv);
 int command_machine(int argc, char **argv);
+int command_train(int argc, char **argv);
 
 /* Prints "tern: <format>" on standard error. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);

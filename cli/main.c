@@ -6,6 +6,7 @@
 #include "cli.h"
 
 static const command commands[] = {
+    {"train", "train a network from a preset", command_train},
     {"bench", "measure the kernels against this machine's limits", command_bench},
     {"machine", "what this machine offers: tiers, processors, huge pages", command_machine},
 };
@@ -28,10 +29,12 @@ int failed(const tern_error *err) {
 void progress(const char *format, ...) {
     if (!isatty(STDERR_FILENO)) return;
     fputs("\r\033[K", stderr);
-    va_list args;
-    va_start(args, format);
-    vfprintf(stderr, format, args);
-    va_end(args);
+    if (format) {
+        va_list args;
+        va_start(args, format);
+        vfprintf(stderr, format, args);
+        va_end(args);
+    }
     fflush(stderr);
 }
 

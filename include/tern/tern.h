@@ -5,17 +5,24 @@
  *   pack.h     packings: t2, t5 and the blocks of GGUF and Hugging Face
  *   matrix.h   ternary matrices and their products
  *   data.h     data sets of images and texts, and loaders that make batches of them
+ *   data.h     data sets and loaders
+ *   graph.h    networks, described once
+ *   config.h   settings of a training run, and presets
+ *   train.h    training
  *   machine.h  what this machine can do: processors, measured peaks
  */
 #ifndef TERN_TERN_H
 #define TERN_TERN_H
 
+#include "tern/config.h"
 #include "tern/data.h"
+#include "tern/graph.h"
 #include "tern/machine.h"
 #include "tern/matrix.h"
 #include "tern/pack.h"
 #include "tern/quant.h"
 #include "tern/status.h"
+#include "tern/train.h"
 
 #ifdef __cplusplus
 extern "C" {

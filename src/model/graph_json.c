@@ -140,7 +140,7 @@ static tern_status read_node(tern_graph *graph, const json_t *json, size_t i, te
 static tern_status read_input(tern_graph *graph, const json_t *json, tern_error *err) {
     const json_t *shape = json_object_get(json, "shape"), *tokens = json_object_get(json, "tokens");
     if (tokens) {
-        size_t count, vocabulary;
+        size_t count = 0, vocabulary = 0;
         TERN_TRY(read_size(&count, tokens, "input", "tokens", err));
         TERN_TRY(read_size(&vocabulary, json_object_get(json, "vocabulary"), "input", "vocabulary", err));
         tern_graph_input_tokens(graph, count, vocabulary);

@@ -1,0 +1,206 @@
+/* The loop around a training run: resuming, measuring, saving, stopping. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/checked.h"
+#include "base/clock.h"
+#include "base/error.h"
+#include "nn/ternary_weights.h"
+#include "tern/train.h"
+#include "train/metrics_log.h"
+#include "train/trainer.h"
+
+enum { PATH_BYTES = 4096 };
+
+typedef struct run {
+    tern_trainer *t;
+    tern_metrics_log *log;
+    const tern_train_options *options;
+    char checkpoint[PATH_BYTES], metrics[PATH_BYTES], report[PATH_BYTES];
+    uint64_t evaluate_every, save_every, first_step, saved_step;
+    double start, val_loss, val_accuracy;
+    double evaluating; /* seconds spent on what is not training */
+    int stop;
+} run;
+
+/* ---- telling */
+
+static double trained_seconds(const run *r) { return tern_clock() - r->start - r->evaluating; }
+
+static double samples_per_second(const run *r) {
+    const tern_trainer *t = r->t;
+    double seconds = trained_seconds(r);
+    double samples = (double)(t->step - r->first_step) * (double)(t->config.batch * t->config.accumulate);
+    return seconds > 0 ? samples / seconds : 0;
+}
+
+static void tell(run *r, tern_event event, const char *note) {
+    const tern_trainer *t = r->t;
+    if (!r->options->progress) return;
+    uint64_t done = t->step - r->first_step;
+    tern_progress p = {.event = event,
+                       .step = t->step,
+                       .steps = t->steps,
+                       .epoch = (double)t->step / (double)t->steps_per_epoch,
+                       .loss = t->loss,
+                       .lr = t->lr,
+                       .grad_norm = t->gradient_norm,
+                       .samples_per_second = samples_per_second(r),
+                       .seconds = tern_clock() - r->start,
+                       .val_loss = r->val_loss,
+                       .val_accuracy = r->val_accuracy,
+                       .note = note};
+    p.seconds_left = done ? p.seconds / (double)done * (double)(t->steps - t->step) : 0;
+    r->stop |= r->options->progress(r->options->context, &p) != 0;
+}
+
+/* ---- measuring */
+
+static tern_status log_layers(run *r, tern_error *err) {
+    const tern_plan *plan = r->t->plan;
+    for (size_t i = 1; i < plan->graph->nodes; i++) {
+        const tern_ternary_weights *w = tern_plan_ternary(plan, i);
+        if (!w || !w->trits) continue;
+        double n = (double)(w->rows * w->cols);
+        tern_metrics_layer line = {.step = r->t->step,
+                                   .layer = plan->graph->node[i].name,
+                                   .minus = (double)w->minus / n,
+                                   .zero = (double)w->zero / n,
+                                   .plus = (double)w->plus / n,
+                                   .flips = (double)w->flips / n};
+        TERN_TRY(tern_metrics_log_layer(r->log, &line, err));
+    }
+    return TERN_OK;
+}
+
+static tern_status log_step(run *r, tern_error *err) {
+    const tern_trainer *t = r->t;
+    tern_metrics_train line = {.step = t->step,
+                               .epoch = (double)t->step / (double)t->steps_per_epoch,
+                               .loss = t->loss,
+                               .lr = t->lr,
+                               .grad_norm = t->gradient_norm,
+                               .images_per_second = samples_per_second(r)};
+    TERN_TRY(tern_metrics_log_train(r->log, &line, err));
+    return t->config.weights && !t->trouble[0] ? log_layers(r, err) : TERN_OK;
+}
+
+/* A text is long: on the way a part of it will do. */
+static size_t samples_on_the_way(const run *r) { return r->t->config.model == TERN_MODEL_GPT ? 240 : 0; }
+
+static tern_status evaluate(run *r, int whole, tern_error *err) {
+    double start = tern_clock();
+    tern_evaluation e;
+    TERN_TRY(tern_trainer_evaluate(r->t, &e, whole ? 0 : samples_on_the_way(r), NULL, err));
+    r->val_loss = e.loss;
+    r->val_accuracy = e.accuracy;
+    tern_metrics_evaluation line = {.step = r->t->step, .val_loss = e.loss, .val_accuracy = e.accuracy};
+    TERN_TRY(tern_metrics_log_evaluation(r->log, &line, err));
+    r->evaluating += tern_clock() - start;
+    tell(r, TERN_EVENT_EVALUATED, NULL);
+    return TERN_OK;
+}
+
+static tern_status save(run *r, tern_error *err) {
+    double start = tern_clock();
+    if (r->saved_step == r->t->step) return TERN_OK;
+    TERN_TRY(tern_trainer_save(r->t, r->checkpoint, err));
+    r->saved_step = r->t->step;
+    r->evaluating += tern_clock() - start;
+    tell(r, TERN_EVENT_SAVED, NULL);
+    return TERN_OK;
+}
+
+/* ---- the loop */
+
+static tern_status one_step(run *r, tern_error *err) {
+    tern_trainer *t = r->t;
+    int log = (t->step + 1) % (uint64_t)t->config.log_every == 0 || t->step + 1 == t->steps;
+    t->plan->count_trits = log;
+    TERN_TRY(tern_trainer_step(t, err));
+    if (log || t->trouble[0]) TERN_TRY(log_step(r, err));
+    if (t->trouble[0]) {
+        char note[240];
+        snprintf(note, sizeof note, "step %llu skipped: %s", (unsigned long long)t->step, t->trouble);
+        tell(r, TERN_EVENT_SKIPPED, note);
+    }
+    tell(r, TERN_EVENT_STEP, NULL);
+    return TERN_OK;
+}
+
+static tern_status loop(run *r, tern_error *err) {
+    tern_trainer *t = r->t;
+    uint64_t end = t->steps, stop_at = r->options->stop_at;
+    if (stop_at && stop_at < end) end = stop_at;
+    while (t->step < end && !r->stop) {
+        TERN_TRY(one_step(r, err));
+        if (t->step % r->evaluate_every == 0 && t->step < t->steps) TERN_TRY(evaluate(r, 0, err));
+        if (t->step % r->save_every == 0 && t->step < t->steps) TERN_TRY(save(r, err));
+    }
+    if (t->step < t->steps) return save(r, err);
+    /* What the end adds to the statistics is saved with them: resuming a finished run evaluates, and no more. */
+    if (t->config.recalibrate && r->first_step < t->steps) TERN_TRY(tern_trainer_recalibrate(t, err));
+    TERN_TRY(save(r, err));
+    return evaluate(r, 1, err);
+}
+
+static tern_status join(char *path, const char *folder, const char *name, tern_error *err) {
+    if (snprintf(path, PATH_BYTES, "%s/%s", folder, name) >= PATH_BYTES)
+        return tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "the name of the folder is too long");
+    return TERN_OK;
+}
+
+static tern_status open_run(run *r, const tern_config *config, tern_error *err) {
+    const char *out = r->options->out;
+    TERN_TRY(join(r->checkpoint, out, "checkpoint.safetensors", err));
+    TERN_TRY(join(r->metrics, out, "metrics.jsonl", err));
+    TERN_TRY(join(r->report, out, "report.html", err));
+    if (mkdir(out, 0777) && errno != EEXIST)
+        return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%.150s: %s", out, strerror(errno));
+    TERN_TRY(tern_trainer_create(&r->t, config, err));
+    tern_trainer *t = r->t;
+    if (r->options->resume) TERN_TRY(tern_trainer_load(t, r->checkpoint, err));
+    r->first_step = t->step;
+    r->saved_step = r->options->resume ? t->step : UINT64_MAX;
+    /* A fresh run begins a fresh file. */
+    if (!r->options->resume && remove(r->metrics) && errno != ENOENT)
+        return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%.150s: %s", r->metrics, strerror(errno));
+    if (r->options->resume) TERN_TRY(tern_metrics_log_truncate(r->metrics, t->step, NULL, err));
+    TERN_TRY(tern_metrics_log_open(&r->log, r->metrics, err));
+    uint64_t tenth = tern_max_size(1, t->steps / 10);
+    r->evaluate_every = t->config.evaluate_every ? (uint64_t)t->config.evaluate_every : tenth;
+    r->save_every = t->config.save_every ? (uint64_t)t->config.save_every : r->evaluate_every;
+    return TERN_OK;
+}
+
+tern_status tern_train(tern_train_result *result, const tern_config *config, const tern_train_options *options,
+                       tern_error *err) {
+    TERN_CHECK_ARGUMENT(config && options && options->out, err, "%s is NULL",
+                        !config   ? "config"
+                        : options ? "options.out"
+                                  : "options");
+    run *r = calloc(1, sizeof *r);
+    if (!r) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
+    r->options = options;
+    r->start = tern_clock();
+    r->val_loss = r->val_accuracy = NAN;
+    tern_status status = open_run(r, config, err);
+    r->start = tern_clock(); /* reading the data is no part of the speed */
+    if (!status) status = loop(r, err);
+    if (result && r->t)
+        *result = (tern_train_result){.steps = r->t->step,
+                                      .finished = !status && r->t->step >= r->t->steps,
+                                      .seconds = tern_clock() - r->start,
+                                      .loss = r->t->loss,
+                                      .val_loss = r->val_loss,
+                                      .val_accuracy = r->val_accuracy,
+                                      .skipped = r->t->skipped};
+    tern_metrics_log_close(&r->log);
+    tern_trainer_free(&r->t);
+    free(r);
+    return status;
+}

@@ -1,0 +1,292 @@
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/half.h"
+#include "model/networks.h"
+#include "nn/loss.h"
+#include "nn/op.h"
+#include "train/schedule.h"
+#include "train/start_values.h"
+
+/* ---- making one */
+
+static tern_status open_data(tern_trainer *t, tern_error *err) {
+    tern_dataset_desc d = {.kind = (tern_data_kind)t->config.data, .path = t->config.path[0] ? t->config.path : NULL};
+    TERN_TRY(tern_dataset_open(&t->train, &d, err));
+    d.split = TERN_SPLIT_TEST;
+    TERN_TRY(tern_dataset_open(&t->test, &d, err));
+    return tern_model_input_from(&t->input, t->train, err);
+}
+
+static tern_status open_loader(tern_trainer *t, tern_error *err) {
+    const tern_config *c = &t->config;
+    tern_loader_desc d = {.dataset = t->train,
+                          .batch = (size_t)c->batch,
+                          .window = c->model == TERN_MODEL_GPT ? (size_t)c->context : 0,
+                          .seed = (uint64_t)c->seed,
+                          .shuffle = c->model != TERN_MODEL_GPT,
+                          .drop_last = 1};
+    if (c->model != TERN_MODEL_GPT) {
+        d.augment = (tern_augment){.crop_pad = (size_t)c->crop,
+                                   .crop_padding = (tern_padding)c->crop_fill,
+                                   .flip = (tern_flip)c->flip,
+                                   .brightness = (float)c->brightness,
+                                   .contrast = (float)c->contrast,
+                                   .saturation = (float)c->saturation,
+                                   .cutout = (size_t)c->cutout};
+        memcpy(d.augment.mean, t->input.mean, sizeof d.augment.mean);
+        memcpy(d.augment.std, t->input.std, sizeof d.augment.std);
+    }
+    TERN_TRY(tern_loader_open(&t->loader, &d, err));
+    t->steps_per_epoch = tern_loader_steps(t->loader) / (uint64_t)c->accumulate;
+    if (!t->steps_per_epoch) t->steps_per_epoch = 1;
+    t->steps = c->steps ? (uint64_t)c->steps : (uint64_t)llround(c->epochs * (double)t->steps_per_epoch);
+    TERN_CHECK_ARGUMENT(t->steps, err, "steps and epochs are both 0: there is nothing to train");
+    return TERN_OK;
+}
+
+static tern_status build_graph(tern_trainer *t, tern_error *err) {
+    tern_dataset_info info;
+    TERN_TRY(tern_dataset_describe(&info, t->train, err));
+    tern_data_shape shape = {info.height, info.width, info.channels, info.classes, info.vocabulary};
+    TERN_TRY(tern_network_build(&t->graph, &t->config, &shape, err));
+    TERN_TRY(tern_graph_place(t->graph, err));
+    tern_graph_initialise(t->graph, (uint64_t)t->config.seed);
+    return tern_start_values(t->graph, &t->config, t->train, &t->input, err);
+}
+
+static tern_status make_plan(tern_trainer *t, tern_error *err) {
+    int bf16 = t->config.products == 2 || (t->config.products == 0 && tern_dnn_bf16_is_fast());
+    tern_plan_desc d = {.batch_max = (size_t)t->config.batch,
+                        .training = 1,
+                        .threads = (int)t->config.threads,
+                        .products = bf16 ? TERN_BF16 : TERN_F32};
+    TERN_TRY(tern_plan_create(&t->plan, t->graph, &d, err));
+    t->plan->seed = (uint64_t)t->config.seed;
+    return TERN_OK;
+}
+
+/* Embeddings and the head are not hidden weights: the optimiser of matrices is not for them. */
+static int is_outer(const tern_graph *graph, const tern_param *p) {
+    const tern_node *node = &graph->node[p->node];
+    return !strcmp(node->op->name, "embedding") || !strcmp(node->name, "head");
+}
+
+static int is_hidden_matrix(const tern_graph *graph, const tern_param *p) {
+    return (p->role == TERN_ROLE_WEIGHT || p->role == TERN_ROLE_LATENT) && !is_outer(graph, p);
+}
+
+static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
+    t->method = calloc(t->graph->params + 1, sizeof *t->method);
+    if (!t->method) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the optimiser");
+    for (size_t p = 0; p < t->graph->params; p++)
+        t->method[p] = (tern_method)(is_hidden_matrix(t->graph, &t->graph->param[p]) ? t->config.optimizer
+                                                                                     : t->config.side_optimizer);
+    TERN_TRY(tern_optimizer_create(&t->optimizer, t->plan, t->method, err));
+    t->optimizer->momentum = (float)t->config.momentum;
+    t->optimizer->beta2 = (float)t->config.beta2;
+    t->optimizer->normalise = t->config.model == TERN_MODEL_FAST;
+    t->optimizer->newton_steps = t->config.model == TERN_MODEL_FAST ? 3 : 5;
+    for (size_t p = 0; p < t->graph->params; p++)
+        if (t->graph->param[p].role == TERN_ROLE_STATISTIC) t->statistic_count += t->graph->param[p].count;
+    t->statistics = calloc(t->statistic_count + 1, sizeof *t->statistics);
+    return t->statistics ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for statistics");
+}
+
+static double share_done(const tern_trainer *t) { return ((double)t->step + 0.5) / (double)t->steps; }
+
+tern_status tern_trainer_refresh(tern_trainer *t, tern_error *err) {
+    t->plan->lambda = t->config.weights ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
+    if (t->step >= t->steps) t->plan->lambda = 1;
+    return tern_plan_refresh(t->plan, err);
+}
+
+tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, tern_error *err) {
+    *out = NULL;
+    tern_trainer *t = calloc(1, sizeof *t);
+    if (!t) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
+    t->config = *config;
+    tern_status status = open_data(t, err);
+    if (!status) status = open_loader(t, err);
+    if (!status) status = build_graph(t, err);
+    if (!status) status = make_plan(t, err);
+    if (!status) status = make_optimizer(t, err);
+    if (!status) status = tern_trainer_refresh(t, err);
+    if (status)
+        tern_trainer_free(&t);
+    else
+        *out = t;
+    return status;
+}
+
+void tern_trainer_free(tern_trainer **trainer) {
+    tern_trainer *t = trainer ? *trainer : NULL;
+    if (!t) return;
+    tern_loader_close(&t->loader);
+    tern_optimizer_free(&t->optimizer);
+    tern_plan_free(&t->plan);
+    tern_graph_free(&t->graph);
+    tern_model_input_free(&t->input);
+    tern_dataset_close(&t->train);
+    tern_dataset_close(&t->test);
+    free(t->method);
+    free(t->statistics);
+    free(t);
+    *trainer = NULL;
+}
+
+/* ---- a step */
+
+/* Copies all running statistics out of the graph (into it). */
+static void copy_statistics(tern_trainer *t, int back) {
+    float *at = t->statistics;
+    for (size_t p = 0; p < t->graph->params; p++) {
+        tern_param *param = &t->graph->param[p];
+        if (param->role != TERN_ROLE_STATISTIC) continue;
+        memcpy(back ? param->value : at, back ? at : param->value, param->count * sizeof *at);
+        at += param->count;
+    }
+}
+
+static int all_finite(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!tern_f32_is_finite(x[i])) return 0;
+    return 1;
+}
+
+/* Names the first layer whose value is not finite (values may share memory: only the last layers are certain), else the
+ * first parameter whose gradient is not. */
+static void find_trouble(tern_trainer *t) {
+    const tern_graph *g = t->graph;
+    for (size_t p = 0; p < g->params; p++)
+        if (t->plan->param_grad[p] && !all_finite(g->param[p].value, g->param[p].count)) {
+            snprintf(t->trouble, sizeof t->trouble, "parameter %.80s is not finite", g->param[p].name);
+            return;
+        }
+    for (size_t i = 1; i < g->nodes; i++)
+        if (!all_finite(t->plan->node[i].value, t->plan->batch * g->node[i].elements)) {
+            snprintf(t->trouble, sizeof t->trouble, "the output of layer %.60s is not finite", g->node[i].name);
+            return;
+        }
+    for (size_t p = 0; p < g->params; p++)
+        if (t->plan->param_grad[p] && !all_finite(t->plan->param_grad[p], g->param[p].count)) {
+            snprintf(t->trouble, sizeof t->trouble, "the gradient of %.80s is not finite", g->param[p].name);
+            return;
+        }
+    snprintf(t->trouble, sizeof t->trouble, "the loss is not finite");
+}
+
+/* Forward and backward of all the batches of a step. Gradients are those of the mean over all of them. */
+static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
+    tern_plan *plan = t->plan;
+    const tern_node *out = &t->graph->node[t->graph->nodes - 1];
+    uint64_t parts = (uint64_t)t->config.accumulate;
+    double sum = 0;
+    tern_plan_zero_grad(plan);
+    plan->train_mode = 1;
+    plan->recalibrating = 0;
+    for (uint64_t part = 0; part < parts; part++) {
+        tern_batch batch;
+        TERN_TRY(tern_loader_next(t->loader, &batch, err));
+        plan->step = t->step * parts + part;
+        const float *y = tern_plan_forward(plan, batch.x ? (const void *)batch.x : batch.tokens, batch.n);
+        tern_loss l =
+            tern_cross_entropy(plan->threads, tern_plan_output_grad(plan), y, batch.labels, batch.n * out->rows,
+                               out->channels, (float)t->config.smoothing, 1.0f / (float)parts);
+        tern_plan_backward(plan);
+        TERN_TRY(tern_dnn_check(plan->dnn, err));
+        sum += l.sum / (double)tern_max_size(1, l.rows);
+        if (!isfinite(sum)) break;
+    }
+    t->loss = sum / (double)parts;
+    t->gradient_norm = tern_gradient_norm(plan);
+    return TERN_OK;
+}
+
+/* The rate and decay of one parameter at this step. */
+static tern_param_rule rule_of(const tern_trainer *t, size_t p) {
+    const tern_config *c = &t->config;
+    const tern_param *param = &t->graph->param[p];
+    double at = share_done(t), rate = tern_schedule_rate(c, at), decay = tern_schedule_decay(c, at);
+    double side = c->lr_side > 0 ? c->lr_side : c->lr, head = c->lr_head > 0 ? c->lr_head : side;
+    tern_param_rule rule = {.method = t->method[p]};
+    if (is_hidden_matrix(t->graph, param)) {
+        rule.lr = (float)(c->lr * rate);
+        rule.decay = (float)(c->weight_decay * decay);
+    } else if (param->role == TERN_ROLE_GAIN || param->role == TERN_ROLE_BIAS) {
+        rule.lr = (float)(side * rate);
+        if (c->model == TERN_MODEL_FAST) rule.decay = (float)(c->decay_side * decay);
+        rule.frozen = !strcmp(t->graph->node[param->node].name, "whiten") && at > c->whiten_share;
+    } else {
+        rule.lr = (float)(head * rate);
+        rule.decay = (float)(c->decay_side * decay);
+    }
+    return rule;
+}
+
+static void apply_gradients(tern_trainer *t) {
+    double clip = t->config.clip;
+    float factor = clip > 0 && t->gradient_norm > clip ? (float)(clip / t->gradient_norm) : 1;
+    t->applied++;
+    for (size_t p = 0; p < t->graph->params; p++) {
+        tern_param_rule rule = rule_of(t, p);
+        tern_optimizer_step(t->optimizer, p, &rule, factor, t->applied);
+    }
+}
+
+tern_status tern_trainer_step(tern_trainer *t, tern_error *err) {
+    copy_statistics(t, 0);
+    TERN_TRY(gather_gradients(t, err));
+    t->lr = t->config.lr * tern_schedule_rate(&t->config, share_done(t));
+    t->trouble[0] = 0;
+    if (isfinite(t->loss) && isfinite(t->gradient_norm)) {
+        apply_gradients(t);
+        TERN_TRY(tern_dnn_check(t->plan->dnn, err));
+        t->skipped_in_row = 0;
+        t->step++;
+        return tern_trainer_refresh(t, err);
+    }
+    find_trouble(t);
+    copy_statistics(t, 1);
+    t->step++;
+    t->skipped++;
+    if (++t->skipped_in_row > (uint64_t)t->config.max_skips)
+        return tern_fail(
+            err, TERN_E_DATA, t->step,
+            "step %llu: %s, and so it was in the %llu steps before; a lower lr or a longer warmup may help",
+            (unsigned long long)t->step, t->trouble, (unsigned long long)t->skipped_in_row - 1);
+    return TERN_OK;
+}
+
+/* ---- beside the steps */
+
+tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, size_t max_samples, uint64_t *confusion,
+                                  tern_error *err) {
+    tern_evaluation_desc d = {.dataset = t->test,
+                              .input = &t->input,
+                              .views = (tern_views)t->config.views,
+                              .max_samples = max_samples,
+                              .confusion = confusion};
+    return tern_plan_evaluate(out, t->plan, &d, err);
+}
+
+tern_status tern_trainer_recalibrate(tern_trainer *t, tern_error *err) {
+    tern_plan *plan = t->plan;
+    for (int i = 1; i <= (int)t->config.recalibrate; i++) {
+        tern_batch batch;
+        TERN_TRY(tern_loader_next(t->loader, &batch, err));
+        plan->train_mode = 1;
+        plan->recalibrating = i;
+        plan->step = t->steps * (uint64_t)t->config.accumulate + (uint64_t)i;
+        tern_plan_forward(plan, batch.x ? (const void *)batch.x : batch.tokens, batch.n);
+        TERN_TRY(tern_dnn_check(plan->dnn, err));
+    }
+    plan->recalibrating = 0;
+    return TERN_OK;
+}

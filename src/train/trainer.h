@@ -1,0 +1,54 @@
+/* One training run in memory: data, graph, plan and optimiser, stepped one by one. run.c has the loop around it. */
+#ifndef TERN_TRAIN_TRAINER_H
+#define TERN_TRAIN_TRAINER_H
+
+#include "model/evaluate.h"
+#include "model/model_file.h"
+#include "tern/data.h"
+#include "train/optimizer.h"
+
+typedef struct tern_trainer {
+    tern_config config;
+    tern_dataset *train, *test;
+    tern_model_input input;
+    tern_loader *loader;
+    tern_graph *graph;
+    tern_plan *plan;
+    tern_optimizer *optimizer;
+    tern_method *method; /* per parameter */
+    uint64_t steps;      /* of the whole run */
+    uint64_t steps_per_epoch;
+
+    /* What a checkpoint carries beside the parameters and the optimiser's state. */
+    uint64_t step;    /* steps taken, skipped ones included */
+    uint64_t applied; /* steps that changed the parameters */
+    uint64_t skipped, skipped_in_row;
+
+    float *statistics; /* those of the last good step, to return to */
+    size_t statistic_count;
+
+    double loss, gradient_norm, lr; /* of the last step */
+    char trouble[160];              /* of the last step: where a NaN or Inf arose; empty without */
+} tern_trainer;
+
+tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, tern_error *err);
+void tern_trainer_free(tern_trainer **trainer);
+
+/* Quantizes and packs the weights as they are at this step; for who has changed them. */
+tern_status tern_trainer_refresh(tern_trainer *trainer, tern_error *err);
+
+/* One step. A skipped one is TERN_OK with `trouble` set; more than max_skips of them in a row are TERN_E_DATA. */
+tern_status tern_trainer_step(tern_trainer *trainer, tern_error *err);
+
+/* On the test split; max_samples 0: all of it. */
+tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, size_t max_samples,
+                                  uint64_t *confusion, tern_error *err);
+
+/* Batch norm's statistics anew, as means over `recalibrate` batches of training data. */
+tern_status tern_trainer_recalibrate(tern_trainer *trainer, tern_error *err);
+
+/* The checkpoint: written atomically; read only into a run of the same configuration. */
+tern_status tern_trainer_save(const tern_trainer *trainer, const char *path, tern_error *err);
+tern_status tern_trainer_load(tern_trainer *trainer, const char *path, tern_error *err);
+
+#endif

@@ -1,5 +1,6 @@
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -46,7 +47,17 @@ static void print_usage(FILE *to) {
                 "Environment: TERN_KERNEL=TIER pins a kernel tier (see tern machine).\n");
 }
 
+/* OpenMP's threads wait for each other by spinning, GCC's for milliseconds. That starves whoever shares the processors,
+ * and then themselves: on a busy machine steps took five times as long. So unless the user has chosen, they spin for
+ * some 30 microseconds and then sleep. The run time reads its settings before main, hence the second start. */
+static void choose_wait_policy(char **argv) {
+    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
+    if (setenv("GOMP_SPINCOUNT", "10000", 1) || setenv("KMP_BLOCKTIME", "0", 1)) return;
+    execv("/proc/self/exe", argv); /* comes back only where it cannot */
+}
+
 int main(int argc, char **argv) {
+    choose_wait_policy(argv);
     if (argc < 2) {
         print_usage(stderr);
         return EXIT_USAGE;

@@ -154,7 +154,7 @@ typedef struct tern_loader_desc {
                      once; then a batch with n = 0, and after it from the beginning again */
     int shuffle; /* IMAGES, training only: a new order in every epoch. A text has random windows in training always */
     int drop_last;        /* leave out a last batch of less than B; training a text does so always */
-    tern_augment augment; /* IMAGES; with `evaluate` only mean and std */
+    tern_augment augment; /* IMAGES; when evaluating only mean and std */
 } tern_loader_desc;
 
 typedef struct tern_loader tern_loader;

@@ -172,8 +172,8 @@ typedef struct tern_batch {
  * descriptor and its step alone: never on timing, the machine, or what was read before.
  *
  * Training a text: window i of a batch starts at a place drawn uniformly from all that have T tokens and one more to
- * predict; an epoch is tokens / T / B batches, at least one. Evaluating: the windows follow each other without overlap;
- * fewer than T + 1 tokens at the end are left out. */
+ * predict; an epoch is tokens / T / B batches, at least one. Evaluating: the windows follow each other without
+ * overlap; fewer than T + 1 tokens at the end are left out. */
 TERN_API tern_status tern_loader_open(tern_loader **out, const tern_loader_desc *desc, tern_error *err);
 
 /* The next batch. Its arrays belong to the loader and hold until the next call of it. One thread at a time. */

@@ -179,8 +179,8 @@ typedef struct place {
     int flip;
 } place;
 
-/* The one change of all possible ones that gives this image. (Mirrored edges wider than a third of the image would make
- * more than one do it.) */
+/* The one change of all possible ones that gives this image. (Mirrored edges wider than a third of the image would
+ * make more than one do it.) */
 static place find_place(const float *x, const uint8_t *image, const tern_dataset_info *info,
                         const tern_augment *how) {
     place found = {0};

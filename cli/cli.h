@@ -12,6 +12,7 @@ typedef struct command {
 } command;
 
 int command_bench(int argc, char **argv);
+int command_data(int argc, char **argv); /* with networks only */
 int command_machine(int argc, char **argv);
 int command_train(int argc, char **argv);
 

@@ -9,6 +9,9 @@
 static const command commands[] = {
     {"train", "train a network from a preset", command_train},
     {"bench", "measure the kernels against this machine's limits", command_bench},
+#ifdef TERN_NETWORKS
+    {"data", "fetch a data set", command_data},
+#endif
     {"machine", "what this machine offers: tiers, processors, huge pages", command_machine},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

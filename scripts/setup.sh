@@ -3,7 +3,7 @@
 set -eu
 
 packages='build-essential clang libclang-rt-14-dev libomp-14-dev cmake ninja-build pkg-config libcmocka-dev
-libjansson-dev zlib1g-dev liblzma-dev libdnnl-dev libpng-dev libjpeg-dev dataset-fashion-mnist clang-format'
+libjansson-dev zlib1g-dev liblzma-dev libdnnl-dev libpng-dev libjpeg-dev libcurl4-openssl-dev dataset-fashion-mnist clang-format'
 # The ARM build and its emulator, from the machines that do not run ARM themselves.
 if [ "$(uname -m)" = x86_64 ]; then
     packages="$packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross libgomp1-arm64-cross qemu-user"

@@ -29,7 +29,7 @@ typedef enum tern_data_kind {
     TERN_DATA_KIND_COUNT
 } tern_data_kind;
 
-/* "mnist", "fashion-mnist", "cifar-10", "images", "text": also the folder looked for; NULL for a value that is none. */
+/* "mnist", "fashion-mnist", "cifar-10", "images", "text"; NULL for a value that is none. */
 TERN_API const char *tern_data_kind_name(tern_data_kind kind);
 
 typedef enum tern_split {
@@ -60,8 +60,8 @@ typedef struct tern_dataset tern_dataset;
 /* Reads and checks everything. TERN_DATA_IMAGES: `path` has one folder per class (at most 256), classes in ascending
  * order of the bytes of their names, and so are the files in a class. Names that end in .png, .jpg or .jpeg, in
  * capitals or not, are images; others and hidden ones are ignored. Where `path` has folders named train or test, they
- * are the splits; else all of it is TRAIN and asking for TEST is an error. All images have one size. With channels = 1
- * or 3 every image is converted (see tern_image_read); with 0 they must all have the channels of the first. */
+ * are the splits; else all of it is TRAIN and asking for TEST is an error. All images have one size. With channels
+ * 1 or 3 every image is converted (see tern_image_read); with 0 they must all have the channels of the first. */
 TERN_API tern_status tern_dataset_open(tern_dataset **out, const tern_dataset_desc *desc, tern_error *err);
 
 /* Frees and nulls; NULL and a pointer to NULL are accepted. No loader may still use it. */
@@ -110,8 +110,8 @@ typedef struct tern_image_info {
 /* Size of a PNG or JPEG file, from its header. The content decides which it is, not the name. */
 TERN_API tern_status tern_image_describe(tern_image_info *info, const char *path, tern_error *err);
 
-/* The pixels of a PNG or JPEG file: out[H][W][C], C = 1 or 3. Another height or width is TERN_E_SIZE with both sizes in
- * the message; nothing is resized. Grey becomes colour by repeating it; colour becomes grey as
+/* The pixels of a PNG or JPEG file: out[H][W][C], C = 1 or 3. Another height or width is TERN_E_SIZE with both sizes
+ * in the message; nothing is resized. Grey becomes colour by repeating it; colour becomes grey as
  * (19595 R + 38470 G + 7471 B + 32768) >> 16. Palettes are looked up, 16 bits scaled to 8; alpha, gamma and colour
  * profiles are ignored. A file that is damaged or cut off is an error even if some of it can be seen. */
 TERN_API tern_status tern_image_read(const char *path, size_t height, size_t width, size_t channels, uint8_t *out,
@@ -154,7 +154,7 @@ typedef struct tern_loader_desc {
                      once; then a batch with n = 0, and after it from the beginning again */
     int shuffle; /* IMAGES, training only: a new order in every epoch. A text has random windows in training always */
     int drop_last;        /* leave out a last batch of less than B; training a text does so always */
-    tern_augment augment; /* IMAGES; with `evaluate` only mean and std */
+    tern_augment augment; /* IMAGES; when evaluating only mean and std */
 } tern_loader_desc;
 
 typedef struct tern_loader tern_loader;
@@ -172,8 +172,8 @@ typedef struct tern_batch {
  * descriptor and its step alone: never on timing, the machine, or what was read before.
  *
  * Training a text: window i of a batch starts at a place drawn uniformly from all that have T tokens and one more to
- * predict; an epoch is as many batches as cover the text once, at least one. Evaluating: the windows follow each other
- * without overlap; fewer than T + 1 tokens at the end are left out. */
+ * predict; an epoch is tokens / T / B batches, at least one. Evaluating: the windows follow each other without
+ * overlap; fewer than T + 1 tokens at the end are left out. */
 TERN_API tern_status tern_loader_open(tern_loader **out, const tern_loader_desc *desc, tern_error *err);
 
 /* The next batch. Its arrays belong to the loader and hold until the next call of it. One thread at a time. */

@@ -29,6 +29,10 @@ static int changes_colors(const tern_augment *how) {
     return how->brightness > 0 || how->contrast > 0 || how->saturation > 0;
 }
 
+int tern_augment_is_random(const tern_augment *how) {
+    return how->crop_pad || how->flip || how->cutout || changes_colors(how);
+}
+
 static tern_status check(const tern_augment *how, const tern_dataset_info *info, int evaluate, tern_error *err) {
     TERN_CHECK_ARGUMENT((unsigned)how->flip <= TERN_FLIP_ALTERNATING, err, "augment.flip = %d is none",
                         (int)how->flip);
@@ -40,7 +44,7 @@ static tern_status check(const tern_augment *how, const tern_dataset_info *info,
                             "augment.crop_pad = %zu: a mirrored edge must be less than %zu x %zu", how->crop_pad,
                             info->height, info->width);
     TERN_TRY(check_colors(how, info->channels, err));
-    TERN_CHECK_ARGUMENT(!evaluate || !(how->crop_pad || how->flip || how->cutout || changes_colors(how)), err,
+    TERN_CHECK_ARGUMENT(!evaluate || !tern_augment_is_random(how), err,
                         "augment: evaluation takes mean and std only, nothing random");
     return TERN_OK;
 }

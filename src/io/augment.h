@@ -25,6 +25,9 @@ typedef struct tern_augmenter {
     uint32_t *columns; /* [W] scratch of tern_augment_image: which column of the source each one shows */
 } tern_augmenter;
 
+/* Whether anything but mean and std is asked for. */
+int tern_augment_is_random(const tern_augment *how);
+
 /* Everything in `how` is checked. `evaluate` refuses what is random. */
 tern_status tern_augmenter_init(tern_augmenter *augmenter, const tern_augment *how, const tern_dataset_info *info,
                                 uint64_t seed, int evaluate, tern_error *err);
@@ -33,7 +36,7 @@ void tern_augmenter_free(tern_augmenter *augmenter);
 /* out: [H][W][C]. One thread at a time: the augmenter has scratch. */
 void tern_augment_image(float *out, tern_augmenter *augmenter, const uint8_t *image, uint64_t epoch, uint64_t index);
 
-/* Four random words for one purpose, epoch (or step) and index. */
+/* The upper half of a Philox counter; the lower half is an image, a place of the order, or a window of the batch. */
 static inline uint64_t tern_draw_counter(tern_draw draw, uint64_t epoch) { return epoch << 3 | (uint64_t)draw; }
 
 #endif

@@ -36,10 +36,10 @@ static int has_all(const char *folder, const char *const *names, size_t count) {
 
 static const char *remedy(tern_data_kind kind) {
     switch (kind) {
-    case TERN_DATA_FASHION_MNIST: return "`apt-get install dataset-fashion-mnist` has it";
-    case TERN_DATA_MNIST:
-    case TERN_DATA_CIFAR10:
-    case TERN_DATA_TEXT: return "`tern data` fetches it";
+    case TERN_DATA_FASHION_MNIST: return "`apt-get install dataset-fashion-mnist` installs it";
+    case TERN_DATA_MNIST: return "`tern data mnist` fetches it";
+    case TERN_DATA_CIFAR10: return "`tern data cifar-10` fetches it";
+    case TERN_DATA_TEXT: return "`tern data text` fetches it";
     default: return "give its path";
     }
 }

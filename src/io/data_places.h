@@ -9,8 +9,8 @@
 /* FOLDER/NAME, or the same with .gz or .xz, whichever is there: malloc'ed. NULL if none is (or memory ran out). */
 char *tern_find_packed(const char *folder, const char *name);
 
-/* The first default place in which all of `names` can be found (count of them): malloc'ed. TERN_E_FILE with the places
- * and the remedy in the message if there is none. `under` is the data set's folder below each place. */
+/* The first default place in which all of `names` can be found (count of them): malloc'ed. TERN_E_FILE with the
+ * places and the remedy in the message if there is none. `under` is the data set's folder below each place. */
 tern_status tern_find_place(char **folder, tern_data_kind kind, const char *under, const char *const *names,
                             size_t count, tern_error *err);
 

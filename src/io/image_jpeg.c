@@ -1,5 +1,5 @@
 /* JPEG through libjpeg: grey or colour, with the accurate integer transform, so that the bytes are the same on every
- * machine. libjpeg fills in what is missing of a damaged file and warns; here a warning about the data is an error. */
+ * machine. libjpeg fills in what is missing of a damaged file and warns; here such a warning is an error. */
 #include <setjmp.h>
 #include <stddef.h>
 #include <stdio.h>

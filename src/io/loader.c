@@ -155,6 +155,8 @@ static tern_status count_samples(tern_loader *l, tern_error *err) {
         l->samples = l->info.count;
         return TERN_OK;
     }
+    TERN_CHECK_ARGUMENT(!tern_augment_is_random(&d->augment), err,
+                        "augment is for images, but the data set is a text");
     TERN_CHECK_ARGUMENT(d->window, err, "window = 0: a text needs the number of tokens of a window");
     TERN_CHECK_ARGUMENT(d->window < l->info.tokens, err, "window = %zu, but this split has %zu tokens", d->window,
                         l->info.tokens);

@@ -15,6 +15,11 @@ int command_bench(int argc, char **argv);
 int command_data(int argc, char **argv); /* with networks only */
 int command_machine(int argc, char **argv);
 int command_train(int argc, char **argv);
+int command_export(int argc, char **argv);
+int command_eval(int argc, char **argv);
+int command_run(int argc, char **argv);
+int command_parity(int argc, char **argv);
+int command_inspect(int argc, char **argv);
 
 /* Prints "tern: <format>" on standard error. */
 __attribute__((format(printf, 1, 2))) void complain(const char *format, ...);

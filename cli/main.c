@@ -8,6 +8,11 @@
 
 static const command commands[] = {
     {"train", "train a network from a preset", command_train},
+    {"export", "make a checkpoint into a packed model", command_export},
+    {"eval", "accuracy or loss of a model on a data set", command_eval},
+    {"run", "classify images, or go on with a text", command_run},
+    {"parity", "prove that the packed model computes what was trained", command_parity},
+    {"inspect", "what a model file holds", command_inspect},
     {"bench", "measure the kernels against this machine's limits", command_bench},
 #ifdef TERN_NETWORKS
     {"data", "fetch a data set", command_data},

@@ -8,6 +8,7 @@
 
 #include <jansson.h>
 
+#include "args.h"
 #include "cli.h"
 
 static volatile sig_atomic_t interrupted;
@@ -41,7 +42,9 @@ static void usage(FILE *to) {
 }
 
 typedef struct train_options {
-    const char *preset, *out;
+    const char *preset, *out, *data;
+    const char *pairs[MAX_VALUES]; /* of --set */
+    size_t pair_count;
     int resume, json, settings;
     uint64_t stop_at;
     tern_config *config;
@@ -99,69 +102,43 @@ static int show(void *context, const tern_progress *p) {
 
 /* ---- command line */
 
-static int read_preset(train_options *o, const char *name, tern_error *err) {
-    size_t length = strlen(name);
-    int file = length > 5 && !strcmp(name + length - 5, ".json");
-    o->preset = name;
-    return (int)(file ? tern_config_read(&o->config, name, err) : tern_config_create(&o->config, name, err));
+static tern_status read_preset(train_options *o, tern_error *err) {
+    size_t length = strlen(o->preset);
+    int file = length > 5 && !strcmp(o->preset + length - 5, ".json");
+    return file ? tern_config_read(&o->config, o->preset, err) : tern_config_create(&o->config, o->preset, err);
 }
 
-static int set_pair(tern_config *config, const char *pair, tern_error *err) {
+static tern_status set_pair(tern_config *config, const char *pair, tern_error *err) {
     char key[64];
     const char *equals = strchr(pair, '=');
-    if (!equals || (size_t)(equals - pair) >= sizeof key) {
-        complain("--set takes KEY=VALUE, not '%s'", pair);
-        return EXIT_USAGE;
-    }
-    snprintf(key, sizeof key, "%.*s", (int)(equals - pair), pair);
-    if (!tern_config_set(config, key, equals + 1, err)) return EXIT_DONE;
-    complain("%s", err->message);
-    return EXIT_USAGE;
+    snprintf(key, sizeof key, "%.*s", (int)strcspn(pair, "="), pair);
+    return tern_config_set(config, key, equals ? equals + 1 : "", err);
 }
 
-/* EXIT_DONE, or why not. The preset is the first argument that is no option, and comes before all settings. */
+/* EXIT_DONE, or why not. */
 static int parse(train_options *o, int argc, char **argv) {
+    const option options[] = {{.name = "--data", .value = &o->data},
+                              {.name = "--out", .value = &o->out},
+                              {.name = "--set", .values = o->pairs, .value_count = &o->pair_count},
+                              {.name = "--stop-at", .number = &o->stop_at},
+                              {.name = "--resume", .flag = &o->resume},
+                              {.name = "--settings", .flag = &o->settings},
+                              {.name = "--json", .flag = &o->json}};
+    args a = {.options = options,
+              .option_count = sizeof options / sizeof *options,
+              .positional = &o->preset,
+              .room = 1,
+              .least = 1,
+              .command = "tern train"};
+    int code = parse_args(&a, argc, argv);
+    if (code) return code;
     tern_error err;
-    for (int i = 1; i < argc && !o->config; i++) {
-        const char *a = argv[i];
-        if (!strcmp(a, "--data") || !strcmp(a, "--out") || !strcmp(a, "--set") || !strcmp(a, "--stop-at")) i++;
-        if (a[0] == '-' || i >= argc) continue;
-        if (read_preset(o, a, &err)) {
-            complain("%s", err.message);
-            return EXIT_USAGE;
-        }
-    }
-    if (!o->config) {
-        usage(stderr);
-        return EXIT_USAGE;
-    }
-    for (int i = 1; i < argc; i++) {
-        const char *a = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-        int code = EXIT_DONE;
-        if (a == o->preset) continue;
-        if (!strcmp(a, "--resume")) {
-            o->resume = 1;
-        } else if (!strcmp(a, "--json")) {
-            o->json = 1;
-        } else if (!strcmp(a, "--settings")) {
-            o->settings = 1;
-        } else if ((!strcmp(a, "--data") || !strcmp(a, "--out") || !strcmp(a, "--set") || !strcmp(a, "--stop-at")) &&
-                   value) {
-            i++;
-            if (!strcmp(a, "--out")) o->out = value;
-            if (!strcmp(a, "--stop-at")) o->stop_at = strtoull(value, NULL, 10);
-            if (!strcmp(a, "--set")) code = set_pair(o->config, value, &err);
-            if (!strcmp(a, "--data") && tern_config_set(o->config, "path", value, &err)) {
-                complain("%s", err.message);
-                code = EXIT_USAGE;
-            }
-        } else {
-            complain("'%s' is no option, or lacks its value; tern train --help", a);
-            code = EXIT_USAGE;
-        }
-        if (code) return code;
-    }
-    return EXIT_DONE;
+    tern_status status = read_preset(o, &err);
+    for (size_t i = 0; !status && i < o->pair_count; i++) status = set_pair(o->config, o->pairs[i], &err);
+    if (!status && o->data) status = tern_config_set(o->config, "path", o->data, &err);
+    if (!status) return EXIT_DONE;
+    complain("%s", err.message);
+    return EXIT_USAGE;
 }
 
 static void list_settings(const tern_config *config) {
@@ -218,7 +195,7 @@ static int train(const train_options *o) {
 }
 
 int command_train(int argc, char **argv) {
-    if (argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
+    if (asks_for_help(argc, argv)) {
         usage(stdout);
         return EXIT_DONE;
     }

@@ -39,7 +39,7 @@ typedef struct tern_model_info {
     size_t float_bytes;  /* what all parameters take as fp32 */
     size_t packed_bytes; /* what they take here: packed trits, scales, fp32 for the rest */
     size_t ternary_float_bytes, ternary_packed_bytes; /* the same of the ternary layers' weights alone */
-    size_t activation_bytes; /* of the plan that runs it, with its scratch */
+    size_t activation_bytes;                          /* of the plan that runs it, with its scratch */
 } tern_model_info;
 
 TERN_API tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err);
@@ -85,7 +85,7 @@ TERN_API tern_status tern_model_evaluate(tern_accuracy *out, tern_model *model, 
 /* ---- export: a trained graph to a deployed one ------------------------------------------------------------------- */
 
 typedef struct tern_export_options {
-    tern_packing packing; /* TERN_PACK_T2 or TERN_PACK_T5 */
+    tern_packing packing;    /* TERN_PACK_T2 or TERN_PACK_T5 */
     const char *const *skip; /* names of ternary layers to leave in fp32, as q(w); NULL for none */
     size_t skip_count;
     int (*keep)(void *context, const char *layer); /* the same as a predicate: nonzero leaves it; NULL for none */
@@ -105,13 +105,13 @@ TERN_API tern_status tern_model_export(const tern_model *checkpoint, const char 
 
 typedef struct tern_parity_result {
     size_t samples;
-    size_t layers;          /* products whose integer sums were compared */
-    uint64_t integers;      /* sums compared */
+    size_t layers;     /* products whose integer sums were compared */
+    uint64_t integers; /* sums compared */
     uint64_t int_mismatches;
-    double max_abs_diff;    /* largest difference of two logits */
+    double max_abs_diff; /* largest difference of two logits */
     size_t argmax_mismatches;
     const char *first_layer; /* first product with a mismatch, owned by the trained model; NULL when none */
-    int ok; /* no integer differs and every argmax is the same */
+    int ok;                  /* no integer differs and every argmax is the same */
 } tern_parity_result;
 
 /* Runs both on the first max_samples of the data set (0: all) and compares the int32 sums of every int8 product, the

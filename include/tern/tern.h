@@ -9,6 +9,7 @@
  *   graph.h    networks, described once
  *   config.h   settings of a training run, and presets
  *   train.h    training
+ *   model.h    models: evaluate, export, run
  *   machine.h  what this machine can do: processors, measured peaks
  */
 #ifndef TERN_TERN_H
@@ -19,6 +20,7 @@
 #include "tern/graph.h"
 #include "tern/machine.h"
 #include "tern/matrix.h"
+#include "tern/model.h"
 #include "tern/pack.h"
 #include "tern/quant.h"
 #include "tern/status.h"

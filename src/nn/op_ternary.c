@@ -11,6 +11,7 @@
  * While plan->lambda < 1 the weights of a training plan are w + lambda (a t - w), and all products are float ones.
  * bit_ ops then still quantize their activations. */
 #include <omp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
@@ -301,6 +302,40 @@ static void ternary_forward(tern_plan *plan, size_t i) {
         float_product(plan, i, state, &s);
     else
         packed_product(plan, i, state, &s);
+}
+
+/* ---- the integers behind a product */
+
+int tern_plan_has_sums(const tern_plan *plan, size_t i) {
+    return tern_plan_ternary(plan, i) && ((const ternary_state *)plan->node[i].state)->int8;
+}
+
+size_t tern_plan_sums_count(const tern_plan *plan, size_t i) { return sizes_of(plan, i, plan->batch).y; }
+
+tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err) {
+    const tern_node *node = tern_plan_graph_node(plan, i);
+    const ternary_state *state = plan->node[i].state;
+    ternary_sizes s = sizes_of(plan, i, plan->batch);
+    tern_exec exec = {.threads = plan->threads};
+    if (!is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
+    size_t part = conv_part_rows(s.k), n = s.n / node->at.groups;
+    int8_t *patches = malloc(part * s.k);
+    int32_t *outputs = malloc(part * n * sizeof *outputs);
+    tern_status status = patches && outputs
+                             ? TERN_OK
+                             : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%s: no memory for its sums", node->name);
+    for (size_t first = 0; !status && first < s.rows; first += part)
+        for (size_t g = 0; !status && g < node->at.groups; g++) {
+            size_t rows = tern_min_size(part, s.rows - first);
+            tern_patches p = patches_of(plan->graph, node, 1, g);
+            tern_patches_take(&p, patches, state->q, first, rows);
+            status = tern_matmul_sums(outputs, state->w.matrix[g], patches, rows, &exec, err);
+            for (size_t row = 0; row < rows; row++)
+                memcpy(sums + (first + row) * s.n + g * n, outputs + row * n, n * sizeof *sums);
+        }
+    free(patches);
+    free(outputs);
+    return status;
 }
 
 /* ---- backward */

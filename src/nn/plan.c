@@ -161,6 +161,7 @@ tern_status tern_plan_create(tern_plan **out, tern_graph *graph, const tern_plan
     plan->training = desc->training;
     plan->threads = desc->threads > 0 ? desc->threads : omp_get_num_procs();
     plan->products = desc->products;
+    plan->tier = desc->tier;
     plan->lambda = 1;
     tern_status status = build(plan, desc, err);
     if (status)

@@ -23,10 +23,11 @@ typedef struct tern_plan_node {
 typedef struct tern_plan {
     tern_graph *graph;
     size_t batch_max, batch;
-    int training;        /* made for training */
-    int train_mode;      /* this pass: dropout drops, batch norm takes the batch's statistics */
-    int recalibrating;   /* this pass: batch norm averages statistics over `recalibrating` passes so far */
-    int threads;         /* 1 .. */
+    int training;      /* made for training */
+    int train_mode;    /* this pass: dropout drops, batch norm takes the batch's statistics */
+    int recalibrating; /* this pass: batch norm averages statistics over `recalibrating` passes so far */
+    int threads;       /* 1 .. */
+    tern_tier tier;
     tern_dtype products; /* TERN_F32 or TERN_BF16: operands of dense float products in training; sums are fp32 */
     uint64_t seed, step; /* of random numbers in this pass */
     float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
@@ -50,6 +51,7 @@ typedef struct tern_plan_desc {
     int training;
     int threads;         /* 0: all processors */
     tern_dtype products; /* TERN_F32 or TERN_BF16 */
+    tern_tier tier;      /* of the ternary products' kernels; TERN_TIER_AUTO unless pinned */
 } tern_plan_desc;
 
 tern_status tern_plan_create(tern_plan **out, tern_graph *graph, const tern_plan_desc *desc, tern_error *err);
@@ -60,6 +62,13 @@ tern_status tern_plan_refresh(tern_plan *plan, tern_error *err);
 
 /* x: [batch][elements] floats, or int32 tokens. Returns the output [batch][elements], valid until the next pass. */
 float *tern_plan_forward(tern_plan *plan, const void *x, size_t batch);
+
+/* True when node i is a product of int8 activations: after a forward pass its integer sums can be had. */
+int tern_plan_has_sums(const tern_plan *plan, size_t i);
+/* Integers in them, for the last pass's batch. */
+size_t tern_plan_sums_count(const tern_plan *plan, size_t i);
+/* sums[rows][outputs] of the last pass, computed again from the activations that the op kept. */
+tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err);
 
 /* The gradient of the output must be set (tern_plan_output_grad). Parameter gradients are added to. */
 void tern_plan_backward(tern_plan *plan);

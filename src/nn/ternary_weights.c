@@ -13,7 +13,7 @@
 #include "tern/pack.h"
 
 /* Matrices of zero trits, for tern_matrix_set_trits to fill. */
-static tern_status make_latent(tern_ternary_weights *w, tern_error *err) {
+static tern_status make_latent(tern_ternary_weights *w, tern_tier tier, tern_error *err) {
     size_t rows = w->rows / w->groups, bytes;
     TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, rows, w->cols, err));
     uint8_t *zeros = calloc(bytes, 1);
@@ -25,7 +25,8 @@ static tern_status make_latent(tern_ternary_weights *w, tern_error *err) {
                              .packed_bytes = bytes,
                              .scale_kind = w->granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
                              .scales = w->scales,
-                             .scale_count = w->granularity == TERN_PER_ROW ? rows : 1};
+                             .scale_count = w->granularity == TERN_PER_ROW ? rows : 1,
+                             .tier = tier};
     tern_status status = TERN_OK;
     for (size_t g = 0; !status && g < w->groups; g++) status = tern_matrix_create(&w->matrix[g], &desc, err);
     free(zeros);
@@ -42,10 +43,10 @@ static tern_status keep_latent(tern_ternary_weights *w, tern_plan *plan, tern_er
     TERN_TRY(tern_plan_keep(plan, &memory, w->rows * sizeof(float), err));
     w->scales = memory;
     if (plan->training) TERN_TRY(tern_plan_keep(plan, &w->operand, count * tern_operand_bytes(plan->products), err));
-    return make_latent(w, err);
+    return make_latent(w, plan->tier, err);
 }
 
-static tern_status make_packed(tern_ternary_weights *w, const tern_packed *p, tern_error *err) {
+static tern_status make_packed(tern_ternary_weights *w, const tern_packed *p, tern_tier tier, tern_error *err) {
     size_t bytes = p->byte_count / p->matrices, scales = p->scale_count;
     for (size_t g = 0; g < p->matrices; g++) {
         tern_matrix_desc desc = {.rows = p->rows,
@@ -55,7 +56,8 @@ static tern_status make_packed(tern_ternary_weights *w, const tern_packed *p, te
                                  .packed_bytes = bytes,
                                  .scale_kind = p->scale_kind,
                                  .scales = p->scales + (p->scale_kind == TERN_SCALE_ROW ? g * scales : 0),
-                                 .scale_count = scales};
+                                 .scale_count = scales,
+                                 .tier = tier};
         TERN_TRY(tern_matrix_create(&w->matrix[g], &desc, err));
     }
     return TERN_OK;
@@ -69,7 +71,7 @@ tern_status tern_ternary_prepare(tern_ternary_weights *w, tern_plan *plan, size_
     w->granularity = (tern_granularity)node->at.granularity;
     w->matrix = calloc(w->groups, sizeof *w->matrix);
     if (!w->matrix) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%s: no memory for its matrices", node->name);
-    return node->packed.bytes ? make_packed(w, &node->packed, err) : keep_latent(w, plan, err);
+    return node->packed.bytes ? make_packed(w, &node->packed, plan->tier, err) : keep_latent(w, plan, err);
 }
 
 static tern_status quantize(tern_ternary_weights *w, const tern_plan *plan, size_t i, tern_error *err) {

@@ -9,9 +9,11 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "model/sample.h"
 #include "nn/ternary_weights.h"
 #include "tern/train.h"
 #include "train/metrics_log.h"
+#include "train/report.h"
 #include "train/trainer.h"
 
 enum { PATH_BYTES = 4096 };
@@ -92,10 +94,11 @@ static tern_status log_step(run *r, tern_error *err) {
 /* A text is long: on the way a part of it will do. */
 static size_t samples_on_the_way(const run *r) { return r->t->config.model == TERN_MODEL_GPT ? 240 : 0; }
 
-static tern_status evaluate(run *r, int whole, tern_error *err) {
+/* confusion: counted, and all samples taken; NULL on the way. */
+static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *err) {
     double start = tern_clock();
     tern_evaluation e;
-    TERN_TRY(tern_trainer_evaluate(r->t, &e, whole ? 0 : samples_on_the_way(r), NULL, err));
+    TERN_TRY(tern_trainer_evaluate(r->t, &e, whole ? 0 : samples_on_the_way(r), confusion, err));
     r->val_loss = e.loss;
     r->val_accuracy = e.accuracy;
     tern_metrics_evaluation line = {.step = r->t->step, .val_loss = e.loss, .val_accuracy = e.accuracy};
@@ -113,6 +116,71 @@ static tern_status save(run *r, tern_error *err) {
     r->evaluating += tern_clock() - start;
     tell(r, TERN_EVENT_SAVED, NULL);
     return TERN_OK;
+}
+
+/* ---- the report */
+
+enum { REPORT_KEYS = 80, SAMPLE_TOKENS = 600 };
+
+typedef struct report_room {
+    tern_report_pair config[REPORT_KEYS], results[8];
+    char values[REPORT_KEYS][512], result[8][64];
+    size_t configs, pairs;
+} report_room;
+
+static void add_result(report_room *room, const char *key, const char *format, double value) {
+    snprintf(room->result[room->pairs], sizeof room->result[0], format, value);
+    room->results[room->pairs] = (tern_report_pair){key, room->result[room->pairs]};
+    room->pairs++;
+}
+
+static void fill_pairs(const run *r, report_room *room) {
+    const char *key;
+    for (size_t i = 0; (key = tern_config_key(i)) != NULL && i < REPORT_KEYS; i++) {
+        if (tern_config_get(&r->t->config, key, room->values[i], sizeof room->values[i], NULL)) continue;
+        room->config[room->configs++] = (tern_report_pair){key, room->values[i]};
+    }
+    size_t parameters = 0;
+    for (size_t p = 0; p < r->t->graph->params; p++) parameters += r->t->graph->param[p].count;
+    add_result(room, "validation loss", "%.4f nat", r->val_loss);
+    add_result(room, "validation accuracy", "%.2f %%", 100 * r->val_accuracy);
+    add_result(room, "steps", "%.0f", (double)r->t->step);
+    add_result(room, "samples a second", "%.0f", samples_per_second(r));
+    add_result(room, "seconds", "%.1f", tern_clock() - r->start);
+    add_result(room, "parameters", "%.0f", (double)parameters);
+    add_result(room, "skipped steps", "%.0f", (double)r->t->skipped);
+}
+
+/* A text of the model's own; the caller's to free. NULL when it could not be made. */
+static char *sample_text(run *r) {
+    tern_sampler sampler = {.plan = r->t->plan, .input = &r->t->input};
+    tern_text text = {0};
+    tern_generate_options o = {.tokens = SAMPLE_TOKENS, .temperature = 0.8, .seed = (uint64_t)r->t->config.seed};
+    r->t->plan->train_mode = 0;
+    if (!tern_sample(&sampler, "", &o, tern_text_append, &text, NULL)) return text.bytes;
+    free(text.bytes);
+    return NULL;
+}
+
+static tern_status write_report(run *r, const uint64_t *confusion, tern_error *err) {
+    report_room *room = calloc(1, sizeof *room);
+    if (!room) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the report");
+    fill_pairs(r, room);
+    const tern_model_input *input = &r->t->input;
+    char *sample = input->vocabulary ? sample_text(r) : NULL;
+    tern_report_input page = {.title = r->t->config.preset,
+                              .metrics_path = r->metrics,
+                              .config = room->config,
+                              .config_count = room->configs,
+                              .results = room->results,
+                              .result_count = room->pairs,
+                              .sample = sample};
+    if (confusion)
+        page.confusion = (tern_report_confusion){input->classes, confusion, (const char *const *)input->class_name};
+    tern_status status = tern_report_write(r->report, &page, err);
+    free(sample);
+    free(room);
+    return status;
 }
 
 /* ---- the loop */
@@ -138,14 +206,19 @@ static tern_status loop(run *r, tern_error *err) {
     if (stop_at && stop_at < end) end = stop_at;
     while (t->step < end && !r->stop) {
         TERN_TRY(one_step(r, err));
-        if (t->step % r->evaluate_every == 0 && t->step < t->steps) TERN_TRY(evaluate(r, 0, err));
+        if (t->step % r->evaluate_every == 0 && t->step < t->steps) TERN_TRY(evaluate(r, 0, NULL, err));
         if (t->step % r->save_every == 0 && t->step < t->steps) TERN_TRY(save(r, err));
     }
     if (t->step < t->steps) return save(r, err);
     /* What the end adds to the statistics is saved with them: resuming a finished run evaluates, and no more. */
     if (t->config.recalibrate && r->first_step < t->steps) TERN_TRY(tern_trainer_recalibrate(t, err));
     TERN_TRY(save(r, err));
-    return evaluate(r, 1, err);
+    size_t classes = t->input.classes;
+    uint64_t *confusion = classes && classes <= 1000 ? calloc(classes * classes, sizeof *confusion) : NULL;
+    tern_status status = evaluate(r, 1, confusion, err);
+    if (!status) status = write_report(r, confusion, err);
+    free(confusion);
+    return status;
 }
 
 static tern_status join(char *path, const char *folder, const char *name, tern_error *err) {

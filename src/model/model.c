@@ -1,0 +1,200 @@
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "model/evaluate.h"
+#include "nn/op.h"
+#include "nn/ternary_weights.h"
+
+tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t batch, int threads, tern_tier tier,
+                            tern_error *err) {
+    tern_plan_desc d = {.batch_max = batch, .threads = threads, .tier = tier};
+    TERN_TRY(tern_plan_create(out, model->file.graph, &d, err));
+    tern_status status = tern_plan_refresh(*out, err);
+    if (status) tern_plan_free(out);
+    return status;
+}
+
+tern_status tern_model_open(tern_model **out, const char *path, const tern_model_options *options, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && path, err, "%s is NULL", out ? "path" : "out");
+    *out = NULL;
+    tern_model *m = calloc(1, sizeof *m);
+    if (!m) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a model");
+    m->batch = options && options->batch ? options->batch : 1;
+    tern_status status = tern_model_file_open(&m->file, path, err);
+    if (!status) status = tern_model_plan(&m->plan, m, m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
+    if (status)
+        tern_model_close(&m);
+    else
+        *out = m;
+    return status;
+}
+
+void tern_model_close(tern_model **model) {
+    if (!model || !*model) return;
+    tern_plan_free(&(*model)->plan);
+    tern_model_file_close(&(*model)->file);
+    free(*model);
+    *model = NULL;
+}
+
+const tern_graph *tern_model_graph(const tern_model *model) { return model ? model->file.graph : NULL; }
+
+int tern_model_layer_is_ternary(const tern_model *model, size_t node) {
+    return model && node < model->file.graph->nodes && tern_plan_ternary(model->plan, node) != NULL;
+}
+
+/* Trits and scales as the deployed form stores them: t2 where the weights are not packed yet. */
+static size_t deployed_bytes(const tern_node *node, const tern_ternary_weights *w) {
+    size_t scales = w->granularity == TERN_PER_ROW ? w->rows : 1, bytes = 0;
+    if (node->packed.bytes) return node->packed.byte_count + scales * sizeof(float);
+    if (tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows, w->cols, NULL)) return 0;
+    return bytes + scales * sizeof(float);
+}
+
+tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err) {
+    TERN_CHECK_ARGUMENT(info && model, err, "%s is NULL", info ? "model" : "info");
+    const tern_graph *graph = model->file.graph;
+    *info = (tern_model_info){.packed = model->file.packed,
+                              .preset = model->file.config.preset,
+                              .data = model->file.input.data,
+                              .input = graph->node[0].shape,
+                              .classes = model->file.input.classes,
+                              .vocabulary = model->file.input.vocabulary,
+                              .nodes = graph->nodes};
+    info->activation_bytes = model->plan->arena_bytes + model->plan->scratch_bytes;
+    for (size_t i = 0; i < model->plan->kepts; i++) info->activation_bytes += model->plan->kept[i].bytes;
+    for (size_t p = 0; p < graph->params; p++) {
+        if (graph->param[p].role == TERN_ROLE_LATENT) continue;
+        info->parameters += graph->param[p].count;
+        info->packed_bytes += graph->param[p].count * sizeof(float);
+    }
+    for (size_t i = 1; i < graph->nodes; i++) {
+        const tern_ternary_weights *w = tern_plan_ternary(model->plan, i);
+        if (!w) continue;
+        info->ternary_parameters += w->rows * w->cols;
+        info->ternary_packed_bytes += deployed_bytes(&graph->node[i], w);
+    }
+    info->parameters += info->ternary_parameters;
+    info->ternary_float_bytes = info->ternary_parameters * sizeof(float);
+    info->packed_bytes += info->ternary_packed_bytes;
+    info->float_bytes = info->parameters * sizeof(float);
+    return TERN_OK;
+}
+
+/* Trits of packed weights are unpacked to be counted: an inspection, not a product. */
+static tern_status count_packed(tern_layer_info *info, const tern_packed *p, tern_error *err) {
+    size_t n = p->rows * p->cols, bytes = p->byte_count / p->matrices;
+    int8_t *trits = malloc(n ? n : 1);
+    if (!trits) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to count %zu trits", n);
+    tern_status status = TERN_OK;
+    for (size_t g = 0; !status && g < p->matrices; g++) {
+        status = tern_unpack(trits, p->packing, p->bytes + g * bytes, bytes, p->rows, p->cols, err);
+        for (size_t i = 0; !status && i < n; i++) {
+            info->minus += trits[i] < 0;
+            info->plus += trits[i] > 0;
+        }
+    }
+    free(trits);
+    return status;
+}
+
+tern_status tern_model_layer(tern_layer_info *info, const tern_model *model, size_t i, tern_error *err) {
+    TERN_CHECK_ARGUMENT(info && model, err, "%s is NULL", info ? "model" : "info");
+    TERN_CHECK_ARGUMENT(tern_model_layer_is_ternary(model, i), err, "node %zu has no ternary weights", i);
+    const tern_node *node = &model->file.graph->node[i];
+    const tern_ternary_weights *w = tern_plan_ternary(model->plan, i);
+    const float *scales = node->packed.bytes ? node->packed.scales : w->scales;
+    size_t count = w->granularity == TERN_PER_ROW ? w->rows : 1, n = w->rows * w->cols;
+    *info = (tern_layer_info){.name = node->name,
+                              .op = node->op->name,
+                              .rows = w->rows,
+                              .cols = w->cols,
+                              .groups = w->groups,
+                              .packing = node->packed.bytes ? node->packed.packing : TERN_PACK_T2,
+                              .scale_kind = w->granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
+                              .scale_count = count,
+                              .least_scale = scales[0],
+                              .largest_scale = scales[0],
+                              .bytes = deployed_bytes(node, w)};
+    for (size_t s = 0; s < count; s++) {
+        if (scales[s] < info->least_scale) info->least_scale = scales[s];
+        if (scales[s] > info->largest_scale) info->largest_scale = scales[s];
+    }
+    if (node->packed.bytes) TERN_TRY(count_packed(info, &node->packed, err));
+    for (size_t t = 0; w->trits && t < n; t++) {
+        info->minus += w->trits[t] < 0;
+        info->plus += w->trits[t] > 0;
+    }
+    info->zero = n - info->minus - info->plus;
+    info->bits_per_weight = n ? 8.0 * (double)info->bytes / (double)n : 0;
+    return TERN_OK;
+}
+
+const char *tern_model_class_name(const tern_model *model, size_t label) {
+    return model && label < model->file.input.classes ? model->file.input.class_name[label] : NULL;
+}
+
+size_t tern_model_outputs(const tern_model *model) {
+    return model ? model->file.graph->node[model->file.graph->nodes - 1].elements : 0;
+}
+
+tern_status tern_model_run(float *outputs, tern_model *model, const void *x, size_t n, tern_error *err) {
+    TERN_CHECK_ARGUMENT(outputs && model && x, err, "an argument is NULL");
+    TERN_CHECK_ARGUMENT(n <= model->batch, err, "%zu samples; the model was opened for at most %zu", n, model->batch);
+    size_t vocabulary = model->file.graph->vocabulary, inputs = n * model->file.graph->node[0].elements;
+    for (size_t i = 0; vocabulary && i < inputs; i++) {
+        int32_t token = ((const int32_t *)x)[i];
+        if (token < 0 || (size_t)token >= vocabulary)
+            return tern_fail(err, TERN_E_DATA, i, "token %zu is %d; the vocabulary has %zu", i, (int)token,
+                             vocabulary);
+    }
+    const float *y = tern_plan_forward(model->plan, x, n);
+    TERN_TRY(tern_dnn_check(model->plan->dnn, err));
+    memcpy(outputs, y, n * tern_model_outputs(model) * sizeof *outputs);
+    return TERN_OK;
+}
+
+tern_status tern_model_normalise(float *x, const tern_model *model, const uint8_t *pixels, size_t n,
+                                 tern_error *err) {
+    TERN_CHECK_ARGUMENT(x && model && pixels, err, "an argument is NULL");
+    const tern_node *in = &model->file.graph->node[0];
+    TERN_CHECK_ARGUMENT(!model->file.graph->vocabulary && in->channels <= 4, err, "the model takes no images");
+    const tern_model_input *input = &model->file.input;
+    float table[4][256];
+    for (size_t c = 0; c < in->channels; c++)
+        for (int v = 0; v < 256; v++)
+            table[c][v] = ((float)v / 255.0f - input->mean[c]) / (input->std[c] != 0 ? input->std[c] : 1);
+    for (size_t i = 0; i < n * in->elements; i++) x[i] = table[i % in->channels][pixels[i]];
+    return TERN_OK;
+}
+
+tern_status tern_model_evaluate(tern_accuracy *out, tern_model *model, const tern_dataset *dataset,
+                                size_t max_samples, uint64_t *confusion, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && model && dataset, err, "an argument is NULL");
+    tern_dataset_info info;
+    TERN_TRY(tern_dataset_describe(&info, dataset, err));
+    const tern_node *in = &model->file.graph->node[0];
+    if (model->file.graph->vocabulary)
+        TERN_CHECK_ARGUMENT(info.vocabulary == model->file.graph->vocabulary, err,
+                            "the text has a vocabulary of %zu; the model was trained on one of %zu", info.vocabulary,
+                            model->file.graph->vocabulary);
+    else
+        TERN_CHECK_ARGUMENT(in->shape.rank == 3 && info.height == in->shape.dim[0] &&
+                                info.width == in->shape.dim[1] && info.channels == in->shape.dim[2] &&
+                                info.classes == model->file.input.classes,
+                            err, "the data has images of %zu x %zu x %zu in %zu classes; the model takes others",
+                            info.height, info.width, info.channels, info.classes);
+    tern_evaluation_desc d = {.dataset = dataset,
+                              .input = &model->file.input,
+                              .views = (tern_views)model->file.config.views,
+                              .max_samples = max_samples,
+                              .confusion = confusion};
+    tern_evaluation e;
+    TERN_TRY(tern_plan_evaluate(&e, model->plan, &d, err));
+    *out = (tern_accuracy){e.loss, e.accuracy, e.samples};
+    return TERN_OK;
+}

@@ -1,0 +1,19 @@
+/* An open model: its file and the plan that runs it. */
+#ifndef TERN_MODEL_MODEL_H
+#define TERN_MODEL_MODEL_H
+
+#include "model/model_file.h"
+#include "nn/plan.h"
+#include "tern/model.h"
+
+struct tern_model {
+    tern_model_file file;
+    tern_plan *plan;
+    size_t batch;
+};
+
+/* A plan for inference of the model's graph, refreshed. */
+tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t batch, int threads, tern_tier tier,
+                            tern_error *err);
+
+#endif

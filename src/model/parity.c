@@ -1,0 +1,131 @@
+/* Trained is deployed: the same samples through both graphs, integer by integer. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "model/model.h"
+#include "nn/op.h"
+
+typedef struct parity {
+    tern_plan *trained, *deployed;
+    size_t *partner; /* of node i of the trained graph in the deployed one; 0: none */
+    int32_t *a, *b;  /* sums of one layer */
+    tern_parity_result *out;
+} parity;
+
+static size_t find_partner(const parity *p, size_t i) {
+    const tern_graph *g = p->deployed->graph;
+    for (size_t j = 1; j < g->nodes; j++)
+        if (!strcmp(g->node[j].name, p->trained->graph->node[i].name) && tern_plan_has_sums(p->deployed, j)) return j;
+    return 0;
+}
+
+static tern_status find_partners(parity *p, tern_error *err) {
+    const tern_graph *g = p->trained->graph;
+    size_t largest = 1;
+    for (size_t i = 1; i < g->nodes; i++) {
+        if (!tern_plan_has_sums(p->trained, i)) continue;
+        p->partner[i] = find_partner(p, i);
+        if (!p->partner[i] || p->deployed->graph->node[p->partner[i]].elements != g->node[i].elements)
+            return tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "the deployed model has no layer %s of this shape",
+                             g->node[i].name);
+        p->out->layers++;
+        largest = tern_max_size(largest, g->node[i].elements * p->trained->batch_max);
+    }
+    p->a = malloc(largest * sizeof *p->a);
+    p->b = malloc(largest * sizeof *p->b);
+    return p->a && p->b ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to compare sums");
+}
+
+static tern_status compare_sums(parity *p, tern_error *err) {
+    for (size_t i = 1; i < p->trained->graph->nodes; i++) {
+        if (!p->partner[i]) continue;
+        size_t n = tern_plan_sums_count(p->trained, i);
+        TERN_TRY(tern_plan_sums(p->a, p->trained, i, err));
+        TERN_TRY(tern_plan_sums(p->b, p->deployed, p->partner[i], err));
+        for (size_t j = 0; j < n; j++) {
+            if (p->a[j] == p->b[j]) continue;
+            p->out->int_mismatches++;
+            if (!p->out->first_layer) p->out->first_layer = p->trained->graph->node[i].name;
+        }
+        p->out->integers += n;
+    }
+    return TERN_OK;
+}
+
+static size_t argmax(const float *x, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+static void compare_logits(parity *p, const float *a, const float *b, size_t rows, size_t classes) {
+    for (size_t r = 0; r < rows; r++) {
+        const float *x = a + r * classes, *y = b + r * classes;
+        for (size_t c = 0; c < classes; c++) {
+            double d = fabs((double)x[c] - (double)y[c]);
+            if (!(d <= p->out->max_abs_diff)) p->out->max_abs_diff = d; /* a NaN shows too */
+        }
+        p->out->argmax_mismatches += argmax(x, classes) != argmax(y, classes);
+    }
+}
+
+static tern_status compare_all(parity *p, tern_loader *loader, size_t max_samples, tern_error *err) {
+    const tern_node *last = &p->trained->graph->node[p->trained->graph->nodes - 1];
+    while (!max_samples || p->out->samples < max_samples) {
+        tern_batch batch;
+        TERN_TRY(tern_loader_next(loader, &batch, err));
+        if (!batch.n) break;
+        size_t n = max_samples ? tern_min_size(batch.n, max_samples - p->out->samples) : batch.n;
+        const void *x = batch.x ? (const void *)batch.x : batch.tokens;
+        const float *a = tern_plan_forward(p->trained, x, n), *b = tern_plan_forward(p->deployed, x, n);
+        TERN_TRY(tern_dnn_check(p->trained->dnn, err));
+        TERN_TRY(tern_dnn_check(p->deployed->dnn, err));
+        compare_logits(p, a, b, n * last->rows, last->channels);
+        TERN_TRY(compare_sums(p, err));
+        p->out->samples += n;
+    }
+    return TERN_OK;
+}
+
+static tern_status run_parity(parity *p, const tern_model *trained, const tern_dataset *dataset, size_t max_samples,
+                              tern_error *err) {
+    TERN_TRY(find_partners(p, err));
+    const tern_graph *graph = trained->file.graph;
+    tern_loader_desc d = {.dataset = dataset, .batch = trained->batch, .evaluate = 1};
+    if (graph->vocabulary) d.window = graph->node[0].elements;
+    memcpy(d.augment.mean, trained->file.input.mean, sizeof d.augment.mean);
+    memcpy(d.augment.std, trained->file.input.std, sizeof d.augment.std);
+    tern_loader *loader;
+    TERN_TRY(tern_loader_open(&loader, &d, err));
+    tern_status status = compare_all(p, loader, max_samples, err);
+    tern_loader_close(&loader);
+    return status;
+}
+
+tern_status tern_model_parity(tern_parity_result *out, tern_model *trained, tern_model *deployed,
+                              const tern_dataset *dataset, size_t max_samples, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && trained && deployed && dataset, err, "an argument is NULL");
+    const tern_graph *a = trained->file.graph, *b = deployed->file.graph;
+    TERN_CHECK_ARGUMENT(!trained->file.packed, err, "the first model is deployed already; it takes a checkpoint");
+    TERN_CHECK_ARGUMENT(a->node[0].elements == b->node[0].elements && a->vocabulary == b->vocabulary &&
+                            a->node[a->nodes - 1].elements == b->node[b->nodes - 1].elements,
+                        err, "the two models have different inputs or outputs");
+    TERN_CHECK_ARGUMENT(trained->batch <= deployed->batch, err, "the deployed model was opened for smaller batches");
+    *out = (tern_parity_result){0};
+    parity p = {.deployed = deployed->plan, .out = out};
+    p.partner = calloc(a->nodes, sizeof *p.partner);
+    if (!p.partner) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to compare models");
+    tern_status status =
+        tern_model_plan(&p.trained, trained, trained->batch, trained->plan->threads, TERN_TIER_SCALAR, err);
+    if (!status) status = run_parity(&p, trained, dataset, max_samples, err);
+    tern_plan_free(&p.trained);
+    free(p.partner);
+    free(p.a);
+    free(p.b);
+    out->ok = !status && !out->int_mismatches && !out->argmax_mismatches && out->samples;
+    return status;
+}

@@ -16,6 +16,7 @@ int command_data(int argc, char **argv); /* with networks only */
 int command_machine(int argc, char **argv);
 int command_train(int argc, char **argv);
 int command_export(int argc, char **argv);
+int command_import(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_run(int argc, char **argv);
 int command_parity(int argc, char **argv);

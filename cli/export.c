@@ -1,4 +1,4 @@
-/* tern export: a checkpoint in, a packed model out. */
+/* tern export and tern import: a checkpoint, or a model of others, in; a packed model out. */
 #include <stdio.h>
 #include <string.h>
 
@@ -60,6 +60,15 @@ static tern_status print_model(const char *path, int json, tern_error *err) {
     return status;
 }
 
+/* True when there is a target and a known packing. */
+static int check_target(tern_packing *packing, const char *out, const char *pack, const char *who) {
+    int t2 = !strcmp(pack, "t2");
+    *packing = t2 ? TERN_PACK_T2 : TERN_PACK_T5;
+    if (out && (t2 || !strcmp(pack, "t5"))) return 1;
+    complain("%s; %s --help", out ? "--pack takes t2 or t5" : "-o MODEL is missing", who);
+    return 0;
+}
+
 int command_export(int argc, char **argv) {
     const char *checkpoint = NULL, *out = NULL, *pack = "t2", *skip[MAX_VALUES];
     size_t skips = 0;
@@ -81,19 +90,47 @@ int command_export(int argc, char **argv) {
     }
     int code = parse_args(&a, argc, argv);
     if (code) return code;
-    if (!out || (strcmp(pack, "t2") && strcmp(pack, "t5"))) {
-        complain("%s", out ? "--pack takes t2 or t5" : "-o MODEL is missing; tern export --help");
-        return EXIT_USAGE;
-    }
-    tern_export_options o = {.packing = !strcmp(pack, "t2") ? TERN_PACK_T2 : TERN_PACK_T5,
-                             .skip = skip,
-                             .skip_count = skips,
-                             .fold_batch_norm = fold};
+    tern_packing packing;
+    if (!check_target(&packing, out, pack, a.command)) return EXIT_USAGE;
+    tern_export_options o = {.packing = packing, .skip = skip, .skip_count = skips, .fold_batch_norm = fold};
     tern_model *model = NULL;
     tern_error err;
     tern_status status = tern_model_open(&model, checkpoint, NULL, &err);
     if (!status) status = tern_model_export(model, out, &o, &err);
     tern_model_close(&model);
+    if (!status) status = print_model(out, json, &err);
+    return status ? failed(&err) : EXIT_DONE;
+}
+
+static void import_usage(FILE *to) {
+    fputs("usage: tern import FILE -o MODEL [--pack t2|t5] [--json]\n\n"
+          "Makes a model that others trained into a packed one. Known here:\n"
+          "  bitnetcnn   safetensors of qinhy/BitNetCNN's small MNIST network\n\n"
+          "Example:\n  tern import bit_netcnn_small_mnist_ternary.safetensors -o bitnetcnn.tern\n",
+          to);
+}
+
+int command_import(int argc, char **argv) {
+    const char *source = NULL, *out = NULL, *pack = "t2";
+    int json = 0;
+    const option options[] = {
+        {.name = "-o", .value = &out}, {.name = "--pack", .value = &pack}, {.name = "--json", .flag = &json}};
+    args a = {.options = options,
+              .option_count = sizeof options / sizeof *options,
+              .positional = &source,
+              .room = 1,
+              .least = 1,
+              .command = "tern import"};
+    if (asks_for_help(argc, argv)) {
+        import_usage(stdout);
+        return EXIT_DONE;
+    }
+    int code = parse_args(&a, argc, argv);
+    if (code) return code;
+    tern_packing packing;
+    if (!check_target(&packing, out, pack, a.command)) return EXIT_USAGE;
+    tern_error err;
+    tern_status status = tern_model_import(source, out, packing, &err);
     if (!status) status = print_model(out, json, &err);
     return status ? failed(&err) : EXIT_DONE;
 }

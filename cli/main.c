@@ -9,6 +9,7 @@
 static const command commands[] = {
     {"train", "train a network from a preset", command_train},
     {"export", "make a checkpoint into a packed model", command_export},
+    {"import", "make a model that others trained into a packed one", command_import},
     {"eval", "accuracy or loss of a model on a data set", command_eval},
     {"run", "classify images, or go on with a text", command_run},
     {"parity", "prove that the packed model computes what was trained", command_parity},

@@ -101,6 +101,13 @@ typedef struct tern_export_options {
 TERN_API tern_status tern_model_export(const tern_model *checkpoint, const char *path,
                                        const tern_export_options *options, tern_error *err);
 
+/* ---- import: models that others trained -------------------------------------------------------------------------- */
+
+/* Writes the deployed form of a foreign model; the kind is told by its tensors:
+ *   bitnetcnn   safetensors of qinhy/BitNetCNN's small MNIST network: int8 trits, a scale a channel, batch norm
+ * TERN_E_UNSUPPORTED when it is none of these. */
+TERN_API tern_status tern_model_import(const char *source, const char *path, tern_packing packing, tern_error *err);
+
 /* ---- parity: trained is deployed ---------------------------------------------------------------------------------- */
 
 typedef struct tern_parity_result {

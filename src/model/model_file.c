@@ -132,13 +132,18 @@ static tern_status read_model_input(tern_model_input *input, const json_t *json,
 
 /* ---- writing */
 
-static json_t *config_json(const tern_config *config) {
+/* A deployed model keeps of the configuration only its name and how it is evaluated. */
+static int is_deployed_key(const char *key) { return !strcmp(key, "preset") || !strcmp(key, "views"); }
+
+static json_t *config_json(const tern_config *config, int packed) {
     json_t *json = json_object();
     const char *key;
     char value[512];
-    for (size_t i = 0; (key = tern_config_key(i)) != NULL; i++)
+    for (size_t i = 0; (key = tern_config_key(i)) != NULL; i++) {
+        if (packed && !is_deployed_key(key)) continue;
         if (!tern_config_get(config, key, value, sizeof value, NULL))
             json_object_set_new(json, key, json_string(value));
+    }
     return json;
 }
 
@@ -168,8 +173,8 @@ static tern_status add_packed(tern_safetensors_writer *writer, const tern_node *
 tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *graph, const tern_model_input *input,
                            const tern_config *config, int packed, tern_error *err) {
     json_t *json = json_pack("{s:i, s:b, s:o, s:o, s:o, s:o}", "format", FORMAT, "packed", packed, "graph",
-                             tern_graph_to_json(graph), "input", input_json(input), "config", config_json(config),
-                             "packing", packed_json(graph));
+                             tern_graph_to_json(graph), "input", input_json(input), "config",
+                             config_json(config, packed), "packing", packed_json(graph));
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     tern_status status = text ? tern_safetensors_writer_metadata(writer, "tern.model", text, err)
                               : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to describe the graph");
@@ -235,10 +240,14 @@ static tern_status read_packed(tern_graph *graph, tern_node *node, const tern_sa
     return TERN_OK;
 }
 
-static tern_status read_config(tern_config *config, const json_t *json, const char *path, tern_error *err) {
+static tern_status read_config(tern_config *config, const json_t *json, int packed, const char *path,
+                               tern_error *err) {
     const char *preset = json_string_value(json_object_get(json, "preset")), *key;
     json_t *value;
-    TERN_TRY(tern_config_preset(config, preset ? preset : "", err));
+    if (packed) /* it may come from elsewhere: its name is that of no preset then */
+        snprintf(config->preset, sizeof config->preset, "%s", preset ? preset : "");
+    else
+        TERN_TRY(tern_config_preset(config, preset ? preset : "", err));
     json_object_foreach((json_t *)json, key, value) {
         if (!strcmp(key, "preset")) continue;
         const char *text = json_string_value(value);
@@ -252,7 +261,7 @@ static tern_status read_model(tern_model_file *model, const char *path, const js
     if (json_integer_value(json_object_get(json, "format")) != FORMAT)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: its format is not %d", path, FORMAT);
     model->packed = json_is_true(json_object_get(json, "packed"));
-    TERN_TRY(read_config(&model->config, json_object_get(json, "config"), path, err));
+    TERN_TRY(read_config(&model->config, json_object_get(json, "config"), model->packed, path, err));
     TERN_TRY(read_model_input(&model->input, json_object_get(json, "input"), path, err));
     TERN_TRY(tern_graph_from_json(&model->graph, json_object_get(json, "graph"), err));
     TERN_TRY(tern_graph_place(model->graph, err));

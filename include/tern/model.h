@@ -28,6 +28,15 @@ TERN_API tern_status tern_model_open(tern_model **out, const char *path, const t
                                      tern_error *err);
 TERN_API void tern_model_close(tern_model **model);
 
+/* A model of the caller's own graph, which it takes over also on failure, with initial weights drawn from `seed`. */
+TERN_API tern_status tern_model_create(tern_model **out, tern_graph *graph, uint64_t seed,
+                                       const tern_model_options *options, tern_error *err);
+
+/* The same network in fp32, from a checkpoint: its ternary layers as float ones with the weights that they stand for.
+ * To measure what its full-precision twin costs. */
+TERN_API tern_status tern_model_float_twin(tern_model **out, const tern_model *checkpoint,
+                                           const tern_model_options *options, tern_error *err);
+
 typedef struct tern_model_info {
     int packed; /* deployed, not a checkpoint */
     const char *preset;

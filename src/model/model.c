@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "model/evaluate.h"
+#include "model/float_twin.h"
 #include "nn/op.h"
 #include "nn/ternary_weights.h"
 
@@ -31,6 +32,47 @@ tern_status tern_model_open(tern_model **out, const char *path, const tern_model
     else
         *out = m;
     return status;
+}
+
+/* Around a graph whose parameters have values; takes the graph over. */
+static tern_status open_graph(tern_model **out, tern_graph *graph, const tern_model_options *options,
+                              tern_error *err) {
+    tern_model *m = calloc(1, sizeof *m);
+    if (!m) {
+        tern_graph_free(&graph);
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a model");
+    }
+    m->batch = options && options->batch ? options->batch : 1;
+    m->file.graph = graph;
+    tern_status status = tern_model_plan(&m->plan, m, m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
+    if (status)
+        tern_model_close(&m);
+    else
+        *out = m;
+    return status;
+}
+
+tern_status tern_model_create(tern_model **out, tern_graph *graph, uint64_t seed, const tern_model_options *options,
+                              tern_error *err) {
+    TERN_CHECK_ARGUMENT(out, err, "out is NULL");
+    *out = NULL;
+    tern_status status = tern_graph_check(graph, err);
+    if (!status) status = tern_graph_place(graph, err);
+    if (status) {
+        tern_graph_free(&graph);
+        return status;
+    }
+    tern_graph_initialise(graph, seed);
+    return open_graph(out, graph, options, err);
+}
+
+tern_status tern_model_float_twin(tern_model **out, const tern_model *checkpoint, const tern_model_options *options,
+                                  tern_error *err) {
+    TERN_CHECK_ARGUMENT(out && checkpoint, err, "%s is NULL", out ? "checkpoint" : "out");
+    *out = NULL;
+    tern_graph *graph;
+    TERN_TRY(tern_float_twin(&graph, checkpoint->plan, err));
+    return open_graph(out, graph, options, err);
 }
 
 void tern_model_close(tern_model **model) {

@@ -16,7 +16,8 @@ enum {
     CHUNK_COLUMNS = 640,       /* columns unpacked at once: two or three panels stay in L1; a multiple of K_ALIGN */
     ROW_BLOCK_BYTES = 1 << 20, /* activations that should stay in L2 */
     ROW_BLOCK = 512,
-    DIRECT_TILES = 2 /* for matmul_panels_i8: the sums are put while they are in L1 */
+    DIRECT_TILES = 2, /* for matmul_panels_i8: the sums are put while they are in L1 */
+    MIN_SHARES = 3    /* with fewer turns the processor's own prefetching does better */
 };
 
 typedef enum way { WAY_FEW, WAY_MANY, WAY_GROUPS } way;
@@ -203,16 +204,24 @@ static void multiply_chunks(const tern_matrix *w, const layout *l, const thread_
     }
 }
 
+/* One panel group times some tiles. In turn `turn` of `turns`, a share of the next group is brought into L2: where the
+ * group would only be read from memory in the first turn, that turn waits. */
 static void multiply_tiles(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
-                           size_t tiles) {
-    const size_t tile_bytes = w->kernels->tile_rows * l->k_pad;
+                           size_t tiles, size_t turn, size_t turns) {
+    const size_t tile_bytes = w->kernels->tile_rows * l->k_pad, group = w->kernels->tile_panels;
+    const uint8_t *panels = (const uint8_t *)w->trits.data + panel * w->panel_bytes;
     if (!w->density->matmul_panels_i8.fn) {
         multiply_chunks(w, l, lane, panel, tile, tiles);
         return;
     }
-    w->density->matmul_panels_i8.fn(lane->sums, (const uint8_t *)w->trits.data + panel * w->panel_bytes,
-                                    w->panel_bytes, tern_min_size(w->kernels->tile_panels, w->panels - panel),
-                                    w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles);
+    const uint8_t *soon = NULL;
+    size_t share = 0;
+    if (turns >= MIN_SHARES && panel + 2 * group <= w->panels) {
+        share = group * w->panel_bytes / turns;
+        soon = panels + group * w->panel_bytes + turn * share;
+    }
+    w->density->matmul_panels_i8.fn(lane->sums, panels, w->panel_bytes, tern_min_size(group, w->panels - panel),
+                                    w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles, soon, share);
 }
 
 /* Outputs that will be written soon start on their way into L2: written cold, each line would first be waited for. */
@@ -229,11 +238,12 @@ static void run_block(const tern_product_i8 *p, const layout *l, const thread_la
     const size_t panel_rows = w->density->layout.panel_rows, tile_rows = w->kernels->tile_rows;
     const size_t width = w->kernels->tile_panels * panel_rows;
     const size_t n0 = panel * panel_rows, n = tern_min_size(width, w->outputs - n0);
-    for (; tile < end; tile += l->sum_tiles) {
+    const size_t turns = tern_ceil_div(end - tile, l->sum_tiles);
+    for (size_t turn = 0; turn < turns; turn++, tile += l->sum_tiles) {
         const size_t tiles = tern_min_size(l->sum_tiles, end - tile), i0 = tile * tile_rows;
         const size_t rows = tern_min_size(tiles * tile_rows, p->m - i0);
         expect_outputs(p, i0, rows, n0, n);
-        multiply_tiles(w, l, lane, panel, tile, tiles);
+        multiply_tiles(w, l, lane, panel, tile, tiles, turn, turns);
         put(p, l, lane->sums, width, i0, rows, n0, n, 0);
     }
 }

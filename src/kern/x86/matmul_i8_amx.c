@@ -22,7 +22,8 @@ enum {
     STEP_BYTES = STEP_QUADS * TERN_P16_QUAD,
     TILE_BYTES = ROWS * STEP_COLUMNS,
     GROUP = 5, /* steps, 320 columns: whole blocks of t2 (20) and of t5 (16) */
-    AHEAD = 2  /* steps between unpacking a tile and loading it: its stores must have left the store buffer */
+    LINE = 64,
+    AHEAD = 2 /* steps between unpacking a tile and loading it: its stores must have left the store buffer */
 };
 _Static_assert((AHEAD + 1) * 4 * TERN_P16_BLOCK <= TERN_PANEL_SLACK, "unpacking ahead reads past the last panel");
 
@@ -125,8 +126,18 @@ INLINE void store_tiles(int32_t *c, const int two) {
  * This one, to where the block's sums will go, keeps the last ones fast. */
 INLINE void keep_stores_awake(int32_t *c) { _tile_stored(6, c, LD_C * sizeof *c); }
 
+/* Bytes to bring into L2, some lines every group of steps: a burst would hold up the loads of tiles. */
+typedef struct expected {
+    const uint8_t *next;
+    size_t lines;
+} expected;
+
+INLINE void expect_lines(expected *e) {
+    for (size_t i = 0; i < e->lines; i++, e->next += LINE) _mm_prefetch((const char *)e->next, _MM_HINT_T1);
+}
+
 INLINE void one_block(int32_t *c, const uint8_t *panel0, const uint8_t *panel1, size_t steps, const int8_t *tile,
-                      size_t tile_stride, const unpack_tables *tables, const int t5, const int two) {
+                      size_t tile_stride, expected *e, const unpack_tables *tables, const int t5, const int two) {
     _Alignas(4096) uint8_t ring[2][GROUP * STEP_BYTES];
     stream s[2] = {{panel0, ring[0]}, {panel1, ring[1]}};
     _tile_zero(0);
@@ -151,30 +162,38 @@ INLINE void one_block(int32_t *c, const uint8_t *panel0, const uint8_t *panel1, 
         one_step(s, 4, tile + 4 * TILE_BYTES, tile_stride, tables, t5, two);
         if (!--left) break;
         keep_stores_awake(c);
+        expect_lines(e);
     }
     store_tiles(c, two);
 }
 
 INLINE void all_tiles(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
-                      const int8_t *tiles, size_t tile_stride, size_t n_tiles, const int t5) {
+                      const int8_t *tiles, size_t tile_stride, size_t n_tiles, const uint8_t *soon, size_t soon_bytes,
+                      const int t5) {
     const unpack_tables tables = make_tables();
     const uint8_t *second = n_panels > 1 ? panels + panel_bytes : panels; /* its sums are then not looked at */
     const size_t steps = (k + STEP_COLUMNS - 1) / STEP_COLUMNS;
+    const size_t groups = (n_tiles + 1) / 2 * ((steps - 1) / GROUP); /* that do not end their block */
+    expected e = {soon, groups ? (soon_bytes / LINE + groups - 1) / groups : 0};
     _tile_loadconfig(&tern_full_tiles_amx);
     size_t t = 0;
     for (; t + 2 <= n_tiles; t += 2)
-        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 1);
+        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &e, &tables, t5,
+                  1);
     if (t < n_tiles)
-        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &tables, t5, 0);
+        one_block(c + t * ROWS * LD_C, panels, second, steps, tiles + t * tile_stride, tile_stride, &e, &tables, t5,
+                  0);
     _tile_release(); /* tile data left behind would be saved at every context switch */
 }
 
 void tern_matmul_t2_i8_amx(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
-                           const int8_t *tiles, size_t tile_stride, size_t n_tiles) {
-    all_tiles(c, panels, panel_bytes, n_panels, k, tiles, tile_stride, n_tiles, 0);
+                           const int8_t *tiles, size_t tile_stride, size_t n_tiles, const uint8_t *soon,
+                           size_t soon_bytes) {
+    all_tiles(c, panels, panel_bytes, n_panels, k, tiles, tile_stride, n_tiles, soon, soon_bytes, 0);
 }
 
 void tern_matmul_t5_i8_amx(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k,
-                           const int8_t *tiles, size_t tile_stride, size_t n_tiles) {
-    all_tiles(c, panels, panel_bytes, n_panels, k, tiles, tile_stride, n_tiles, 1);
+                           const int8_t *tiles, size_t tile_stride, size_t n_tiles, const uint8_t *soon,
+                           size_t soon_bytes) {
+    all_tiles(c, panels, panel_bytes, n_panels, k, tiles, tile_stride, n_tiles, soon, soon_bytes, 1);
 }

@@ -15,14 +15,16 @@ enum {
     FEW_ROWS_AT_ONCE = 64,     /* rows of activations, for tiers without the second way */
     CHUNK_COLUMNS = 640,       /* columns unpacked at once: two or three panels stay in L1; a multiple of K_ALIGN */
     ROW_BLOCK_BYTES = 1 << 20, /* activations that should stay in L2 */
-    ROW_BLOCK = 512
+    ROW_BLOCK = 512,
+    DIRECT_TILES = 2, /* for matmul_panels_i8: the sums are put while they are in L1 */
+    MIN_SHARES = 3    /* with fewer turns the processor's own prefetching does better */
 };
 
 typedef enum way { WAY_FEW, WAY_MANY, WAY_GROUPS } way;
 
 /* Private to a thread. */
 typedef struct thread_lane {
-    int32_t *sums;  /* few: [rows][FEW_OUTPUTS]; many: [row block][tile_panels * 16] */
+    int32_t *sums;  /* few: [rows][FEW_OUTPUTS]; many: [sum_tiles * tile_rows][tile_panels * 16] */
     uint8_t *codes; /* many: [tile_panels][chunk]; groups: one panel */
     int8_t *rows;   /* many: [tile_rows][k_pad] on the way into tiles */
 } thread_lane;
@@ -30,6 +32,7 @@ typedef struct thread_lane {
 typedef struct layout {
     way way;
     size_t k_pad, tiles, row_block;
+    size_t sum_tiles;    /* many: tiles whose sums are taken and put at once */
     int8_t *x;           /* few, groups: [m][k_pad]; many: [tiles][tile_rows * k_pad] in tile form */
     int32_t *x_sums;     /* [m] */
     float *inv_scale;    /* [m] */
@@ -52,7 +55,8 @@ static thread_lane lay_out_lane(const layout *l, const tern_matrix *w, size_t m,
         lane.sums = tern_bump_take(bump, tern_min_size(m, FEW_ROWS_AT_ONCE) * FEW_OUTPUTS, sizeof(int32_t));
         break;
     case WAY_MANY:
-        lane.sums = tern_bump_take(bump, l->row_block * kern->tile_panels * panel_rows, sizeof(int32_t));
+        lane.sums =
+            tern_bump_take(bump, l->sum_tiles * kern->tile_rows * kern->tile_panels * panel_rows, sizeof(int32_t));
         lane.codes = tern_bump_take(bump, kern->tile_panels * CHUNK_COLUMNS, panel_rows);
         lane.rows = tern_bump_take(bump, kern->tile_rows, l->k_pad);
         break;
@@ -70,9 +74,11 @@ static layout lay_out(const tern_matrix *w, size_t m, int threads, tern_bump *bu
     l.x_sums = tern_bump_take(bump, m, sizeof(int32_t));
     l.inv_scale = tern_bump_take(bump, m, sizeof(float));
     if (l.way == WAY_MANY) {
-        size_t fit = tern_max_size(ROW_BLOCK_BYTES / l.k_pad, 64), step = 4 * kern->tile_rows;
+        const size_t step = 2 * kern->tile_rows;
+        const size_t fit = tern_min_size(tern_max_size(ROW_BLOCK_BYTES / l.k_pad, 64), ROW_BLOCK) / step * step;
         l.tiles = tern_ceil_div(m, kern->tile_rows);
-        l.row_block = tern_min_size(tern_min_size(fit, ROW_BLOCK) / step * step, l.tiles * kern->tile_rows);
+        l.row_block = tern_round_up(tern_ceil_div(m, tern_ceil_div(m, fit)), step); /* even blocks */
+        l.sum_tiles = w->density->matmul_panels_i8.fn ? DIRECT_TILES : l.row_block / kern->tile_rows;
         l.x = tern_bump_take(bump, l.tiles * kern->tile_rows, l.k_pad);
     } else {
         l.x = tern_bump_take(bump, m, l.k_pad);
@@ -173,7 +179,7 @@ static void run_few(const tern_product_i8 *p, const layout *l, const thread_lane
     }
 }
 
-/* All columns of one panel group times one block of rows, unpacked chunk by chunk. */
+/* All columns of one panel group times some tiles, unpacked chunk by chunk. */
 static void multiply_chunks(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
                             size_t tiles) {
     const tern_kernels *kern = w->kernels;
@@ -198,16 +204,24 @@ static void multiply_chunks(const tern_matrix *w, const layout *l, const thread_
     }
 }
 
-static void multiply_block(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
-                           size_t tiles) {
-    const size_t tile_bytes = w->kernels->tile_rows * l->k_pad;
+/* One panel group times some tiles. In turn `turn` of `turns`, a share of the next group is brought into L2: where the
+ * group would only be read from memory in the first turn, that turn waits. */
+static void multiply_tiles(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
+                           size_t tiles, size_t turn, size_t turns) {
+    const size_t tile_bytes = w->kernels->tile_rows * l->k_pad, group = w->kernels->tile_panels;
+    const uint8_t *panels = (const uint8_t *)w->trits.data + panel * w->panel_bytes;
     if (!w->density->matmul_panels_i8.fn) {
         multiply_chunks(w, l, lane, panel, tile, tiles);
         return;
     }
-    w->density->matmul_panels_i8.fn(lane->sums, (const uint8_t *)w->trits.data + panel * w->panel_bytes,
-                                    w->panel_bytes, tern_min_size(w->kernels->tile_panels, w->panels - panel),
-                                    w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles);
+    const uint8_t *soon = NULL;
+    size_t share = 0;
+    if (turns >= MIN_SHARES && panel + 2 * group <= w->panels) {
+        share = group * w->panel_bytes / turns;
+        soon = panels + group * w->panel_bytes + turn * share;
+    }
+    w->density->matmul_panels_i8.fn(lane->sums, panels, w->panel_bytes, tern_min_size(group, w->panels - panel),
+                                    w->inputs, l->x + tile * tile_bytes, tile_bytes, tiles, soon, share);
 }
 
 /* Outputs that will be written soon start on their way into L2: written cold, each line would first be waited for. */
@@ -217,22 +231,29 @@ static void expect_outputs(const tern_product_i8 *p, size_t i0, size_t rows, siz
         for (size_t j = n0; j < n0 + n; j += LINE_FLOATS) __builtin_prefetch(p->y + i * p->w->outputs + j, 1, 2);
 }
 
-static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+/* One panel group times the tiles [tile, end). */
+static void run_block(const tern_product_i8 *p, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
+                      size_t end) {
     const tern_matrix *w = p->w;
-    const tern_kernels *kern = w->kernels;
-    const size_t width = kern->tile_panels * w->density->layout.panel_rows,
-                 block_tiles = l->row_block / kern->tile_rows;
-    tern_range mine = tern_my_part(w->panels, kern->tile_panels);
-    for (size_t tile = 0; tile < l->tiles; tile += block_tiles) {
-        const size_t tiles = tern_min_size(block_tiles, l->tiles - tile), i0 = tile * kern->tile_rows;
-        const size_t rows = tern_min_size(tiles * kern->tile_rows, p->m - i0);
-        for (size_t panel = mine.begin; panel < mine.end; panel += kern->tile_panels) {
-            const size_t n0 = panel * w->density->layout.panel_rows, n = tern_min_size(width, w->outputs - n0);
-            expect_outputs(p, i0, rows, n0, n);
-            multiply_block(w, l, lane, panel, tile, tiles);
-            put(p, l, lane->sums, width, i0, rows, n0, n, 0);
-        }
+    const size_t panel_rows = w->density->layout.panel_rows, tile_rows = w->kernels->tile_rows;
+    const size_t width = w->kernels->tile_panels * panel_rows;
+    const size_t n0 = panel * panel_rows, n = tern_min_size(width, w->outputs - n0);
+    const size_t turns = tern_ceil_div(end - tile, l->sum_tiles);
+    for (size_t turn = 0; turn < turns; turn++, tile += l->sum_tiles) {
+        const size_t tiles = tern_min_size(l->sum_tiles, end - tile), i0 = tile * tile_rows;
+        const size_t rows = tern_min_size(tiles * tile_rows, p->m - i0);
+        expect_outputs(p, i0, rows, n0, n);
+        multiply_tiles(w, l, lane, panel, tile, tiles, turn, turns);
+        put(p, l, lane->sums, width, i0, rows, n0, n, 0);
     }
+}
+
+static void run_many(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
+    const size_t block_tiles = l->row_block / p->w->kernels->tile_rows, step = p->w->kernels->tile_panels;
+    tern_range mine = tern_my_part(p->w->panels, step);
+    for (size_t tile = 0; tile < l->tiles; tile += block_tiles)
+        for (size_t panel = mine.begin; panel < mine.end; panel += step)
+            run_block(p, l, lane, panel, tile, tern_min_size(tile + block_tiles, l->tiles));
 }
 
 static void run_groups(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {

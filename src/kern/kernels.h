@@ -73,10 +73,11 @@ typedef int32_t (*tern_row_sum_fn)(const int8_t *x, size_t n);
 
 /* c[n_tiles * tile_rows][tile_panels * 16] = codes * activations over all k columns, straight from n_panels packed
  * panels (1 .. tile_panels; columns of c beyond them are unspecified) that TERN_PANEL_SLACK readable bytes follow.
- * tiles: as matmul_i8 below, from column 0. For tiers that unpack and multiply in one go; NULL where unpack and
- * matmul_i8 are called in turn. */
+ * tiles: as matmul_i8 below, from column 0. soon: bytes that the next calls read, brought into L2 meanwhile; they are
+ * only prefetched. For tiers that unpack and multiply in one go; NULL where unpack and matmul_i8 are called in turn. */
 typedef void (*tern_matmul_panels_i8_fn)(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
-                                         size_t k, const int8_t *tiles, size_t tile_stride, size_t n_tiles);
+                                         size_t k, const int8_t *tiles, size_t tile_stride, size_t n_tiles,
+                                         const uint8_t *soon, size_t soon_bytes);
 
 /* Bytes of the prepared form of one row of k float activations, a multiple of 64. */
 typedef size_t (*tern_prepare_f32_bytes_fn)(size_t k);

@@ -85,7 +85,7 @@ static void check_panels(kern_test *t, const tern_density_kernels *kernels, size
         memset(packed + bytes, 0xff, TERN_PANEL_SLACK);
         const tern_matmul_panels_i8_fn multiply = kernels->matmul_panels_i8.fn;
         CALL(t, 2.0 * (double)(p.rows * m * k),
-             multiply(b.c, packed, p.panel_bytes, panels, k, b.tiles, b.tile_stride, b.n_tiles));
+             multiply(b.c, packed, p.panel_bytes, panels, k, b.tiles, b.tile_stride, b.n_tiles, packed, bytes));
         compare(t, &p, &a, &b);
         unfence(packed, bytes + TERN_PANEL_SLACK);
         free_blocks(t, &b);

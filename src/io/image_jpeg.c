@@ -13,6 +13,9 @@
 #include "io/image_decode.h"
 #include "io/unpacked_file.h"
 
+/* A progressive picture is held as a whole, in coefficients: this is enough for 13000 x 13000 in colour. */
+enum { MAX_MEMORY = 1 << 30 };
+
 typedef struct trouble {
     struct jpeg_error_mgr base; /* first: libjpeg knows the rest by it */
     jmp_buf jump;
@@ -36,6 +39,7 @@ static int read_picture(struct jpeg_decompress_struct *jpeg, trouble *t, tern_im
                         const uint8_t *content, size_t bytes) {
     if (setjmp(t->jump)) return 0;
     jpeg_create_decompress(jpeg);
+    jpeg->mem->max_memory_to_use = MAX_MEMORY;
     jpeg_mem_src(jpeg, content, bytes);
     jpeg_read_header(jpeg, TRUE);
     info->height = jpeg->image_height;

@@ -372,10 +372,43 @@ static void test_folder(void **state) {
     assert_int_equal(try_folder(&desc, &err), TERN_E_FILE);
 }
 
+/* Many files, several of them wrong: the message is always about the first. */
+static void test_first_failure(void **state) {
+    (void)state;
+    enum { FILES = 200 };
+    static file f;
+    uint8_t pixels[H * W * 3];
+    char name[64], root[512];
+    tern_error err;
+    scratch_mkdir(&scratch, "many");
+    scratch_mkdir(&scratch, "many/one");
+    fill(pixels, 3);
+    for (int i = 0; i < FILES; i++) {
+        pixels[0] = (uint8_t)i;
+        make_png(&f, pixels, W * 3, H, W, PNG_COLOR_TYPE_RGB, 8, 0);
+        snprintf(name, sizeof name, "many/one/%03d.png", i);
+        keep(&f, name);
+    }
+    strcpy(root, scratch_path(&scratch, "many"));
+    tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = root};
+    tern_dataset *d = NULL;
+    assert_int_equal(tern_dataset_open(&d, &desc, NULL), TERN_OK);
+    for (size_t i = 0; i < FILES; i++) assert_int_equal(tern_dataset_images(d)[i * H * W * 3], i);
+    tern_dataset_close(&d);
+    for (int i = 57; i < FILES; i += 3) {
+        snprintf(name, sizeof name, "many/one/%03d.png", i);
+        scratch_write(&scratch, name, f.bytes, 40);
+    }
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(try_folder(&desc, &err), TERN_E_DATA);
+        assert_non_null(strstr(err.message, "one/057.png"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_png_kinds),   cmocka_unit_test(test_jpeg_kinds), cmocka_unit_test(test_cut_off),
-        cmocka_unit_test(test_image_files), cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_image_files), cmocka_unit_test(test_folder),     cmocka_unit_test(test_first_failure),
     };
     return cmocka_run_group_tests(tests, open_scratch, close_scratch);
 }

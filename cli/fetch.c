@@ -69,7 +69,7 @@ int fetch(buffer *out, const char *url) {
     CURL *curl = curl_easy_init();
     CURLcode code = curl ? transfer(curl, url, &g, message) : CURLE_OUT_OF_MEMORY;
     curl_easy_cleanup(curl);
-    progress(" ");
+    progress("%s", "");
     if (code == CURLE_OK && g.bytes.data) {
         *out = g.bytes;
         return 1;

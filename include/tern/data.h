@@ -112,8 +112,8 @@ TERN_API tern_status tern_image_describe(tern_image_info *info, const char *path
 
 /* The pixels of a PNG or JPEG file: out[H][W][C], C = 1 or 3. Another height or width is TERN_E_SIZE with both sizes
  * in the message; nothing is resized. Grey becomes colour by repeating it; colour becomes grey as
- * (19595 R + 38470 G + 7471 B + 32768) >> 16. Palettes are looked up, 16 bits scaled to 8; alpha, gamma and colour
- * profiles are ignored. A file that is damaged or cut off is an error even if some of it can be seen. */
+ * (19595 R + 38470 G + 7471 B + 32768) >> 16. Palettes are looked up, 16 bits scaled to 8; alpha, gamma, colour
+ * profiles and a camera's orientation are ignored. A file that is damaged or cut off is an error even if some of it can be seen. */
 TERN_API tern_status tern_image_read(const char *path, size_t height, size_t width, size_t channels, uint8_t *out,
                                      tern_error *err);
 

@@ -176,18 +176,37 @@ static tern_status read_image(uint8_t *out, const tern_dataset_info *info, int c
     return status;
 }
 
+/* The failure of the first file that has one, whichever thread met it when. */
+typedef struct failure {
+    size_t file;
+    tern_status status;
+    tern_error error;
+} failure;
+
+static void note_failure(failure *first, size_t file, tern_status status, const tern_error *error) {
+#pragma omp critical(tern_image_folder_failure)
+    if (file < first->file) *first = (failure){file, status, *error};
+}
+
 static tern_status read_all(tern_dataset *d, const listing *l, const tern_dataset_desc *desc, tern_error *err) {
     TERN_TRY(choose_size(&d->info, desc, l->files.list[0], err));
     d->info.count = l->files.count;
     TERN_TRY(tern_dataset_allocate(d, desc->path, err));
-    size_t bytes = d->info.height * d->info.width * d->info.channels;
+    const size_t count = d->info.count, bytes = d->info.height * d->info.width * d->info.channels;
     uint8_t *images = d->images.data, *labels = d->labels.data;
-    for (size_t i = 0, label = 0; i < d->info.count; i++) {
+    for (size_t i = 0, label = 0; i < count; i++) {
         while (i >= l->ends[label]) label++;
-        TERN_TRY(read_image(images + i * bytes, &d->info, desc->channels != 0, l->files.list[i], err));
         labels[i] = (uint8_t)label;
     }
-    return TERN_OK;
+    failure first = {.file = SIZE_MAX};
+#pragma omp parallel for schedule(dynamic, 16)
+    for (size_t i = 0; i < count; i++) {
+        tern_error error;
+        tern_status status = read_image(images + i * bytes, &d->info, desc->channels != 0, l->files.list[i], &error);
+        if (status) note_failure(&first, i, status, &error);
+    }
+    if (first.status && err) *err = first.error;
+    return first.status;
 }
 
 tern_status tern_image_folder_load(tern_dataset *dataset, const tern_dataset_desc *desc, tern_error *err) {

@@ -13,6 +13,9 @@
 #include "io/image_decode.h"
 #include "io/unpacked_file.h"
 
+/* A progressive picture is held as a whole, in coefficients: this is enough for 13000 x 13000 in colour. */
+enum { MAX_MEMORY = 1 << 30 };
+
 typedef struct trouble {
     struct jpeg_error_mgr base; /* first: libjpeg knows the rest by it */
     jmp_buf jump;
@@ -36,6 +39,7 @@ static int read_picture(struct jpeg_decompress_struct *jpeg, trouble *t, tern_im
                         const uint8_t *content, size_t bytes) {
     if (setjmp(t->jump)) return 0;
     jpeg_create_decompress(jpeg);
+    jpeg->mem->max_memory_to_use = MAX_MEMORY;
     jpeg_mem_src(jpeg, content, bytes);
     jpeg_read_header(jpeg, TRUE);
     info->height = jpeg->image_height;
@@ -54,6 +58,19 @@ static int read_picture(struct jpeg_decompress_struct *jpeg, trouble *t, tern_im
     return 1;
 }
 
+static tern_status explain(const struct jpeg_decompress_struct *jpeg, const trouble *t, size_t bytes,
+                           const char *path, tern_error *err) {
+    const int code = jpeg->err->msg_code;
+    if (code == JERR_NO_BACKING_STORE || code == JERR_OUT_OF_MEMORY)
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE,
+                         "%s: a JPEG of %u x %u pixels that takes more memory than there is, or than 1 GiB",
+                         tern_path_tail(path), jpeg->image_height, jpeg->image_width);
+    size_t at = jpeg->src ? bytes - jpeg->src->bytes_in_buffer : 0;
+    if (at > bytes) at = bytes; /* past the end libjpeg reads an end marker of its own */
+    return tern_fail(err, TERN_E_DATA, at, "%s: byte %zu: not a valid JPEG: %.90s", tern_path_tail(path), at,
+                     t->message);
+}
+
 tern_status tern_jpeg_decode(tern_image_info *info, uint8_t *out, const uint8_t *content, size_t bytes,
                              const char *path, tern_error *err) {
     struct jpeg_decompress_struct jpeg;
@@ -63,12 +80,7 @@ tern_status tern_jpeg_decode(tern_image_info *info, uint8_t *out, const uint8_t 
     t.base.error_exit = jump_out;
     t.base.emit_message = on_message;
     tern_status status = TERN_OK;
-    if (!read_picture(&jpeg, &t, info, out, content, bytes)) {
-        size_t at = jpeg.src ? bytes - jpeg.src->bytes_in_buffer : 0;
-        if (at > bytes) at = bytes; /* past the end libjpeg reads an end marker of its own */
-        status = tern_fail(err, TERN_E_DATA, at, "%s: byte %zu: not a valid JPEG: %.90s", tern_path_tail(path), at,
-                           t.message);
-    }
+    if (!read_picture(&jpeg, &t, info, out, content, bytes)) status = explain(&jpeg, &t, bytes, path, err);
     jpeg_destroy_decompress(&jpeg);
     return status;
 }

@@ -372,10 +372,64 @@ static void test_folder(void **state) {
     assert_int_equal(try_folder(&desc, &err), TERN_E_FILE);
 }
 
+/* A header that promises more than the memory for it may be: 20000 x 20000 pixels, as coefficients. */
+static void test_large_promise(void **state) {
+    (void)state;
+    static file f;
+    uint8_t pixels[H * W * 3];
+    tern_error err;
+    fill(pixels, 3);
+    make_jpeg(&f, pixels, H, W, 3, 1);
+    for (size_t i = 0; i + 9 < f.size; i++)
+        if (f.bytes[i] == 0xff && f.bytes[i + 1] == 0xc2)
+            memcpy(f.bytes + i + 5, (uint8_t[]){20000 >> 8, 20000 & 255, 20000 >> 8, 20000 & 255}, 4);
+    scratch_mkdir(&scratch, "large");
+    scratch_mkdir(&scratch, "large/one");
+    keep(&f, "large/one/a.jpg");
+    tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = scratch_path(&scratch, "large")};
+    assert_int_equal(try_folder(&desc, &err), TERN_E_MEMORY);
+    assert_non_null(strstr(err.message, "20000 x 20000"));
+    assert_int_equal(err.place, TERN_NO_PLACE);
+}
+
+/* Many files, several of them wrong: the message is always about the first. */
+static void test_first_failure(void **state) {
+    (void)state;
+    enum { FILES = 200 };
+    static file f;
+    uint8_t pixels[H * W * 3];
+    char name[64], root[512];
+    tern_error err;
+    scratch_mkdir(&scratch, "many");
+    scratch_mkdir(&scratch, "many/one");
+    fill(pixels, 3);
+    for (int i = 0; i < FILES; i++) {
+        pixels[0] = (uint8_t)i;
+        make_png(&f, pixels, W * 3, H, W, PNG_COLOR_TYPE_RGB, 8, 0);
+        snprintf(name, sizeof name, "many/one/%03d.png", i);
+        keep(&f, name);
+    }
+    strcpy(root, scratch_path(&scratch, "many"));
+    tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = root};
+    tern_dataset *d = NULL;
+    assert_int_equal(tern_dataset_open(&d, &desc, NULL), TERN_OK);
+    for (size_t i = 0; i < FILES; i++) assert_int_equal(tern_dataset_images(d)[i * H * W * 3], i);
+    tern_dataset_close(&d);
+    for (int i = 57; i < FILES; i += 3) {
+        snprintf(name, sizeof name, "many/one/%03d.png", i);
+        scratch_write(&scratch, name, f.bytes, 40);
+    }
+    for (int i = 0; i < 20; i++) {
+        assert_int_equal(try_folder(&desc, &err), TERN_E_DATA);
+        assert_non_null(strstr(err.message, "one/057.png"));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_png_kinds),   cmocka_unit_test(test_jpeg_kinds), cmocka_unit_test(test_cut_off),
-        cmocka_unit_test(test_image_files), cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_png_kinds),     cmocka_unit_test(test_jpeg_kinds), cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_image_files),   cmocka_unit_test(test_folder),     cmocka_unit_test(test_first_failure),
+        cmocka_unit_test(test_large_promise),
     };
     return cmocka_run_group_tests(tests, open_scratch, close_scratch);
 }

@@ -1,5 +1,6 @@
 #include "model/model.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -52,6 +53,29 @@ static tern_status open_graph(tern_model **out, tern_graph *graph, const tern_mo
     return status;
 }
 
+/* A graph of the caller's own has no data set: its classes are numbers, its pixels go from 0 to 1, its tokens are bytes. */
+static tern_status name_outputs(tern_model_file *file, tern_error *err) {
+    const tern_node *out = &file->graph->node[file->graph->nodes - 1];
+    tern_model_input *input = &file->input;
+    if (file->graph->vocabulary) {
+        input->data = TERN_DATA_TEXT;
+        input->vocabulary = out->channels;
+        return TERN_OK;
+    }
+    input->data = TERN_DATA_IMAGES;
+    for (int c = 0; c < 4; c++) input->std[c] = 1;
+    input->class_name = calloc(out->channels, sizeof *input->class_name);
+    if (!input->class_name) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for class names");
+    input->classes = out->channels;
+    for (size_t i = 0; i < input->classes; i++) {
+        char number[24];
+        snprintf(number, sizeof number, "%zu", i);
+        if (!(input->class_name[i] = strdup(number)))
+            return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for class names");
+    }
+    return TERN_OK;
+}
+
 tern_status tern_model_create(tern_model **out, tern_graph *graph, uint64_t seed, const tern_model_options *options,
                               tern_error *err) {
     TERN_CHECK_ARGUMENT(out, err, "out is NULL");
@@ -63,7 +87,10 @@ tern_status tern_model_create(tern_model **out, tern_graph *graph, uint64_t seed
         return status;
     }
     tern_graph_initialise(graph, seed);
-    return open_graph(out, graph, options, err);
+    TERN_TRY(open_graph(out, graph, options, err));
+    status = name_outputs(&(*out)->file, err);
+    if (status) tern_model_close(out);
+    return status;
 }
 
 tern_status tern_model_float_twin(tern_model **out, const tern_model *checkpoint, const tern_model_options *options,
@@ -105,7 +132,7 @@ tern_status tern_model_describe(tern_model_info *info, const tern_model *model, 
                               .data = model->file.input.data,
                               .input = graph->node[0].shape,
                               .classes = model->file.input.classes,
-                              .vocabulary = model->file.input.vocabulary,
+                              .vocabulary = graph->vocabulary,
                               .nodes = graph->nodes};
     info->activation_bytes = model->plan->arena_bytes + model->plan->scratch_bytes;
     for (size_t i = 0; i < model->plan->kepts; i++) info->activation_bytes += model->plan->kept[i].bytes;

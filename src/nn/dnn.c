@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "nn/dnn_context.h"
+#include "nn/parts.h"
 
 /* Matrix products that have been asked for, by everything that their primitive depends on. */
 typedef struct gemm_key {
@@ -210,7 +211,7 @@ void tern_dnn_gemm(tern_dnn *dnn, const tern_gemm *g) {
     const tern_primitive *rest = find_gemm(dnn, &key);
     if (!whole || !rest) return;
 
-#pragma omp parallel for schedule(static) num_threads(dnn->threads)
+#pragma omp parallel for schedule(static) num_threads(tern_team(dnn->threads, parts, 1))
     for (size_t i = 0; i < parts; i++) {
         size_t begin = i * part;
         size_t row = by_rows ? begin : 0, column = by_rows ? 0 : begin;

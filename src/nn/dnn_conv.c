@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "nn/dnn.h"
 #include "nn/dnn_context.h"
+#include "nn/parts.h"
 
 typedef enum conv_pass { FORWARD = 0, BACKWARD_DATA = 1, BACKWARD_WEIGHTS = 2, PASSES = 3 } conv_pass;
 
@@ -187,7 +188,7 @@ static void run_data(tern_conv *conv, conv_pass pass, size_t batch, float *to, c
 
     size_t x_stride = x_elements(conv) * (pass == FORWARD ? operand_bytes(conv) : 4);
     size_t y_stride = y_elements(conv) * (pass == FORWARD ? 4 : operand_bytes(conv));
-#pragma omp parallel for schedule(static) num_threads(dnn->threads)
+#pragma omp parallel for schedule(static) num_threads(tern_team(dnn->threads, parts, 1))
     for (size_t i = 0; i < parts; i++) {
         const conv_part *p = i + 1 < parts ? whole : rest;
         const char *x = pass == FORWARD ? (const char *)from : (const char *)to;
@@ -221,7 +222,7 @@ void tern_conv_backward_weights(tern_conv *conv, size_t batch, float *dw, const 
     }
     size_t x_stride = x_elements(conv) * operand_bytes(conv), y_stride = y_elements(conv) * operand_bytes(conv);
     char *lanes = whole->weights.data;
-#pragma omp parallel for schedule(static) num_threads(dnn->threads)
+#pragma omp parallel for schedule(static) num_threads(tern_team(dnn->threads, parts, 1))
     for (size_t i = 0; i < parts; i++) {
         const void *data[3] = {(const char *)x + i * images * x_stride, lanes + i * whole->weight_bytes,
                                (const char *)dy + i * images * y_stride};
@@ -230,9 +231,7 @@ void tern_conv_backward_weights(tern_conv *conv, size_t batch, float *dw, const 
 
     size_t floats = whole->weight_bytes / sizeof(float);
     float *sum = whole->weights.data;
-#pragma omp parallel for schedule(static) num_threads(dnn->threads)
-    for (size_t begin = 0; begin < floats; begin += 4096) {
-        size_t end = tern_min_size(begin + 4096, floats);
+    TERN_FOR_PARTS(dnn->threads, floats, 4096, begin, end) {
         for (size_t lane = 1; lane < parts; lane++) {
             const float *from = sum + lane * floats;
             for (size_t i = begin; i < end; i++) sum[i] += from[i];

@@ -142,7 +142,7 @@ static void attention_forward(tern_plan *plan, size_t i) {
     attention a = attention_of(plan, i);
     const float *x = tern_plan_in(plan, i, 0);
     float *y = plan->node[i].value;
-#pragma omp parallel for schedule(static) num_threads(plan->threads)
+#pragma omp parallel for schedule(static) num_threads(tern_team(plan->threads, plan->batch *a.g, 1))
     for (size_t task = 0; task < plan->batch * a.g; task++) forward_group(&a, task / a.g, task % a.g, x, y);
 }
 
@@ -180,7 +180,7 @@ static void attention_backward(tern_plan *plan, size_t i) {
     const float *x = tern_plan_in(plan, i, 0), *dy = plan->node[i].grad;
     float *dx = tern_plan_in_grad(plan, i, 0);
     if (!dx) return;
-#pragma omp parallel for schedule(static) num_threads(plan->threads)
+#pragma omp parallel for schedule(static) num_threads(tern_team(plan->threads, plan->batch *a.g, 1))
     for (size_t task = 0; task < plan->batch * a.g; task++)
         backward_group(&a, task / a.g, task % a.g, x, dy, dx, a.thread_dp + (size_t)omp_get_thread_num() * a.t * a.t);
 }

@@ -62,7 +62,11 @@ static void print_usage(FILE *to) {
 static void choose_wait_policy(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
     if (setenv("GOMP_SPINCOUNT", "10000", 1) || setenv("KMP_BLOCKTIME", "0", 1)) return;
-    execv("/proc/self/exe", argv); /* comes back only where it cannot */
+    char self[4096]; /* the real path, so that the process keeps its name */
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length <= 0) return;
+    self[length] = 0;
+    execv(self, argv); /* comes back only where it cannot */
 }
 
 int main(int argc, char **argv) {

@@ -1,0 +1,123 @@
+# The main job on the command line: training is reproducible, survives being killed, and is refused what is wrong. On
+# Fashion-MNIST of Debian's package, a few steps at a time.
+set -eu
+: "${PROGRAM:?}"
+data=/usr/share/datasets/fashion-mnist
+if [ ! -e $data/train-images-idx3-ubyte.gz ]; then
+    echo "skipped: $data is not there (apt-get install dataset-fashion-mnist)"
+    exit 77
+fi
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+# A small network on few samples a step: seconds.
+small='mnist-mlp --set data=fashion-mnist --set width=32 --set batch=32 --set steps=60 --set evaluate_every=30
+--set log_every=10'
+train() { "$PROGRAM" train $small "$@"; }
+# expect CODE TEXT COMMAND ...: the exit code, and the text on standard error.
+expect() {
+    code=$1 text=$2 got=0
+    shift 2
+    "$@" > out.txt 2> err.txt || got=$?
+    [ $got = "$code" ] || { cat err.txt >&2; fail "exit code $got instead of $code: $*"; }
+    [ -z "$text" ] || grep -qF -- "$text" err.txt || { cat err.txt >&2; fail "no '$text' from: $*"; }
+}
+
+# ---- the same bits: again, with another number of threads, and after a stop
+train --out a --json > a.json
+train --out b --set threads=1 --json > b.json
+grep -q '"finished":true' a.json || fail 'the run has not finished'
+tensors() { # what was trained, without the settings that may differ
+    "$PROGRAM" export "$1"/checkpoint.safetensors -o "$1".tern --json > "$1".export && cksum < "$1".tern
+}
+[ "$(tensors a)" = "$(tensors b)" ] || fail 'one and two threads train different models'
+train --out c --stop-at 25 > /dev/null
+train --out c --resume > /dev/null
+[ "$(tensors a)" = "$(tensors c)" ] || fail 'a resumed run trains another model'
+cmp a/checkpoint.safetensors c/checkpoint.safetensors || fail 'a resumed run leaves another checkpoint'
+[ "$(grep -c '"val_loss"' c/metrics.jsonl)" = "$(grep -c '"val_loss"' a/metrics.jsonl)" ] || fail 'metrics after resuming'
+grep -q '</html>' c/report.html || fail 'no report'
+
+# ---- killed at any moment: what was saved goes on to the same bits
+killed=0
+for delay in 0.4 0.6 0.8 1.0 1.3; do
+    "$PROGRAM" train $small --out k --set save_every=5 > /dev/null 2>&1 &
+    pid=$!
+    sleep $delay
+    kill -9 $pid 2> /dev/null || true
+    wait $pid 2> /dev/null || true
+    [ -e k/checkpoint.safetensors ] || continue
+    killed=1
+    train --out k --set save_every=5 --resume > /dev/null
+    [ "$(tensors a)" = "$(tensors k)" ] || fail "killed after $delay s and resumed, it trains another model"
+    rm -rf k
+done
+[ $killed = 1 ] || echo 'note: too slow here to be killed between saves'
+
+# ---- interrupted: saves and stops cleanly
+"$PROGRAM" train $small --out i --set steps=1000000 --set evaluate_every=1000000 > i.txt 2>&1 &
+pid=$!
+tries=0
+until [ -s i/metrics.jsonl ] || [ $tries = 300 ]; do sleep 0.1; tries=$((tries + 1)); done
+kill -INT $pid
+wait $pid || fail 'an interrupted run has a bad exit code'
+grep -q 'resume' i.txt || fail 'an interrupted run does not say how to go on'
+[ -e i/checkpoint.safetensors ] || fail 'an interrupted run has not saved'
+
+# ---- a full disk leaves the old checkpoint whole
+before=$(cksum < c/checkpoint.safetensors)
+( ulimit -f 20; trap '' XFSZ; train --out c --set steps=60 > /dev/null 2> full.txt ) && fail 'a full disk went unnoticed'
+[ "$(cksum < c/checkpoint.safetensors)" = "$before" ] || fail 'a full disk has damaged the checkpoint'
+
+# ---- deployed
+expect 0 '' "$PROGRAM" parity a/checkpoint.safetensors a.tern --samples 200
+grep -q 'trained is deployed' out.txt || fail 'no parity'
+"$PROGRAM" parity a/checkpoint.safetensors a.tern --samples 200 --json | grep -q '"int_mismatches":0' || fail 'parity as JSON'
+expect 0 '' "$PROGRAM" eval a.tern --json
+expect 0 '' "$PROGRAM" eval a/checkpoint.safetensors --json --samples 1000
+expect 0 '' "$PROGRAM" inspect a.tern
+expect 0 '' "$PROGRAM" run a.tern --test 0
+strings -n 4 a.tern | grep -qi 'optimizer\|momentum\|latent' && fail 'the deployed model holds something of training'
+"$PROGRAM" export a/checkpoint.safetensors -o skip.tern --skip fc1 --pack t5 > /dev/null
+expect 0 '' "$PROGRAM" parity a/checkpoint.safetensors skip.tern --samples 200
+"$PROGRAM" export a/checkpoint.safetensors -o fold.tern --fold > /dev/null
+expect 0 '' "$PROGRAM" eval fold.tern
+# Another training run is another model.
+train --out d --set seed=2 > /dev/null
+expect 1 '' "$PROGRAM" parity d/checkpoint.safetensors a.tern --samples 200
+
+# ---- refused
+damage() { # a copy with one byte changed
+    cp "$1" damaged.tern
+    printf '\377' | dd of=damaged.tern bs=1 seek="$2" conv=notrunc 2> /dev/null
+    cmp -s "$1" damaged.tern && printf '\001' | dd of=damaged.tern bs=1 seek="$2" conv=notrunc 2> /dev/null
+    return 0
+}
+for place in 3 20 400 9000; do
+    damage a.tern $place
+    expect 1 'damaged.tern' "$PROGRAM" eval damaged.tern
+done
+head -c 5000 a.tern > cut.tern
+expect 1 'cut.tern' "$PROGRAM" eval cut.tern
+expect 1 'no-such.tern' "$PROGRAM" eval no-such.tern
+expect 1 'width=32, not 48' train --out c --resume --set width=48
+expect 1 'no-such-place' train --out e --data no-such-place
+expect 2 "did you mean 'mnist-mlp'" "$PROGRAM" train mnist-mpl
+expect 2 "did you mean 'epochs'" train --out e --set epoch=3
+expect 2 'one of sgd|adamw|muon' train --out e --set optimizer=adam
+expect 2 'lr=fast' train --out e --set lr=fast
+expect 2 'skip: there is no ternary layer' sh -c '"$0" export a/checkpoint.safetensors -o e.tern --skip fc9 || exit 2' "$PROGRAM"
+printf '{"preset": "mnist-mlp", "widht": 3}' > wrong.json
+expect 2 "did you mean 'width'" "$PROGRAM" train wrong.json
+mkdir short
+cp $data/* short/
+head -c 100000 $data/train-images-idx3-ubyte.gz > short/train-images-idx3-ubyte.gz
+expect 1 'train-images-idx3-ubyte.gz' train --out e --data short
+# A rate that blows up: steps are skipped and named, and training stops.
+expect 1 'a lower lr' train --out e --set optimizer=sgd --set side_optimizer=sgd --set lr=1e6 --set warmup=0 \
+    --set weights=float --set max_skips=2
+echo 'training: reproducible, resumable, deployed, and refused what is wrong'

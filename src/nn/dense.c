@@ -6,6 +6,30 @@
 #include "base/half.h"
 #include "nn/parts.h"
 
+void tern_linear_forward(const tern_linear *l, float *y, const void *x, const void *w) {
+    tern_gemm g = {.dtype = l->dtype, .transpose_b = 1, .m = l->rows, .n = l->n, .k = l->k};
+    g.a = x, g.lda = l->k;
+    g.b = w, g.ldb = l->k;
+    g.c = y, g.ldc = l->n;
+    tern_dnn_gemm(l->dnn, &g);
+}
+
+void tern_linear_input_gradient(const tern_linear *l, float *dx, const void *dy, const void *w, int add) {
+    tern_gemm g = {.dtype = l->dtype, .accumulate = add, .m = l->rows, .n = l->k, .k = l->n};
+    g.a = dy, g.lda = l->n;
+    g.b = w, g.ldb = l->k;
+    g.c = dx, g.ldc = l->k;
+    tern_dnn_gemm(l->dnn, &g);
+}
+
+void tern_linear_weight_gradient(const tern_linear *l, float *dw, const void *dy, const void *x) {
+    tern_gemm g = {.dtype = l->dtype, .transpose_a = 1, .accumulate = 1, .m = l->n, .n = l->k, .k = l->rows};
+    g.a = dy, g.lda = l->n;
+    g.b = x, g.ldb = l->k;
+    g.c = dw, g.ldc = l->k;
+    tern_dnn_gemm(l->dnn, &g);
+}
+
 TERN_CLONES static void row_to_bf16(uint16_t *restrict to, const float *restrict from, size_t n, float row,
                                     const float *restrict column, float all) {
     if (column)

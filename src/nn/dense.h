@@ -7,6 +7,17 @@
 /* Bytes of one element of a product's operands. */
 static inline size_t tern_operand_bytes(tern_dtype dtype) { return dtype == TERN_BF16 ? 2 : 4; }
 
+/* The three products of a linear layer, x [rows][k], w [n][k], y [rows][n]; operands of type `dtype`. */
+typedef struct tern_linear {
+    tern_dnn *dnn;
+    tern_dtype dtype;
+    size_t rows, n, k;
+} tern_linear;
+
+void tern_linear_forward(const tern_linear *l, float *y, const void *x, const void *w); /* y = x w^T */
+void tern_linear_input_gradient(const tern_linear *l, float *dx, const void *dy, const void *w, int add); /* dy w */
+void tern_linear_weight_gradient(const tern_linear *l, float *dw, const void *dy, const void *x); /* dw += dy^T x */
+
 /* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as dtype. Either scale may be NULL
  * for ones; column_scales 1: one value for all columns. */
 typedef struct tern_operand {

@@ -135,66 +135,43 @@ static const void *operand(const tern_plan *plan, char **room, const float *from
     return to;
 }
 
+static tern_linear linear_of(const tern_plan *plan, const dense_sizes *s, tern_dtype dtype) {
+    return (tern_linear){plan->dnn, dtype, s->rows, s->n, s->k};
+}
+
 static void linear_forward(tern_plan *plan, size_t i) {
     dense_sizes s = sizes_of(plan, i, plan->batch);
-    const tern_node *node = tern_plan_graph_node(plan, i);
     const float *x = tern_plan_in(plan, i, 0), *w = tern_plan_param(plan, i, 0);
+    float *y = plan->node[i].value;
     char *room = plan->scratch.data;
-    int exact = !plan->train_mode;
-    tern_gemm g = {.dtype = exact ? TERN_F32 : plan->products,
-                   .transpose_b = 1,
-                   .m = s.rows,
-                   .n = s.n,
-                   .k = s.k,
-                   .a = exact ? x : operand(plan, &room, x, s.x),
-                   .lda = s.k,
-                   .b = exact ? w : operand(plan, &room, w, s.w),
-                   .ldb = s.k,
-                   .c = plan->node[i].value,
-                   .ldc = s.n};
-    tern_dnn_gemm(plan->dnn, &g);
-    if (node->at.bias) tern_scale_and_bias(plan->threads, g.c, s.rows, s.n, NULL, 1, tern_plan_param(plan, i, 1));
+    tern_linear l = linear_of(plan, &s, plan->train_mode ? plan->products : TERN_F32);
+    if (plan->train_mode) {
+        const void *x_operand = operand(plan, &room, x, s.x);
+        tern_linear_forward(&l, y, x_operand, operand(plan, &room, w, s.w));
+    } else {
+        tern_linear_forward(&l, y, x, w);
+    }
+    if (tern_plan_graph_node(plan, i)->at.bias)
+        tern_scale_and_bias(plan->threads, y, s.rows, s.n, NULL, 1, tern_plan_param(plan, i, 1));
 }
 
 static void linear_backward(tern_plan *plan, size_t i) {
     dense_sizes s = sizes_of(plan, i, plan->batch);
-    const tern_node *node = tern_plan_graph_node(plan, i);
+    tern_linear l = linear_of(plan, &s, plan->products);
     char *room = plan->scratch.data;
     const float *dy32 = plan->node[i].grad;
     const void *dy = operand(plan, &room, dy32, s.y);
     float *dx = tern_plan_in_grad(plan, i, 0), *dw = tern_plan_param_grad(plan, i, 0);
     if (dw) {
         char *here = room;
-        tern_gemm g = {.dtype = plan->products,
-                       .transpose_a = 1,
-                       .accumulate = 1,
-                       .m = s.n,
-                       .n = s.k,
-                       .k = s.rows,
-                       .a = dy,
-                       .lda = s.n,
-                       .b = operand(plan, &here, tern_plan_in(plan, i, 0), s.x),
-                       .ldb = s.k,
-                       .c = dw,
-                       .ldc = s.k};
-        tern_dnn_gemm(plan->dnn, &g);
+        tern_linear_weight_gradient(&l, dw, dy, operand(plan, &here, tern_plan_in(plan, i, 0), s.x));
     }
     if (dx) {
         char *here = room;
-        tern_gemm g = {.dtype = plan->products,
-                       .accumulate = plan->node[i].add_to[0],
-                       .m = s.rows,
-                       .n = s.k,
-                       .k = s.n,
-                       .a = dy,
-                       .lda = s.n,
-                       .b = operand(plan, &here, tern_plan_param(plan, i, 0), s.w),
-                       .ldb = s.k,
-                       .c = dx,
-                       .ldc = s.k};
-        tern_dnn_gemm(plan->dnn, &g);
+        tern_linear_input_gradient(&l, dx, dy, operand(plan, &here, tern_plan_param(plan, i, 0), s.w),
+                                   plan->node[i].add_to[0]);
     }
-    if (node->at.bias)
+    if (tern_plan_graph_node(plan, i)->at.bias)
         tern_column_sums(plan->threads, tern_plan_param_grad(plan, i, 1), dy32, s.rows, s.n, plan->scratch.data);
 }
 

@@ -261,6 +261,10 @@ static const void *activations(tern_plan *plan, size_t i, const ternary_state *s
     return room;
 }
 
+static tern_linear linear_of(const tern_plan *plan, const ternary_sizes *s) {
+    return (tern_linear){plan->dnn, plan->products, s->rows, s->n, s->k};
+}
+
 /* y by a float product: weights mixed with their latents, or float activations in training. */
 static void float_product(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s) {
     const tern_node *node = tern_plan_graph_node(plan, i);
@@ -269,18 +273,8 @@ static void float_product(tern_plan *plan, size_t i, const ternary_state *state,
     if (is_conv(node)) {
         tern_conv_forward(state->conv_forward, plan->batch, y, x, state->w.operand);
     } else {
-        tern_gemm g = {.dtype = plan->products,
-                       .transpose_b = 1,
-                       .m = s->rows,
-                       .n = s->n,
-                       .k = s->k,
-                       .a = x,
-                       .lda = s->k,
-                       .b = state->w.operand,
-                       .ldb = s->k,
-                       .c = y,
-                       .ldc = s->n};
-        tern_dnn_gemm(plan->dnn, &g);
+        tern_linear l = linear_of(plan, s);
+        tern_linear_forward(&l, y, x, state->w.operand);
     }
     if (!state->w.mixed) { /* the operand is the bare trits */
         tern_operand o = {.dtype = TERN_F32,
@@ -355,19 +349,8 @@ static void weight_gradient(tern_plan *plan, size_t i, const ternary_state *stat
         tern_conv_backward_weights(state->conv, plan->batch, dw, x, dy);
         return;
     }
-    tern_gemm g = {.dtype = plan->products,
-                   .transpose_a = 1,
-                   .accumulate = 1,
-                   .m = s->n,
-                   .n = s->k,
-                   .k = s->rows,
-                   .a = dy,
-                   .lda = s->n,
-                   .b = x,
-                   .ldb = s->k,
-                   .c = dw,
-                   .ldc = s->k};
-    tern_dnn_gemm(plan->dnn, &g);
+    tern_linear l = linear_of(plan, s);
+    tern_linear_weight_gradient(&l, dw, dy, x);
 }
 
 static void input_gradient(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s, void *dy,
@@ -387,18 +370,8 @@ static void input_gradient(tern_plan *plan, size_t i, const ternary_state *state
         if (add) tern_add_into(plan->threads, dx, to, s->x);
         return;
     }
-    tern_gemm g = {.dtype = plan->products,
-                   .accumulate = add,
-                   .m = s->rows,
-                   .n = s->k,
-                   .k = s->n,
-                   .a = dy,
-                   .lda = s->n,
-                   .b = state->w.operand,
-                   .ldb = s->k,
-                   .c = dx,
-                   .ldc = s->k};
-    tern_dnn_gemm(plan->dnn, &g);
+    tern_linear l = linear_of(plan, s);
+    tern_linear_input_gradient(&l, dx, dy, state->w.operand, add);
 }
 
 static void ternary_backward(tern_plan *plan, size_t i) {

@@ -164,7 +164,18 @@ void tern_dnn_sgemm(char transpose_a, char transpose_b, size_t m, size_t n, size
     tern_dnn_restore_threads(threads);
 }
 
-/* NULL when it could not be made. Not thread-safe. */
+static gemm_key key_of(const tern_gemm *g) {
+    gemm_key key;
+    memset(&key, 0, sizeof key); /* padding too: keys are compared as bytes */
+    key.dtype = (int)g->dtype;
+    key.transpose_a = g->transpose_a;
+    key.transpose_b = g->transpose_b;
+    key.accumulate = g->accumulate;
+    key.m = g->m, key.n = g->n, key.k = g->k;
+    key.lda = g->lda, key.ldb = g->ldb, key.ldc = g->ldc;
+    return key;
+}
+
 static const tern_primitive *find_gemm(tern_dnn *dnn, const gemm_key *key) {
     size_t hash = 0;
     const unsigned char *bytes = (const unsigned char *)key;
@@ -183,6 +194,11 @@ static const tern_primitive *find_gemm(tern_dnn *dnn, const gemm_key *key) {
     return NULL;
 }
 
+const tern_primitive *tern_dnn_find_gemm(tern_dnn *dnn, const tern_gemm *gemm) {
+    gemm_key key = key_of(gemm);
+    return find_gemm(dnn, &key);
+}
+
 /* The part length for a dimension: up to eight parts, none under 64, whole multiples of 64. */
 static size_t part_length(size_t length) { return tern_round_up(tern_max_size(tern_ceil_div(length, 8), 64), 64); }
 
@@ -196,14 +212,7 @@ void tern_dnn_gemm(tern_dnn *dnn, const tern_gemm *g) {
     size_t length = by_rows ? g->m : g->n, part = tern_min_size(part_length(length), length);
     size_t parts = tern_ceil_div(length, part), last = length - (parts - 1) * part;
 
-    gemm_key key;
-    memset(&key, 0, sizeof key); /* padding too: keys are compared as bytes */
-    key.dtype = (int)g->dtype;
-    key.transpose_a = g->transpose_a;
-    key.transpose_b = g->transpose_b;
-    key.accumulate = g->accumulate;
-    key.m = g->m, key.n = g->n, key.k = g->k;
-    key.lda = g->lda, key.ldb = g->ldb, key.ldc = g->ldc;
+    gemm_key key = key_of(g);
     size_t *cut = by_rows ? &key.m : &key.n;
     *cut = part;
     const tern_primitive *whole = find_gemm(dnn, &key);

@@ -91,14 +91,11 @@ static tern_status log_step(run *r, tern_error *err) {
     return t->config.weights && !t->trouble[0] ? log_layers(r, err) : TERN_OK;
 }
 
-/* A text is long: on the way a part of it will do. */
-static size_t samples_on_the_way(const run *r) { return r->t->config.model == TERN_MODEL_GPT ? 240 : 0; }
-
-/* confusion: counted, and all samples taken; NULL on the way. */
+/* whole: at the end, with the confusion counted; else on the way. */
 static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *err) {
     double start = tern_clock();
     tern_evaluation e;
-    TERN_TRY(tern_trainer_evaluate(r->t, &e, whole ? 0 : samples_on_the_way(r), confusion, err));
+    TERN_TRY(tern_trainer_evaluate(r->t, &e, whole, confusion, err));
     r->val_loss = e.loss;
     r->val_accuracy = e.accuracy;
     tern_metrics_evaluation line = {.step = r->t->step, .val_loss = e.loss, .val_accuracy = e.accuracy};

@@ -266,12 +266,14 @@ tern_status tern_trainer_step(tern_trainer *t, tern_error *err) {
 
 /* ---- beside the steps */
 
-tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, size_t max_samples, uint64_t *confusion,
+tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int last, uint64_t *confusion,
                                   tern_error *err) {
+    /* On the way one view of an image, and a part of a long text, will do. */
+    size_t text_part = t->config.model == TERN_MODEL_GPT ? 240 : 0;
     tern_evaluation_desc d = {.dataset = t->test,
                               .input = &t->input,
-                              .views = (tern_views)t->config.views,
-                              .max_samples = max_samples,
+                              .views = last ? (tern_views)t->config.views : TERN_VIEWS_ONE,
+                              .max_samples = last ? 0 : text_part,
                               .confusion = confusion};
     return tern_plan_evaluate(out, t->plan, &d, err);
 }

@@ -40,9 +40,9 @@ tern_status tern_trainer_refresh(tern_trainer *trainer, tern_error *err);
 /* One step. A skipped one is TERN_OK with `trouble` set; more than max_skips of them in a row are TERN_E_DATA. */
 tern_status tern_trainer_step(tern_trainer *trainer, tern_error *err);
 
-/* On the test split; max_samples 0: all of it. */
-tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, size_t max_samples,
-                                  uint64_t *confusion, tern_error *err);
+/* On the test split. last: all of it, with all views; else quicker. confusion: counted into, or NULL. */
+tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, int last, uint64_t *confusion,
+                                  tern_error *err);
 
 /* Batch norm's statistics anew, as means over `recalibrate` batches of training data. */
 tern_status tern_trainer_recalibrate(tern_trainer *trainer, tern_error *err);

@@ -273,6 +273,61 @@ static void test_inference(void **state) {
     }
 }
 
+/* Runs node by node: whatever the backward pass reads is what the last writer left there. */
+static void test_nothing_is_overwritten(void **state) {
+    (void)state;
+    for (size_t n = 0; n < 2; n++) {
+        tern_graph *g = build(networks[n]);
+        tern_plan *plan;
+        OK(tern_plan_create(&plan, g, &(tern_plan_desc){.batch_max = 3, .training = 1, .threads = 1}, &err));
+        OK(tern_plan_refresh(plan, &err));
+        plan->batch = 3;
+        plan->train_mode = 1;
+        float *value[64] = {0}, *grad[64] = {0}, *x = calloc(3 * g->node[0].elements, sizeof *x);
+        assert_in_range(g->nodes, 1, 64);
+        plan->node[0].value = x;
+        for (size_t i = 0; i < g->nodes; i++) {
+            if (i && g->node[i].op->alias) plan->node[i].value = tern_plan_in(plan, i, 0);
+            if (i && !g->node[i].op->alias) g->node[i].op->forward(plan, i);
+            size_t bytes = 3 * g->node[i].elements * sizeof(float);
+            value[i] = malloc(bytes);
+            memcpy(value[i], plan->node[i].value, bytes);
+            grad[i] = calloc(1, bytes);
+        }
+        size_t last = g->nodes - 1;
+        for (size_t i = 0; i < 3 * g->node[last].elements; i++)
+            grad[last][i] = plan->node[last].grad[i] = tern_random_normal(7, i);
+        for (size_t i = last; i > 0; i--) {
+            const tern_node *node = &g->node[i];
+            size_t bytes = 3 * node->elements * sizeof(float);
+            if (!plan->node[i].grad) continue;
+            if (memcmp(plan->node[i].grad, grad[i], bytes))
+                fail_msg("the gradient of %s was written over", node->name);
+            if (node->op->needs_output && memcmp(plan->node[i].value, value[i], bytes))
+                fail_msg("the value of %s was written over", node->name);
+            for (int k = 0; k < node->inputs; k++) {
+                size_t in = (size_t)node->input[k];
+                if (node->op->needs_input &&
+                    memcmp(plan->node[in].value, value[in], 3 * g->node[in].elements * sizeof(float)))
+                    fail_msg("%s's input %s was written over", node->name, g->node[in].name);
+            }
+            if (!node->op->alias) node->op->backward(plan, i);
+            for (int k = 0; k < node->inputs; k++) {
+                size_t in = (size_t)node->input[k];
+                if (plan->node[i].wants_grad[k])
+                    memcpy(grad[in], plan->node[in].grad, 3 * g->node[in].elements * sizeof(float));
+            }
+        }
+        for (size_t i = 0; i < g->nodes; i++) {
+            free(value[i]);
+            free(grad[i]);
+        }
+        free(x);
+        tern_plan_free(&plan);
+        tern_graph_free(&g);
+    }
+}
+
 /* ---- deployed weights */
 
 typedef struct packed_bytes {
@@ -575,8 +630,9 @@ static void test_too_many_nodes(void **state) {
     char name[16];
     for (int i = 0; x >= 0 && i < 5000; i++) {
         snprintf(name, sizeof name, "n%d", i);
-        x = tern_graph_add(g, "relu", name, x, NULL);
+        x = tern_graph_add(g, "linear", name, x, &(tern_attrs){.outputs = 2});
     }
+    assert_int_equal(g->params, 4095);
     check_refused(g, "", "at most 4096 nodes");
 }
 
@@ -615,6 +671,7 @@ int main(void) {
         cmocka_unit_test(test_arena),
         cmocka_unit_test(test_arena_shares),
         cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_nothing_is_overwritten),
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_hostile_attributes),
         cmocka_unit_test(test_hostile_inputs),

@@ -18,7 +18,7 @@ static void patch_covariance(double *cov, const tern_dataset *dataset, const ter
     for (size_t i = 0; i < tern_min_size(IMAGES, info->count); i++, image += h * w * c)
         for (size_t y = 0; y + SIDE <= h; y++)
             for (size_t x = 0; x + SIDE <= w; x++, patches++) {
-                double v[MAX_PATCH];
+                double v[MAX_PATCH] = {0};
                 for (size_t j = 0; j < k; j++) {
                     size_t ch = j % c, px = j / c % SIDE, py = j / c / SIDE;
                     double pixel = (double)image[((y + py) * w + x + px) * c + ch] / 255;

@@ -642,7 +642,6 @@ static void test_plans_refused(void **state) {
     tern_graph *g = begin();
     tern_value x = tern_graph_add(g, "linear", "culprit", 0, &(tern_attrs){.outputs = 12});
     tern_value y = tern_graph_add(g, "attention", "attend", x, &(tern_attrs){.heads = 2});
-    OK(tern_graph_place(g, &err));
     const tern_plan_desc bad[] = {{.batch_max = 0},
                                   {.batch_max = SIZE_MAX},
                                   {.batch_max = SIZE_MAX / 64},

@@ -181,6 +181,17 @@ static int choice_number(const char *choices, const char *value) {
     return -1;
 }
 
+static tern_status unknown_choice(const setting *s, const char *value, tern_error *err) {
+    char list[128], *rest = list;
+    const char *names[16];
+    size_t count = 0;
+    snprintf(list, sizeof list, "%s", s->choices);
+    for (char *name; count < 16 && (name = strsep(&rest, "|")) != NULL;) names[count++] = name;
+    const char *near = tern_nearest_name(value, names, count);
+    return tern_fail(err, TERN_E_ARGUMENT, TERN_NO_PLACE, "%s=%.60s: it takes one of %s%s%s%s", s->key, value,
+                     s->choices, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+}
+
 static tern_status set_value(void *at, const setting *s, const char *value, tern_error *err) {
     char *end = NULL;
     double number = 0;
@@ -196,7 +207,7 @@ static tern_status set_value(void *at, const setting *s, const char *value, tern
     if (s->kind == REAL) *(double *)at = number;
     if (s->kind == CHOICE) {
         int n = choice_number(s->choices, value);
-        TERN_CHECK_ARGUMENT(n >= 0, err, "%s=%.60s: it takes one of %s", s->key, value, s->choices);
+        if (n < 0) return unknown_choice(s, value, err);
         *(int *)at = n;
     }
     if (s->kind == TEXT) {
@@ -219,13 +230,21 @@ static void choice_name(const char *choices, int number, char *value, size_t byt
     snprintf(value, bytes, "%.*s", (int)strcspn(choices, "|"), choices);
 }
 
+/* As few digits as give the same number back: a run goes on from the text in its checkpoint. */
+static void real_text(double number, char *value, size_t bytes) {
+    for (int digits = 6; digits <= 17; digits++) {
+        snprintf(value, bytes, "%.*g", digits, number);
+        if (strtod(value, NULL) == number) return;
+    }
+}
+
 tern_status tern_config_get(const tern_config *config, const char *key, char *value, size_t bytes, tern_error *err) {
     TERN_CHECK_ARGUMENT(config && key && value && bytes, err, "an argument is NULL");
     const setting *s;
     TERN_TRY(find_setting(&s, key, err));
     const char *at = (const char *)config + s->offset;
     if (s->kind == WHOLE) snprintf(value, bytes, "%lld", *(const long long *)(const void *)at);
-    if (s->kind == REAL) snprintf(value, bytes, "%.9g", *(const double *)(const void *)at);
+    if (s->kind == REAL) real_text(*(const double *)(const void *)at, value, bytes);
     if (s->kind == CHOICE) choice_name(s->choices, *(const int *)(const void *)at, value, bytes);
     if (s->kind == TEXT) snprintf(value, bytes, "%s", at);
     return TERN_OK;
@@ -301,7 +320,7 @@ static tern_status set_json(tern_config *config, const char *path, const char *k
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is neither a number nor a text", path, key);
     tern_error why = {0};
     tern_status status = tern_config_set(config, key, text, &why);
-    return status ? tern_fail(err, status, TERN_NO_PLACE, "%s: %.180s", path, why.message) : TERN_OK;
+    return status ? tern_fail(err, status, TERN_NO_PLACE, "%.100s: %.130s", path, why.message) : TERN_OK;
 }
 
 tern_status tern_config_read(tern_config **out, const char *path, tern_error *err) {
@@ -309,16 +328,18 @@ tern_status tern_config_read(tern_config **out, const char *path, tern_error *er
     *out = NULL;
     json_error_t where;
     json_t *object = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+    if (!object && where.line < 1) return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%s", where.text);
     if (!object)
-        return tern_fail(err, where.line < 1 ? TERN_E_FILE : TERN_E_DATA,
-                         where.position < 0 ? TERN_NO_PLACE : (uint64_t)where.position, "%s:%d: %s", path, where.line,
-                         where.text);
+        return tern_fail(err, TERN_E_DATA, where.position < 0 ? TERN_NO_PLACE : (uint64_t)where.position,
+                         "%.100s:%d: %s", path, where.line, where.text);
     const char *from = json_string_value(json_object_get(object, "preset")), *key;
     json_t *value;
     tern_config *config = NULL;
-    tern_status status =
-        from ? tern_config_create(&config, from, err)
-             : tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: there is no \"preset\" to start from", path);
+    tern_error why = {0};
+    tern_status status = from ? tern_config_create(&config, from, &why) : TERN_E_DATA;
+    if (status)
+        tern_fail(err, status, TERN_NO_PLACE, "%.100s: %.130s", path,
+                  from ? why.message : "there is no \"preset\" to start from");
     if (!status) json_object_foreach(object, key, value) {
             if (!strcmp(key, "preset")) continue;
             status = set_json(config, path, key, value, err);

@@ -13,8 +13,8 @@ static void make_view(float *to, const float *from, const tern_shape *s, int mir
     size_t h = s->dim[0], w = s->dim[1], c = s->dim[2];
     for (size_t y = 0; y < h; y++)
         for (size_t x = 0; x < w; x++) {
-            size_t sy = dy < 0 ? (y == 0 ? 1 : y - 1) : dy > 0 ? (y + 1 == h ? h - 2 : y + 1) : y;
-            size_t sx = dx < 0 ? (x == 0 ? 1 : x - 1) : dx > 0 ? (x + 1 == w ? w - 2 : x + 1) : x;
+            size_t sy = h < 2 ? y : dy < 0 ? (y == 0 ? 1 : y - 1) : dy > 0 ? (y + 1 == h ? h - 2 : y + 1) : y;
+            size_t sx = w < 2 ? x : dx < 0 ? (x == 0 ? 1 : x - 1) : dx > 0 ? (x + 1 == w ? w - 2 : x + 1) : x;
             memcpy(to + (y * w + x) * c, from + (sy * w + (mirror ? w - 1 - sx : sx)) * c, c * sizeof *to);
         }
 }

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 #include "nn/graph.h"
 #include "nn/op.h"
@@ -121,7 +122,7 @@ static tern_status read_node(tern_graph *graph, const json_t *json, size_t i, te
     const char *op = json_string_value(json_object_get(json, "op"));
     const char *name = json_string_value(json_object_get(json, "name"));
     const json_t *from = json_object_get(json, "from");
-    if (!op || !name || !json_is_array(from))
+    if (!op || !name || json_array_size(from) < 1 || json_array_size(from) > 2)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: node %zu has no op, name and from", i);
     if (!tern_op_find(op))
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%.60s: unknown operation '%.40s'", name, op);
@@ -137,16 +138,33 @@ static tern_status read_node(tern_graph *graph, const json_t *json, size_t i, te
     return graph->status == TERN_E_ARGUMENT ? TERN_E_DATA : graph->status;
 }
 
+/* Refuses a key that is none of `known`, which ends with NULL. */
+static tern_status check_keys(const json_t *json, const char *where, const char *const *known, tern_error *err) {
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)json, key, value) {
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], key)) i++;
+        if (!known[i])
+            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: unknown key '%.40s'", where, key);
+    }
+    return TERN_OK;
+}
+
 static tern_status read_input(tern_graph *graph, const json_t *json, tern_error *err) {
     const json_t *shape = json_object_get(json, "shape"), *tokens = json_object_get(json, "tokens");
+    TERN_TRY(check_keys(
+        json, "input",
+        tokens ? (const char *const[]){"tokens", "vocabulary", NULL} : (const char *const[]){"shape", NULL}, err));
     if (tokens) {
         size_t count = 0, vocabulary = 0;
         TERN_TRY(read_size(&count, tokens, "input", "tokens", err));
         TERN_TRY(read_size(&vocabulary, json_object_get(json, "vocabulary"), "input", "vocabulary", err));
         tern_graph_input_tokens(graph, count, vocabulary);
     } else {
-        tern_shape s = {.rank = (int)json_array_size(shape)};
-        if (s.rank < 1 || s.rank > TERN_MAX_RANK)
+        size_t rank = json_array_size(shape);
+        tern_shape s = {.rank = (int)tern_min_size(rank, TERN_MAX_RANK)};
+        if (rank < 1 || rank > TERN_MAX_RANK)
             return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: its input has no shape of 1 to 3 sizes");
         for (int i = 0; i < s.rank; i++)
             TERN_TRY(read_size(&s.dim[i], json_array_get(shape, (size_t)i), "input", "shape", err));
@@ -159,7 +177,8 @@ static tern_status read_input(tern_graph *graph, const json_t *json, tern_error 
 tern_status tern_graph_from_json(tern_graph **out, const json_t *json, tern_error *err) {
     TERN_TRY(tern_graph_create(out, err));
     const json_t *nodes = json_object_get(json, "nodes");
-    tern_status status = read_input(*out, json_object_get(json, "input"), err);
+    tern_status status = check_keys(json, "graph", (const char *const[]){"input", "nodes", NULL}, err);
+    if (!status) status = read_input(*out, json_object_get(json, "input"), err);
     if (!status && !json_is_array(nodes))
         status = tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: there are no nodes");
     for (size_t i = 0; !status && i < json_array_size(nodes); i++)

@@ -50,6 +50,18 @@ tern_status tern_model_input_from(tern_model_input *input, const tern_dataset *d
     return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the names of %zu classes", info.classes);
 }
 
+/* Names of folders may be anything; JSON is UTF-8. */
+static tern_status check_names(const tern_model_input *input, tern_error *err) {
+    for (size_t i = 0; i < input->classes; i++) {
+        json_t *name = json_string(input->class_name[i]);
+        json_decref(name);
+        if (!name)
+            return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "the name of class %zu is not UTF-8; rename its folder",
+                             i);
+    }
+    return TERN_OK;
+}
+
 static json_t *input_json(const tern_model_input *input) {
     json_t *json = json_pack("{s:s}", "data", tern_data_kind_name(input->data));
     if (input->classes) {
@@ -172,6 +184,7 @@ static tern_status add_packed(tern_safetensors_writer *writer, const tern_node *
 
 tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *graph, const tern_model_input *input,
                            const tern_config *config, int packed, tern_error *err) {
+    TERN_TRY(check_names(input, err));
     json_t *json = json_pack("{s:i, s:b, s:o, s:o, s:o, s:o}", "format", FORMAT, "packed", packed, "graph",
                              tern_graph_to_json(graph), "input", input_json(input), "config",
                              config_json(config, packed), "packing", packed_json(graph));
@@ -192,15 +205,64 @@ tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *gr
 
 /* ---- reading */
 
-tern_status tern_model_read_floats(float *to, const tern_safetensors *file, const char *name, size_t count,
-                                   tern_error *err) {
+/* The tensor, which must have just `count` fp32 elements. */
+static tern_status find_floats(const tern_safetensors_entry **out, const tern_safetensors *file, const char *name,
+                               size_t count, tern_error *err) {
     const tern_safetensors_entry *entry = tern_safetensors_find(file, name);
     if (!entry) return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "the file has no tensor %s", name);
-    if (entry->dtype != TERN_ST_F32 || entry->bytes != count * sizeof *to)
+    if (entry->dtype != TERN_ST_F32 || entry->bytes != count * sizeof(float))
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE,
                          "tensor %s is %s of %zu bytes; %zu fp32 values belong there", name,
                          tern_safetensors_dtype_name(entry->dtype), entry->bytes, count);
+    *out = entry;
+    return TERN_OK;
+}
+
+/* As find_floats, of the shape that the parameter has: [6][4] is not [4][6]. */
+static tern_status find_param(const tern_safetensors_entry **out, const tern_safetensors *file,
+                              const tern_param *param, tern_error *err) {
+    TERN_TRY(find_floats(out, file, param->name, param->count, err));
+    int same = (*out)->rank == (size_t)param->rank;
+    for (size_t i = 0; same && i < (*out)->rank; i++) same = (*out)->shape[i] == param->dim[i];
+    return same ? TERN_OK
+                : tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "tensor %s has another shape than the graph says",
+                            param->name);
+}
+
+tern_status tern_model_read_floats(float *to, const tern_safetensors *file, const char *name, size_t count,
+                                   tern_error *err) {
+    const tern_safetensors_entry *entry = NULL;
+    TERN_TRY(find_floats(&entry, file, name, count, err));
     if (count) memcpy(to, entry->data, entry->bytes);
+    return TERN_OK;
+}
+
+/* All of them are there before memory is taken: what a damaged graph asks for may be any size. */
+static tern_status read_params(tern_graph *graph, const tern_safetensors *file, tern_error *err) {
+    const tern_safetensors_entry *entry = NULL;
+    for (size_t p = 0; p < graph->params; p++) TERN_TRY(find_param(&entry, file, &graph->param[p], err));
+    TERN_TRY(tern_graph_place(graph, err));
+    for (size_t p = 0; p < graph->params; p++) {
+        TERN_TRY(find_param(&entry, file, &graph->param[p], err));
+        memcpy(graph->param[p].value, entry->data, entry->bytes);
+    }
+    return TERN_OK;
+}
+
+/* The graph takes what the input is, and gives a number for each of its names. */
+static tern_status check_ends(const tern_model_file *model, const char *path, tern_error *err) {
+    const tern_graph *graph = model->graph;
+    const tern_node *in = &graph->node[0], *out = &graph->node[graph->nodes - 1];
+    const tern_model_input *input = &model->input;
+    int text = input->data == TERN_DATA_TEXT, fits = graph->vocabulary == input->vocabulary;
+    fits = fits && (text || (in->shape.rank == 3 && in->channels <= 4));
+    for (size_t c = 0; fits && !text && c < in->channels; c++) fits = input->std[c] >= 0;
+    if (!fits)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: its graph does not take what its input is", path);
+    size_t names = text ? input->vocabulary : input->classes;
+    if (out->channels != names || out->rows != (text ? in->elements : 1))
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %zu outputs for %zu names", path, out->elements,
+                         text ? in->elements * names : names);
     return TERN_OK;
 }
 
@@ -264,16 +326,8 @@ static tern_status read_model(tern_model_file *model, const char *path, const js
     TERN_TRY(read_config(&model->config, json_object_get(json, "config"), model->packed, path, err));
     TERN_TRY(read_model_input(&model->input, json_object_get(json, "input"), path, err));
     TERN_TRY(tern_graph_from_json(&model->graph, json_object_get(json, "graph"), err));
-    TERN_TRY(tern_graph_place(model->graph, err));
-    const tern_node *out = &model->graph->node[model->graph->nodes - 1];
-    size_t outputs = model->input.classes ? model->input.classes : model->input.vocabulary;
-    if (out->channels != outputs)
-        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %zu outputs for %zu names", path, out->channels,
-                         outputs);
-    for (size_t p = 0; p < model->graph->params; p++) {
-        tern_param *param = &model->graph->param[p];
-        TERN_TRY(tern_model_read_floats(param->value, model->file, param->name, param->count, err));
-    }
+    TERN_TRY(check_ends(model, path, err));
+    TERN_TRY(read_params(model->graph, model->file, err));
     for (size_t i = 1; i < model->graph->nodes; i++) {
         tern_node *node = &model->graph->node[i];
         if (!strncmp(node->op->name, "packed_", 7))
@@ -282,9 +336,9 @@ static tern_status read_model(tern_model_file *model, const char *path, const js
     return TERN_OK;
 }
 
-tern_status tern_model_file_open(tern_model_file *model, const char *path, tern_error *err) {
-    *model = (tern_model_file){0};
-    TERN_TRY(tern_safetensors_open(&model->file, path, TERN_ST_CHECKSUM_REQUIRED, err));
+tern_status tern_model_file_take(tern_model_file *model, tern_safetensors **file, const char *path, tern_error *err) {
+    *model = (tern_model_file){.file = *file};
+    *file = NULL;
     const char *text = tern_safetensors_metadata(model->file, "tern.model");
     json_error_t where;
     json_t *json = text ? json_loads(text, JSON_REJECT_DUPLICATES, &where) : NULL;
@@ -298,6 +352,13 @@ tern_status tern_model_file_open(tern_model_file *model, const char *path, tern_
     json_decref(json);
     if (status) tern_model_file_close(model);
     return status;
+}
+
+tern_status tern_model_file_open(tern_model_file *model, const char *path, tern_error *err) {
+    tern_safetensors *file;
+    *model = (tern_model_file){0};
+    TERN_TRY(tern_safetensors_open(&file, path, TERN_ST_CHECKSUM_REQUIRED, err));
+    return tern_model_file_take(model, &file, path, err);
 }
 
 void tern_model_file_close(tern_model_file *model) {

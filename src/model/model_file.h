@@ -37,6 +37,8 @@ tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *gr
 
 /* Reads and checks; parameters are copied, packed weights stay mapped. */
 tern_status tern_model_file_open(tern_model_file *model, const char *path, tern_error *err);
+/* The same from a file that is open; it is the model's from then on, or closed on failure. path: for messages. */
+tern_status tern_model_file_take(tern_model_file *model, tern_safetensors **file, const char *path, tern_error *err);
 void tern_model_file_close(tern_model_file *model);
 
 /* Copies an fp32 tensor of just `count` elements. */

@@ -16,12 +16,17 @@
 #include "nn/parts.h"
 #include "nn/vector_math.h"
 
+enum { MAX_TOKENS = 65536 };
+
 static tern_status attention_shape(tern_graph *graph, tern_node *node, tern_error *err) {
     const tern_node *in = tern_node_input(graph, node, 0);
     tern_attrs *at = &node->at;
     TERN_CHECK_ARGUMENT(in->shape.rank == 2, err,
                         "%s: the input has %d dimensions; a sequence has 2 (tokens, channels)", node->name,
                         in->shape.rank);
+    /* Its memory grows with their square. */
+    TERN_CHECK_ARGUMENT(in->shape.dim[0] <= MAX_TOKENS, err, "%s: %zu tokens; at most %d are possible", node->name,
+                        in->shape.dim[0], MAX_TOKENS);
     TERN_CHECK_ARGUMENT(at->heads, err, "%s: heads is 0", node->name);
     if (!at->kv_heads) at->kv_heads = at->heads;
     TERN_CHECK_ARGUMENT(at->heads <= 4096 && at->kv_heads <= at->heads && at->heads % at->kv_heads == 0, err,

@@ -14,7 +14,12 @@
 
 tern_status tern_linear_shape(tern_graph *graph, tern_node *node, tern_error *err) {
     tern_shape s = tern_node_input(graph, node, 0)->shape;
-    TERN_CHECK_ARGUMENT(node->at.outputs, err, "%s: outputs is 0", node->name);
+    const tern_attrs *at = &node->at;
+    TERN_CHECK_ARGUMENT(at->outputs, err, "%s: outputs is 0", node->name);
+    /* Groups tell a convolution from a linear product everywhere behind this. */
+    TERN_CHECK_ARGUMENT(!at->kernel && !at->stride && !at->padding && !at->groups, err,
+                        "%s: a linear product has no window: kernel, stride, padding and groups must be 0",
+                        node->name);
     s.dim[s.rank - 1] = node->at.outputs;
     return tern_node_set_shape(node, s.rank, s.dim[0], s.dim[1], s.dim[2], err);
 }

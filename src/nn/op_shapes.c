@@ -2,6 +2,9 @@
 
 #include "base/error.h"
 
+/* No window is larger, with its padding: its area times the channels of a value stays far from overflow. */
+enum { MAX_WINDOW = 1 << 15 };
+
 tern_status tern_shape_of_input(tern_graph *graph, tern_node *node, tern_error *err) {
     const tern_shape *s = &tern_node_input(graph, node, 0)->shape;
     return tern_node_set_shape(node, s->rank, s->dim[0], s->dim[1], s->dim[2], err);
@@ -21,6 +24,8 @@ tern_status tern_shape_of_window(tern_graph *graph, tern_node *node, size_t chan
     }
     if (!at->kernel) at->kernel = 1;
     if (!at->stride) at->stride = all ? at->kernel : 1;
+    TERN_CHECK_ARGUMENT(at->kernel <= MAX_WINDOW, err, "%s: a kernel of %zu; at most %d is possible", node->name,
+                        at->kernel, MAX_WINDOW);
     TERN_CHECK_ARGUMENT(at->padding < at->kernel, err, "%s: padding %zu with a kernel of %zu; it must be smaller",
                         node->name, at->padding, at->kernel);
     TERN_CHECK_ARGUMENT(at->kernel <= h + 2 * at->padding && at->kernel <= w + 2 * at->padding, err,

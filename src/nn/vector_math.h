@@ -5,8 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* e^x to 2 units in the last place; 0 below -87.3, the largest finite value's neighbourhood above 88. Cody and Waite's
- * reduction by log 2 in two parts, then the Taylor polynomial of degree 6 on |r| <= log(2) / 2. */
+/* e^x to 2 units in the last place; 0 below -87.3, the largest finite value's neighbourhood above 88, a NaN of a NaN.
+ * Cody and Waite's reduction by log 2 in two parts, then the Taylor polynomial of degree 6 on |r| <= log(2) / 2. */
 static inline float tern_exp(float x) {
     float clipped = x < -87.3f ? -87.3f : x > 88.0f ? 88.0f : x;
     /* Adding and taking away 1.5 * 2^23 rounds to a whole number. */
@@ -19,7 +19,7 @@ static inline float tern_exp(float x) {
     p = p * r + 0.5f;
     p = p * r + 1.0f;
     p = p * r + 1.0f;
-    int32_t exponent = ((int32_t)whole + 127) << 23;
+    int32_t exponent = ((int32_t)(whole == whole ? whole : 0.0f) + 127) << 23; /* of a NaN, p is one */
     float power;
     memcpy(&power, &exponent, sizeof power);
     return x < -87.3f ? 0.0f : p * power;

@@ -6,7 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "nn/graph.h"
+#include "nn/nodes.h"
 #include "nn/op.h"
 
 typedef enum attr_type { SIZE, INT, FLOAT } attr_type;

@@ -5,8 +5,8 @@
 #define TERN_MODEL_MODEL_FILE_H
 
 #include "io/safetensors.h"
-#include "model/config.h"
-#include "nn/graph.h"
+#include "model/configuration.h"
+#include "nn/nodes.h"
 #include "tern/data.h"
 
 /* What goes in, and what the numbers that come out are called. */

@@ -2,7 +2,7 @@
 #ifndef TERN_MODEL_NETWORKS_H
 #define TERN_MODEL_NETWORKS_H
 
-#include "model/config.h"
+#include "model/configuration.h"
 #include "tern/graph.h"
 
 typedef struct tern_data_shape {

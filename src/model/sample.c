@@ -6,7 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/random.h"
-#include "model/model.h"
+#include "model/open_model.h"
 #include "model/sample.h"
 
 /* One token as UTF-8 (or the byte it is); returns its length, at most 4. */

@@ -1,4 +1,4 @@
-#include "nn/graph.h"
+#include "nn/nodes.h"
 
 #include <ctype.h>
 #include <math.h>

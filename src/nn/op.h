@@ -2,7 +2,7 @@
 #ifndef TERN_NN_OP_H
 #define TERN_NN_OP_H
 
-#include "nn/graph.h"
+#include "nn/nodes.h"
 #include "nn/plan.h"
 
 typedef struct tern_op {

@@ -3,18 +3,18 @@
 
 #include "nn/op.h"
 
-#define TERN_OPS(X)                                                                                                \
-    X(input)                                                                                                       \
-    X(flatten)                                                                                                     \
-    X(add)                                                                                                         \
-    X(mul)                                                                                                         \
-    X(scale)                                                                                                       \
-    X(dropout)                                                                                                     \
-    X(linear)                                                                                                      \
-    X(conv2d)                                                                                                      \
-    X(bit_linear) X(bit_conv2d) X(ternary_linear) X(ternary_conv2d) X(packed_linear) X(packed_conv2d) X(embedding) \
-        X(rmsnorm) X(layernorm) X(batch_norm) X(affine) X(relu) X(relu2) X(gelu) X(silu) X(max_pool) X(avg_pool)   \
-            X(attention)
+#define TERN_OPS(X)                                                                                             \
+    X(input)                                                                                                    \
+    X(flatten)                                                                                                  \
+    X(add)                                                                                                      \
+    X(mul)                                                                                                      \
+    X(scale)                                                                                                    \
+    X(dropout)                                                                                                  \
+    X(linear)                                                                                                   \
+    X(conv2d)                                                                                                   \
+    X(bit_linear)                                                                                               \
+    X(bit_conv2d) X(ternary_linear) X(ternary_conv2d) X(packed_linear) X(packed_conv2d) X(embedding) X(rmsnorm) \
+        X(layernorm) X(batch_norm) X(affine) X(relu) X(relu2) X(gelu) X(silu) X(max_pool) X(avg_pool) X(attention)
 
 #define DECLARE(op) extern const tern_op tern_op_##op;
 TERN_OPS(DECLARE)

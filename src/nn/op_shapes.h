@@ -2,7 +2,7 @@
 #ifndef TERN_NN_OP_SHAPES_H
 #define TERN_NN_OP_SHAPES_H
 
-#include "nn/graph.h"
+#include "nn/nodes.h"
 
 /* The value has the first input's shape. */
 tern_status tern_shape_of_input(tern_graph *graph, tern_node *node, tern_error *err);

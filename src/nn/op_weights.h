@@ -3,7 +3,7 @@
 #define TERN_NN_OP_WEIGHTS_H
 
 #include "nn/dnn.h"
-#include "nn/graph.h"
+#include "nn/nodes.h"
 
 tern_status tern_linear_shape(tern_graph *graph, tern_node *node, tern_error *err);
 /* Also gives at.groups its default; zero groups mark a node that is no convolution. */

@@ -10,7 +10,7 @@
 
 #include "base/memory.h"
 #include "nn/dnn.h"
-#include "nn/graph.h"
+#include "nn/nodes.h"
 
 typedef struct tern_plan_node {
     float *value;      /* [batch][elements]; of the input: the caller's */

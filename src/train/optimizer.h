@@ -12,7 +12,7 @@
 #ifndef TERN_TRAIN_OPTIMIZER_H
 #define TERN_TRAIN_OPTIMIZER_H
 
-#include "nn/graph.h"
+#include "nn/nodes.h"
 #include "nn/plan.h"
 
 typedef enum tern_method { TERN_SGD = 0, TERN_ADAMW = 1, TERN_MUON = 2 } tern_method;

@@ -2,7 +2,7 @@
 #ifndef TERN_TRAIN_SCHEDULE_H
 #define TERN_TRAIN_SCHEDULE_H
 
-#include "model/config.h"
+#include "model/configuration.h"
 
 /* Factor of the peak rates. constant: 1; linear and cosine: from 1 to lr_final; bitnet: linear from 1 to 2/3 at half
  * time, then linear from 2/3 to lr_final (Ma et al., "The Era of 1-bit LLMs: training tips", 2024). In the warm-up, a

@@ -1,4 +1,4 @@
-/* One training run in memory: data, graph, plan and optimiser, stepped one by one. run.c has the loop around it. */
+/* One training run in memory: data, graph, plan and optimiser, stepped one by one. training_run.c has the loop around it. */
 #ifndef TERN_TRAIN_TRAINER_H
 #define TERN_TRAIN_TRAINER_H
 

@@ -8,9 +8,9 @@
 
 #include <cmocka.h> /* needs the headers above */
 
-#include "model/config.h"
+#include "model/configuration.h"
 #include "model/networks.h"
-#include "nn/graph.h"
+#include "nn/nodes.h"
 #include "temporary_folder.h"
 #include "tern/data.h"
 

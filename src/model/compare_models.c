@@ -5,7 +5,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "model/model.h"
+#include "model/open_model.h"
 #include "nn/op.h"
 
 typedef struct parity {

@@ -1,6 +1,6 @@
 /* An open model: its file and the plan that runs it. */
-#ifndef TERN_MODEL_MODEL_H
-#define TERN_MODEL_MODEL_H
+#ifndef TERN_MODEL_OPEN_MODEL_H
+#define TERN_MODEL_OPEN_MODEL_H
 
 #include "model/model_file.h"
 #include "nn/plan.h"

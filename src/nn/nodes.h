@@ -1,6 +1,6 @@
 /* The inside of a graph: nodes and the parameters they own. Shapes are per sample (tern/graph.h). */
-#ifndef TERN_NN_GRAPH_H
-#define TERN_NN_GRAPH_H
+#ifndef TERN_NN_NODES_H
+#define TERN_NN_NODES_H
 
 #include "base/memory.h"
 #include "tern/graph.h"

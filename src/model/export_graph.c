@@ -10,7 +10,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "model/model.h"
+#include "model/open_model.h"
 #include "nn/batch_norm.h"
 #include "nn/op.h"
 #include "nn/ternary_weights.h"

@@ -1,6 +1,6 @@
 /* A configuration as a record; tern/config.h has the words around it. */
-#ifndef TERN_MODEL_CONFIG_H
-#define TERN_MODEL_CONFIG_H
+#ifndef TERN_MODEL_CONFIGURATION_H
+#define TERN_MODEL_CONFIGURATION_H
 
 #include <stddef.h>
 #include <stdint.h>

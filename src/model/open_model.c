@@ -1,4 +1,4 @@
-#include "model/model.h"
+#include "model/open_model.h"
 
 #include <stdio.h>
 #include <stdlib.h>

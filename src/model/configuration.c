@@ -1,4 +1,4 @@
-#include "model/config.h"
+#include "model/configuration.h"
 
 #include <errno.h>
 #include <jansson.h>

@@ -1,26 +1,23 @@
-/* All operations, one line each. */
+/* All operations. */
 #include <string.h>
 
 #include "nn/op.h"
 
-#define TERN_OPS(X)                                                                                             \
-    X(input)                                                                                                    \
-    X(flatten)                                                                                                  \
-    X(add)                                                                                                      \
-    X(mul)                                                                                                      \
-    X(scale)                                                                                                    \
-    X(dropout)                                                                                                  \
-    X(linear)                                                                                                   \
-    X(conv2d)                                                                                                   \
-    X(bit_linear)                                                                                               \
-    X(bit_conv2d) X(ternary_linear) X(ternary_conv2d) X(packed_linear) X(packed_conv2d) X(embedding) X(rmsnorm) \
-        X(layernorm) X(batch_norm) X(affine) X(relu) X(relu2) X(gelu) X(silu) X(max_pool) X(avg_pool) X(attention)
+extern const tern_op tern_op_input, tern_op_flatten, tern_op_add, tern_op_mul, tern_op_scale, tern_op_dropout;
+extern const tern_op tern_op_linear, tern_op_conv2d, tern_op_bit_linear, tern_op_bit_conv2d, tern_op_ternary_linear;
+extern const tern_op tern_op_ternary_conv2d, tern_op_packed_linear, tern_op_packed_conv2d, tern_op_embedding;
+extern const tern_op tern_op_rmsnorm, tern_op_layernorm, tern_op_batch_norm, tern_op_affine, tern_op_relu;
+extern const tern_op tern_op_relu2, tern_op_gelu, tern_op_silu, tern_op_max_pool, tern_op_avg_pool, tern_op_attention;
 
-#define DECLARE(op) extern const tern_op tern_op_##op;
-TERN_OPS(DECLARE)
-
-#define POINT(op) &tern_op_##op,
-static const tern_op *const ops[] = {TERN_OPS(POINT)};
+static const tern_op *const ops[] = {&tern_op_input,         &tern_op_flatten,        &tern_op_add,
+                                     &tern_op_mul,           &tern_op_scale,          &tern_op_dropout,
+                                     &tern_op_linear,        &tern_op_conv2d,         &tern_op_bit_linear,
+                                     &tern_op_bit_conv2d,    &tern_op_ternary_linear, &tern_op_ternary_conv2d,
+                                     &tern_op_packed_linear, &tern_op_packed_conv2d,  &tern_op_embedding,
+                                     &tern_op_rmsnorm,       &tern_op_layernorm,      &tern_op_batch_norm,
+                                     &tern_op_affine,        &tern_op_relu,           &tern_op_relu2,
+                                     &tern_op_gelu,          &tern_op_silu,           &tern_op_max_pool,
+                                     &tern_op_avg_pool,      &tern_op_attention};
 
 enum { OPS = sizeof ops / sizeof *ops };
 

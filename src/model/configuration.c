@@ -101,7 +101,7 @@ static const named_preset presets[] = {
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random"},
     {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
-     "model=fast data=cifar-10 width=64 depth=3 epochs=12 batch=500 optimizer=muon side_optimizer=sgd lr=0.12 "
+     "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.12 "
      "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
      "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row"},
     {"charlm", "characters of tiny Shakespeare, a small GPT for two cores",

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Trains presets as the README quotes them, each with several seeds and beside its full-precision twin, into
+# bench/results/training-NAME.jsonl: an object a run, "preset" and "seed" added. Hours, all in all.
+#
+#   sh bench/training.sh NAME [SEEDS [PRESET ...]]      NAME says which machine, such as spr-2c; 3 seeds
+set -eu
+cd "$(dirname "$0")/.."
+[ $# -ge 1 ] || { echo "usage: sh bench/training.sh NAME [SEEDS [PRESET ...]]" >&2; exit 2; }
+tern=build/release/tern
+out=bench/results/training-$1.jsonl
+seeds=${2:-3}
+[ $# -lt 2 ] && shift || shift 2
+[ $# -gt 0 ] || set -- mnist-mlp mnist-cnn fashion-cnn cifar10-simple cifar10-fast charlm
+[ -x "$tern" ] || { echo "bench/training.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+
+for preset in "$@"; do
+    for run in "$preset" "$preset-fp"; do
+        seed=1
+        while [ $seed -le "$seeds" ]; do
+            dir=runs/bench-$run-$seed
+            "$tern" train "$run" --set seed=$seed --out "$dir" --json > "$dir.json"
+            sed "s/^{/{\"preset\":\"$run\",\"seed\":$seed,\"date\":\"$(date -u +%Y-%m-%d)\",\"revision\":\"$(git rev-parse --short HEAD)\",/" \
+                "$dir.json" | tee -a "$out"
+            seed=$((seed + 1))
+        done
+    done
+done

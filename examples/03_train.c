@@ -45,15 +45,16 @@ int main(void) {
     tern_model_options open = {.batch = 50};
     tern_model *trained = NULL, *packed = NULL;
     check(tern_model_open(&trained, "example-run/checkpoint.safetensors", &open, &err));
-    check(tern_model_export(trained, "example-run/model.tern", &(tern_export_options){.packing = TERN_PACK_T5}, &err));
+    check(
+        tern_model_export(trained, "example-run/model.tern", &(tern_export_options){.packing = TERN_PACK_T5}, &err));
     check(tern_model_open(&packed, "example-run/model.tern", &open, &err));
 
     tern_model_info info;
     tern_parity_result parity;
     check(tern_model_describe(&info, packed, &err));
     check(tern_model_parity(&parity, trained, packed, test, 200, &err));
-    printf("%zu bytes packed, %zu as fp32; %llu integers compared, %llu differ\n", info.packed_bytes, info.float_bytes,
-           (unsigned long long)parity.integers, (unsigned long long)parity.int_mismatches);
+    printf("%zu bytes packed, %zu as fp32; %llu integers compared, %llu differ\n", info.packed_bytes,
+           info.float_bytes, (unsigned long long)parity.integers, (unsigned long long)parity.int_mismatches);
 
     tern_model_close(&packed);
     tern_model_close(&trained);

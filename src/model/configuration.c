@@ -101,11 +101,11 @@ static const named_preset presets[] = {
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random"},
     {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
-     "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.12 "
+     "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 "
      "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
      "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row"},
-    {"charlm", "characters of tiny Shakespeare, a small GPT for two cores",
-     "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=2000 batch=12 lr=3e-3 schedule=bitnet "
+    {"charlm", "characters of tiny Shakespeare, a small GPT for two cores; a minute",
+     "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=4000 batch=12 lr=3e-3 schedule=bitnet "
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
      "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=5000 batch=64 lr=2e-3 schedule=bitnet "

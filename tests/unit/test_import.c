@@ -15,9 +15,9 @@
 static const char folder[] = "../shared/data/models/bitnetcnn/";
 static tern_error err;
 
-#define OK(call)                                                         \
-    do {                                                                 \
-        if (call) fail_msg("%s: %s", #call, err.message);                \
+#define OK(call)                                          \
+    do {                                                  \
+        if (call) fail_msg("%s: %s", #call, err.message); \
     } while (0)
 
 enum { BATCH = 50, CLASSES = 10 };

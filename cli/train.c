@@ -33,6 +33,7 @@ static void usage(FILE *to) {
           "  --data DIR        the data set's folder or file; default: the usual places\n"
           "  --out DIR         where results go\n"
           "  --set KEY=VALUE   change a setting; may stand more than once\n"
+          "  --twin            train the full-precision twin too, in DIR-fp, and print both results\n"
           "  --resume          go on from DIR/checkpoint.safetensors\n"
           "  --stop-at STEP    save and stop after that many steps\n"
           "  --settings        list the settings of the preset and stop\n"
@@ -45,7 +46,7 @@ typedef struct train_options {
     const char *preset, *out, *data;
     const char *pairs[MAX_VALUES]; /* of --set */
     size_t pair_count;
-    int resume, json, settings;
+    int resume, json, settings, twin;
     uint64_t stop_at;
     tern_config *config;
 } train_options;
@@ -122,6 +123,7 @@ static int parse(train_options *o, int argc, char **argv) {
                               {.name = "--set", .values = o->pairs, .value_count = &o->pair_count},
                               {.name = "--stop-at", .number = &o->stop_at},
                               {.name = "--resume", .flag = &o->resume},
+                              {.name = "--twin", .flag = &o->twin},
                               {.name = "--settings", .flag = &o->settings},
                               {.name = "--json", .flag = &o->json}};
     args a = {.options = options,
@@ -167,31 +169,55 @@ static void print_json(const tern_train_result *r, const char *out) {
     json_decref(json);
 }
 
+/* One run, and what it left on the screen. */
+static tern_status run_once(tern_train_result *result, const train_options *o, const tern_config *config,
+                            const char *out, tern_error *err) {
+    screen s = {.terminal = isatty(STDERR_FILENO), .json = o->json};
+    tern_train_options options = {
+        .out = out, .resume = o->resume, .stop_at = o->stop_at, .progress = show, .context = &s};
+    tern_status status = tern_train(result, config, &options, err);
+    progress(NULL);
+    if (status) return status;
+    if (o->json)
+        print_json(result, out);
+    else if (result->finished)
+        printf("done: %llu steps in %.1f s, val loss %.4f, accuracy %.2f %%\n  %s/checkpoint.safetensors\n",
+               (unsigned long long)result->steps, result->seconds, result->val_loss, 100 * result->val_accuracy, out);
+    else
+        printf("stopped after %llu steps; go on with\n  tern train %s --out %s --resume\n",
+               (unsigned long long)result->steps, o->preset, out);
+    return status;
+}
+
+/* The same configuration with float weights. */
+static tern_status run_twin(const train_options *o, const tern_train_result *ternary, const char *out,
+                            tern_error *err) {
+    char folder[4096];
+    tern_config *config = NULL;
+    tern_train_result twin = {0};
+    snprintf(folder, sizeof folder, "%s-fp", out);
+    tern_status status = tern_config_clone(&config, o->config, err);
+    if (!status) status = tern_config_set(config, "weights", "float", err);
+    if (!status) status = run_once(&twin, o, config, folder, err);
+    if (!status && twin.finished && !o->json)
+        printf("ternary: val loss %.4f, accuracy %.2f %%; its full-precision twin: %.4f, %.2f %%\n",
+               ternary->val_loss, 100 * ternary->val_accuracy, twin.val_loss, 100 * twin.val_accuracy);
+    tern_config_free(&config);
+    return status;
+}
+
 static int train(const train_options *o) {
     char folder[256];
     default_folder(folder, sizeof folder, o->preset);
     const char *out = o->out ? o->out : folder;
-    screen s = {.terminal = isatty(STDERR_FILENO), .json = o->json};
-    tern_train_options options = {
-        .out = out, .resume = o->resume, .stop_at = o->stop_at, .progress = show, .context = &s};
     struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND}; /* a second one kills */
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
     tern_train_result result = {0};
     tern_error err;
-    tern_status status = tern_train(&result, o->config, &options, &err);
-    progress(NULL);
-    if (status) return failed(&err);
-    if (o->json) {
-        print_json(&result, out);
-    } else if (result.finished) {
-        printf("done: %llu steps in %.1f s, val loss %.4f, accuracy %.2f %%\n  %s/checkpoint.safetensors\n",
-               (unsigned long long)result.steps, result.seconds, result.val_loss, 100 * result.val_accuracy, out);
-    } else {
-        printf("stopped after %llu steps; go on with\n  tern train %s --out %s --resume\n",
-               (unsigned long long)result.steps, o->preset, out);
-    }
-    return EXIT_DONE;
+    tern_status status = run_once(&result, o, o->config, out, &err);
+    if (!status && o->twin && result.finished) status = run_twin(o, &result, out, &err);
+    return status ? failed(&err) : EXIT_DONE;
 }
 
 int command_train(int argc, char **argv) {

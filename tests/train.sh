@@ -90,6 +90,10 @@ expect 0 '' "$PROGRAM" eval fold.tern
 train --out d --set seed=2 > /dev/null
 expect 1 '' "$PROGRAM" parity d/checkpoint.safetensors a.tern --samples 200
 
+# The full-precision twin beside it.
+train --out t --twin > twin.txt
+grep -q 'its full-precision twin' twin.txt && [ -e t-fp/report.html ] || fail 'no twin'
+
 # ---- refused
 damage() { # a copy with one byte changed
     cp "$1" damaged.tern

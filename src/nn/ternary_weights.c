@@ -39,7 +39,7 @@ static tern_status keep_latent(tern_ternary_weights *w, tern_plan *plan, tern_er
     TERN_TRY(tern_plan_keep(plan, &memory, count, err));
     w->trits = memory;
     TERN_TRY(tern_plan_keep(plan, &memory, count, err));
-    w->former = memory;
+    w->counted = memory;
     TERN_TRY(tern_plan_keep(plan, &memory, w->rows * sizeof(float), err));
     w->scales = memory;
     if (plan->training) TERN_TRY(tern_plan_keep(plan, &w->operand, count * tern_operand_bytes(plan->products), err));
@@ -89,12 +89,13 @@ static void count(tern_ternary_weights *w) {
     for (size_t i = 0; i < n; i++) {
         minus += w->trits[i] < 0;
         plus += w->trits[i] > 0;
-        flips += w->trits[i] != w->former[i];
+        flips += w->trits[i] != w->counted[i];
     }
     w->minus = minus;
     w->plus = plus;
     w->zero = n - minus - plus;
-    w->flips = flips;
+    w->flips = w->counts++ ? flips : 0;
+    memcpy(w->counted, w->trits, n);
 }
 
 static tern_status fill_matrices(tern_ternary_weights *w, const tern_plan *plan, tern_error *err) {
@@ -125,18 +126,11 @@ static void mix(const tern_ternary_weights *w, const tern_plan *plan, const floa
 
 tern_status tern_ternary_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i, tern_error *err) {
     if (!w->trits) return TERN_OK;
-    int8_t *former = w->trits;
-    w->trits = w->former;
-    w->former = former;
-    tern_status status = quantize(w, plan, i, err);
-    if (status) {
-        w->former = w->trits;
-        w->trits = former;
-        if (status == TERN_E_DATA)
-            return tern_fail(err, status, err ? err->place : TERN_NO_PLACE, "%s.weight holds a NaN or an Inf",
-                             tern_plan_graph_node(plan, i)->name);
-        return status;
-    }
+    tern_status status = quantize(w, plan, i, err); /* which leaves the trits as they are when it fails */
+    if (status == TERN_E_DATA)
+        return tern_fail(err, status, err ? err->place : TERN_NO_PLACE, "%s.weight holds a NaN or an Inf",
+                         tern_plan_graph_node(plan, i)->name);
+    if (status) return status;
     if (plan->count_trits) count(w);
     w->mixed = plan->training && plan->lambda < 1;
     if (w->mixed)

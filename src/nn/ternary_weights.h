@@ -11,16 +11,16 @@ typedef struct tern_ternary_weights {
     tern_granularity granularity;
 
     /* Only of latent weights; NULL for packed ones. */
-    int8_t *trits, *former; /* [rows][cols]; those before the last refresh */
-    float *scales;          /* 1 or rows */
+    int8_t *trits, *counted; /* [rows][cols]; and those of the last count */
+    float *scales;           /* 1 or rows */
 
     /* Only in training: what the float products of a pass multiply by, in plan->products. While lambda < 1 it is the
      * mixed weights, afterwards the trits, with the scales apart. */
     void *operand;
     int mixed;
 
-    /* Counted in a refresh with plan->count_trits. */
-    size_t minus, zero, plus, flips;
+    /* Counted in a refresh with plan->count_trits; flips: trits that changed since the count before. */
+    size_t minus, zero, plus, flips, counts;
 } tern_ternary_weights;
 
 /* For latent weights [rows][cols] of parameter 0, or packed ones of the node. */

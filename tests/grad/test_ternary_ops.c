@@ -399,7 +399,7 @@ static void test_lambda_zero(void **state) {
     }
 }
 
-/* Counts of trits and of those that changed, by the weights that the op really uses. */
+/* Counts of trits and of those that changed since the last count, by the weights that the op really uses. */
 static void test_counts(void **state) {
     (void)state;
     op_case c = linears[0];
@@ -412,8 +412,13 @@ static void test_counts(void **state) {
     assert_null(tern_plan_ternary(b.plan, FRONT));
     size_t n = b.g.co * b.g.k;
     for (size_t i = 0; i < n; i++) w[i] = i % 4 == 0 ? -1.0f : i % 4 == 1 ? 1.0f : 0;
+    b.plan->count_trits = 1;
     OK(tern_plan_refresh(b.plan, &err));
-    w[0] = 1, w[1] = 0;
+    assert_int_equal(t->flips, 0); /* nothing to compare with yet */
+    b.plan->count_trits = 0;
+    w[0] = 1;
+    OK(tern_plan_refresh(b.plan, &err)); /* not counted, but remembered */
+    w[1] = 0;
     b.plan->count_trits = 1;
     OK(tern_plan_refresh(b.plan, &err));
     assert_int_equal(t->flips, 2);

@@ -134,7 +134,8 @@ static tern_status layer_model(tern_model **out, const char *op, size_t m, size_
     tern_graph *graph;
     tern_status status = tern_graph_create(&graph, err);
     if (status) return status;
-    tern_value x = tern_graph_input(graph, (tern_shape){1, {k}});
+    tern_value x = tern_graph_input(graph, (tern_shape){3, {k, 1, 1}}); /* model files take images or tokens */
+    x = tern_graph_add(graph, "flatten", "flatten", x, NULL);
     tern_graph_add(graph, op, "layer", x, &(tern_attrs){.outputs = n});
     return tern_model_create(out, graph, 1, &(tern_model_options){.batch = m, .threads = threads}, err);
 }

@@ -90,9 +90,9 @@ expect 0 '' "$PROGRAM" eval fold.tern
 train --out d --set seed=2 > /dev/null
 expect 1 '' "$PROGRAM" parity d/checkpoint.safetensors a.tern --samples 200
 
-# The full-precision twin beside it.
-train --out t --twin > twin.txt
-grep -q 'its full-precision twin' twin.txt && [ -e t-fp/report.html ] || fail 'no twin'
+# The full-precision twin beside it, in folders that are made.
+train --out new/t --twin > twin.txt
+grep -q 'its full-precision twin' twin.txt && [ -e new/t-fp/report.html ] || fail 'no twin'
 
 # ---- refused
 damage() { # a copy with one byte changed

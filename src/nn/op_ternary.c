@@ -28,6 +28,7 @@ typedef struct ternary_state {
     float *inv_scale;        /* 1/s, one for each of the batch's `scales` */
     tern_conv *conv;         /* gradients of a convolution */
     tern_conv *conv_forward; /* its float forward product: ternary_conv2d, and the mixed weights */
+    size_t part_rows;        /* of a convolution: output rows of one part */
     size_t product_scratch;  /* of one thread's part of a convolution, or of the whole linear product */
 } ternary_state;
 
@@ -100,8 +101,12 @@ static ternary_sizes sizes_of(const tern_plan *plan, size_t i, size_t batch) {
     return s;
 }
 
-/* Output rows of one part of a convolution: patches of some 256 KiB, and enough rows to fill a matrix unit's tiles. */
-static size_t conv_part_rows(size_t k) { return tern_max_size(64, tern_round_up((size_t)(256 << 10) / k, 64)); }
+/* Output rows of one part of a convolution: patches of some 256 KiB, enough rows to fill a matrix unit's tiles, and no
+ * more than the largest batch has. */
+static size_t conv_part_rows(size_t k, size_t largest_batch_rows) {
+    size_t rows = tern_max_size(64, tern_round_up((size_t)(256 << 10) / k, 64));
+    return tern_min_size(rows, tern_round_up(largest_batch_rows, 64));
+}
 
 static tern_patches patches_of(const tern_graph *graph, const tern_node *node, size_t bytes, size_t group) {
     tern_conv_desc d = tern_node_conv(graph, node, TERN_F32);
@@ -126,7 +131,7 @@ typedef struct conv_room {
 } conv_room;
 
 static conv_room room_of(const ternary_state *state, const tern_node *node, size_t k) {
-    size_t rows = conv_part_rows(k);
+    size_t rows = state->part_rows;
     conv_room r = {.patches = tern_round_up(rows * k * (state->int8 ? 1 : sizeof(float)), 64),
                    .scales = tern_round_up(rows * sizeof(float), 64),
                    .outputs = tern_round_up(rows * (node->channels / node->at.groups) * sizeof(float), 64),
@@ -138,7 +143,8 @@ static conv_room room_of(const ternary_state *state, const tern_node *node, size
 static tern_status measure_product(tern_plan *plan, size_t i, ternary_state *state, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     ternary_sizes s = sizes_of(plan, i, plan->batch_max);
-    size_t rows = is_conv(node) ? conv_part_rows(s.k) : s.rows;
+    state->part_rows = conv_part_rows(s.k, s.rows);
+    size_t rows = is_conv(node) ? state->part_rows : s.rows;
     return tern_matmul_scratch(&state->product_scratch, state->w.matrix[0], rows, state->int8 ? TERN_I8 : TERN_F32,
                                is_conv(node) ? 1 : plan->threads, err);
 }
@@ -240,7 +246,7 @@ static void packed_product(tern_plan *plan, size_t i, const ternary_state *state
     char *scratch = plan->scratch.data;
     if (is_conv(node)) {
         size_t total = room_of(state, node, s->k).total;
-        TERN_FOR_PARTS(plan->threads, s->rows, conv_part_rows(s->k), begin, end)
+        TERN_FOR_PARTS(plan->threads, s->rows, state->part_rows, begin, end)
         conv_part(plan, i, state, s, begin, end - begin, scratch + (size_t)omp_get_thread_num() * total);
         return;
     }
@@ -317,7 +323,7 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
     ternary_sizes s = sizes_of(plan, i, plan->batch);
     tern_exec exec = {.threads = plan->threads};
     if (!is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
-    size_t part = conv_part_rows(s.k), n = s.n / node->at.groups;
+    size_t part = state->part_rows, n = s.n / node->at.groups;
     int8_t *patches = malloc(part * s.k);
     int32_t *outputs = malloc(part * n * sizeof *outputs);
     tern_status status = patches && outputs

@@ -224,13 +224,25 @@ static tern_status join(char *path, const char *folder, const char *name, tern_e
     return TERN_OK;
 }
 
+/* Makes the folder, and those that it lies in. */
+static tern_status make_folder(const char *folder, tern_error *err) {
+    char path[PATH_BYTES];
+    snprintf(path, sizeof path, "%s", folder);
+    for (char *slash = strchr(path + (path[0] == '/'), '/');; slash = strchr(slash + 1, '/')) {
+        if (slash) *slash = 0;
+        if (mkdir(path, 0777) && errno != EEXIST)
+            return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%.150s: %s", path, strerror(errno));
+        if (!slash) return TERN_OK;
+        *slash = '/';
+    }
+}
+
 static tern_status open_run(run *r, const tern_config *config, tern_error *err) {
     const char *out = r->options->out;
     TERN_TRY(join(r->checkpoint, out, "checkpoint.safetensors", err));
     TERN_TRY(join(r->metrics, out, "metrics.jsonl", err));
     TERN_TRY(join(r->report, out, "report.html", err));
-    if (mkdir(out, 0777) && errno != EEXIST)
-        return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%.150s: %s", out, strerror(errno));
+    TERN_TRY(make_folder(out, err));
     TERN_TRY(tern_trainer_create(&r->t, config, err));
     tern_trainer *t = r->t;
     if (r->options->resume) TERN_TRY(tern_trainer_load(t, r->checkpoint, err));

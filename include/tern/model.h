@@ -110,6 +110,12 @@ typedef struct tern_export_options {
 TERN_API tern_status tern_model_export(const tern_model *checkpoint, const char *path,
                                        const tern_export_options *options, tern_error *err);
 
+/* The same for one layer: the ternary weights of node `node`, trained or deployed, as a matrix of its own to multiply by
+ * (tern/matrix.h; the caller's to free). A bit_linear layer computes tern_matmul_quantized(y, matrix, x, bias, ...), a
+ * convolution the same of its patches. One matrix: a convolution in groups is TERN_E_UNSUPPORTED. */
+TERN_API tern_status tern_model_layer_matrix(tern_matrix **out, const tern_model *model, size_t node,
+                                             tern_packing packing, tern_error *err);
+
 /* ---- import: models that others trained -------------------------------------------------------------------------- */
 
 /* Writes the deployed form of a foreign model; the kind is told by its tensors:

@@ -86,6 +86,20 @@ strings -n 4 a.tern | grep -qi 'optimizer\|momentum\|latent' && fail 'the deploy
 expect 0 '' "$PROGRAM" parity a/checkpoint.safetensors skip.tern --samples 200
 "$PROGRAM" export a/checkpoint.safetensors -o fold.tern --fold > /dev/null
 expect 0 '' "$PROGRAM" eval fold.tern
+# Convolutions, a whitening layer from the data, Muon, six views, statistics taken anew at the end; and a text.
+"$PROGRAM" train cifar10-fast --set data=fashion-mnist --set width=8 --set batch=32 --set steps=12 --set recalibrate=3 \
+    --set evaluate_every=100 --out f > /dev/null
+"$PROGRAM" train cifar10-fast --set data=fashion-mnist --set width=8 --set batch=32 --set steps=12 --set recalibrate=3 \
+    --set evaluate_every=100 --set threads=1 --out f1 > /dev/null
+[ "$(tensors f)" = "$(tensors f1)" ] || fail 'one and two threads train different convolutions'
+expect 0 '' "$PROGRAM" parity f/checkpoint.safetensors f.tern --samples 50
+for i in $(seq 400); do echo "line $i of a text to learn"; done > text.txt
+"$PROGRAM" train charlm --data text.txt --set width=32 --set depth=1 --set context=16 --set steps=30 --out l > /dev/null
+tensors l > /dev/null
+expect 0 '' "$PROGRAM" parity l/checkpoint.safetensors l.tern --data text.txt
+expect 0 '' "$PROGRAM" run l.tern 'line 7' --tokens 20
+grep -q '^line 7' out.txt || fail 'no text'
+expect 1 'not in the vocabulary' "$PROGRAM" run l.tern '#'
 # Another training run is another model.
 train --out d --set seed=2 > /dev/null
 expect 1 '' "$PROGRAM" parity d/checkpoint.safetensors a.tern --samples 200

@@ -25,11 +25,10 @@ typedef struct ternary_state {
     tern_ternary_weights w;
     int int8; /* activations are quantized */
     int8_t *q;
-    float *inv_scale;        /* 1/s, one for each of the batch's `scales` */
-    tern_conv *conv;         /* gradients of a convolution */
-    tern_conv *conv_forward; /* its float forward product: ternary_conv2d, and the mixed weights */
-    size_t part_rows;        /* of a convolution: output rows of one part */
-    size_t product_scratch;  /* of one thread's part of a convolution, or of the whole linear product */
+    float *inv_scale;       /* 1/s, one for each of the batch's `scales` */
+    tern_conv *conv;        /* float products of a convolution, in training: gradients, and mixed weights forward */
+    size_t part_rows;       /* of a convolution: output rows of one part */
+    size_t product_scratch; /* of one thread's part of a convolution, or of the whole linear product */
 } ternary_state;
 
 tern_ternary_weights *tern_plan_ternary(const tern_plan *plan, size_t i) {
@@ -153,8 +152,7 @@ static tern_status prepare_conv(tern_plan *plan, size_t i, ternary_state *state,
     const tern_node *node = tern_plan_graph_node(plan, i);
     if (!is_conv(node) || !plan->training) return TERN_OK;
     tern_conv_desc d = tern_node_conv(plan->graph, node, plan->products);
-    TERN_TRY(tern_conv_create(&state->conv, plan->dnn, &d, err));
-    return tern_conv_create(&state->conv_forward, plan->dnn, &d, err);
+    return tern_conv_create(&state->conv, plan->dnn, &d, err);
 }
 
 static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
@@ -191,7 +189,6 @@ static void ternary_release(tern_plan *plan, size_t i) {
     ternary_state *state = plan->node[i].state;
     tern_ternary_release(&state->w);
     tern_conv_free(&state->conv);
-    tern_conv_free(&state->conv_forward);
 }
 
 static tern_status ternary_refresh(tern_plan *plan, size_t i, tern_error *err) {
@@ -282,7 +279,7 @@ static void float_product(tern_plan *plan, size_t i, const ternary_state *state,
     const void *x = activations(plan, i, state, s, plan->scratch.data);
     float *y = plan->node[i].value;
     if (is_conv(node)) {
-        tern_conv_forward(state->conv_forward, plan->batch, y, x, state->w.operand);
+        tern_conv_forward(state->conv, plan->batch, y, x, state->w.operand);
     } else {
         tern_linear l = linear_of(plan, s);
         tern_linear_forward(&l, y, x, state->w.operand);

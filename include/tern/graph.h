@@ -16,6 +16,9 @@
  *   bit_conv2d      the same for images                               and as conv2d
  *   ternary_linear  float activations, ternary weights                outputs, bias, rule, granularity
  *   ternary_conv2d  the same for images                               and as conv2d
+ *   trit_linear, trit_conv2d        integers only: the weights are trits behind counters, which a rule trains; int8
+ *                   activations, or float ones with floats            and update, group, granularity, slow_exponents
+ *   trit_embedding  a table of trits                                  outputs, width, update, group, granularity
  *   embedding       rows of a table [outputs = rows][width]           outputs, width
  *   rmsnorm         x / rms(x) * gain over C                          epsilon, plain (no gain)
  *   layernorm       (x - mean) / deviation * gain + bias over C       epsilon
@@ -31,7 +34,10 @@
  *                   embedding in the split-halves form when rope_base > 0       heads, kv_heads, rope_base
  *   packed_linear, packed_conv2d    deployed form of bit_ and ternary_ (acts says which)
  *
- * docs/training.md has the mathematics, and the rule of each op's gradient. */
+ * Every operation with parameters takes `integers` (they are kept as fixed point; a float-free network is one where all
+ * are) and `same_as` (the parameters are those of an earlier node). trit_rmsnorm is rmsnorm with integers.
+ *
+ * docs/training.md and docs/float-free.md have the mathematics, and the rule of each op's gradient. */
 #ifndef TERN_GRAPH_H
 #define TERN_GRAPH_H
 
@@ -66,6 +72,15 @@ typedef enum tern_weight_rule {
     TERN_RULE_TWN = 3
 } tern_weight_rule;
 
+/* How the integers behind the trits of a trit_ operation learn (docs/float-free.md). */
+typedef enum tern_update {
+    TERN_UPDATE_DEFAULT = 0, /* r2 */
+    TERN_UPDATE_R1 = 1,
+    TERN_UPDATE_R2 = 2,
+    TERN_UPDATE_VOTE = 3,
+    TERN_UPDATE_SEED_CORR = 4
+} tern_update;
+
 typedef struct tern_attrs {
     size_t outputs;  /* output features or channels; rows of an embedding */
     size_t width;    /* of an embedding */
@@ -81,6 +96,12 @@ typedef struct tern_attrs {
     int rule;        /* tern_weight_rule */
     int granularity; /* tern_granularity */
     int acts;        /* packed_ ops: TERN_I8 for those that were bit_, TERN_F32 for those that were ternary_ */
+    int update;      /* trit_ ops: tern_update */
+    size_t group;    /* trit_ and packed_ ops: columns that share an exponent; 0: as granularity says */
+    int floats;      /* trit_ ops: float activations in place of int8 ones */
+    int slow_exponents; /* trit_ ops: exponents are trained too, a step in a thousand */
+    int integers;    /* parameters are kept as fixed point */
+    size_t same_as;  /* number of an earlier node of the same operation, whose parameters these are; 0: its own */
     float epsilon;   /* default 1e-5 */
     float momentum;  /* batch_norm: share of the new batch in the running statistics; default 0.1 */
     float rope_base; /* e.g. 10000; 0: no rotary embedding */

@@ -27,6 +27,11 @@ static inline tern_random4 tern_philox(uint64_t key, uint64_t counter_low, uint6
     return (tern_random4){{c0, c1, c2, c3}};
 }
 
+/* The key of stream number `stream` of a seed. */
+static inline uint64_t tern_stream(uint64_t seed, uint64_t stream) {
+    return seed * UINT64_C(0x9E3779B97F4A7C15) + stream;
+}
+
 /* The index-th 32-bit number of the stream `key`. */
 static inline uint32_t tern_random_u32(uint64_t key, uint64_t index) {
     return tern_philox(key, index / 4, 0).v[index % 4];

@@ -16,16 +16,28 @@ typedef enum tern_model_kind {
     TERN_MODEL_GPT = 4
 } tern_model_kind;
 
-typedef enum tern_schedule { TERN_CONSTANT = 0, TERN_LINEAR = 1, TERN_COSINE = 2, TERN_BITNET = 3 } tern_schedule;
+typedef enum tern_schedule {
+    TERN_CONSTANT = 0,
+    TERN_LINEAR = 1,
+    TERN_COSINE = 2,
+    TERN_BITNET = 3,
+    TERN_HALVINGS = 4
+} tern_schedule;
+
+typedef enum tern_weight_kind { TERN_WEIGHTS_FLOAT = 0, TERN_WEIGHTS_TERNARY = 1, TERN_WEIGHTS_TRIT = 2 } tern_weight_kind;
 
 /* Reals are double, whole numbers long long, choices int; texts have fixed room. */
 struct tern_config {
     char preset[48];
-    int model, data, weights; /* weights: 0 float, 1 ternary */
+    int model, data, weights; /* weights: tern_weight_kind */
     char path[400];
     long long width, depth, heads, context;
     double dropout;
-    int rule, granularity; /* tern_weight_rule - 1, tern_granularity */
+    int rule;                 /* tern_weight_rule - 1 */
+    int granularity;          /* tern_granularity, and behind it the groups of tern_config_group() */
+    int update;               /* tern_update - 1 */
+    int ends;                 /* embedding and head of a float-free network: 0 trits, 1 fixed point */
+    long long slow_exponents;
 
     double epochs;
     long long steps, batch, accumulate, seed, threads;
@@ -49,6 +61,9 @@ struct tern_config {
 
 /* The record of a preset, twins included; TERN_E_ARGUMENT with a suggestion. */
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err);
+
+/* Columns of a group that `granularity` names; 0 for tensor and row. */
+size_t tern_config_group(const tern_config *config);
 
 /* Among `count` names the one that takes the fewest edits to reach from `wrong`; NULL when none is near. */
 const char *tern_nearest_name(const char *wrong, const char *const *names, size_t count);

@@ -55,7 +55,8 @@ static void find_folds(export *x) {
     for (size_t i = 1; i < x->old->nodes; i++) {
         const tern_node *node = &x->old->node[i];
         size_t in = (size_t)node->input[0], uses = 0;
-        if (!is_op(node, "batch_norm") || !is_packed_here(x, in)) continue;
+        /* Exponents of groups take no factor of a row. */
+        if (!is_op(node, "batch_norm") || !is_packed_here(x, in) || x->old->node[in].at.group) continue;
         for (size_t j = 1; j < x->old->nodes; j++)
             for (int k = 0; k < x->old->node[j].inputs; k++) uses += (size_t)x->old->node[j].input[k] == in;
         if (uses == 1) x->folded[in] = (int)i;
@@ -74,18 +75,37 @@ static tern_value add_node(export *x, const tern_node *node, const char *op, con
     return tern_graph_add(x->graph, op, node->name, x->value[node->input[0]], at);
 }
 
+/* The attributes of a node without those that only training knows. */
+static tern_attrs deployed_attrs(const tern_node *node) {
+    tern_attrs at = node->at;
+    at.rule = at.frozen = at.update = at.floats = at.slow_exponents = at.integers = 0;
+    at.same_as = 0;
+    at.init_gain = 0;
+    return at;
+}
+
+static const char *packed_op(const tern_node *node) {
+    if (node->at.width) return "packed_embedding";
+    return node->at.groups ? "packed_conv2d" : "packed_linear";
+}
+
 static tern_value add_packed(export *x, size_t i) {
     const tern_node *node = &x->old->node[i];
-    tern_attrs at = node->at;
-    at.acts = node->op->name[0] == 'b' ? TERN_I8 : TERN_F32;
-    at.rule = 0;
-    at.frozen = 0;
-    at.init_gain = 0;
+    tern_attrs at = deployed_attrs(node);
+    at.acts = tern_plan_has_sums(x->from->plan, i) ? TERN_I8 : TERN_F32;
     if (x->folded[i]) {
         at.bias = 1;
         at.granularity = TERN_PER_ROW;
+        at.group = 0;
     }
-    return add_node(x, node, node->at.groups ? "packed_conv2d" : "packed_linear", &at);
+    return add_node(x, node, packed_op(node), &at);
+}
+
+static tern_value add_other(export *x, const tern_node *node) {
+    tern_attrs at = deployed_attrs(node);
+    if (is_op(node, "trit_rmsnorm")) return add_node(x, node, "rmsnorm", &at);
+    if (!strncmp(node->op->name, "trit_", 5)) return add_node(x, node, node->op->name, &node->at); /* skipped */
+    return add_node(x, node, node->op->name, &at);
 }
 
 static void add_nodes(export *x) {
@@ -102,7 +122,7 @@ static void add_nodes(export *x) {
         else if (is_op(node, "batch_norm"))
             x->value[i] = add_node(x, node, "affine", NULL);
         else
-            x->value[i] = add_node(x, node, node->op->name, &node->at);
+            x->value[i] = add_other(x, node);
     }
 }
 
@@ -136,7 +156,7 @@ static tern_status pack_node(export *x, size_t i, tern_error *err) {
     int per_row = w->granularity == TERN_PER_ROW;
     size_t n = w->rows * w->cols, rows = w->rows / w->groups, bytes;
     TERN_TRY(tern_packed_bytes(&bytes, x->options->packing, rows, w->cols, err));
-    size_t scale_count = per_row || x->folded[i] ? w->rows : 1;
+    size_t scale_count = x->folded[i] ? w->rows : w->scale_count;
     int8_t *trits = malloc(n);
     uint8_t *packed = own(x, bytes * w->groups);
     float *scales = own(x, scale_count * sizeof *scales);
@@ -144,14 +164,16 @@ static tern_status pack_node(export *x, size_t i, tern_error *err) {
         free(trits);
         return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%s: no memory to pack %zu weights", node->name, n);
     }
-    memcpy(trits, w->trits, n);
+    tern_status status = tern_ternary_take_trits(w, old, trits, err);
     if (x->folded[i]) {
         fold_into(x, i, trits, scales, bias, w->scales, old_bias ? old_bias->value : NULL, w->rows, w->cols, per_row);
     } else {
-        memcpy(scales, w->scales, scale_count * sizeof *scales);
+        if (w->group)
+            memcpy(scales, w->rule.exponent, scale_count);
+        else
+            memcpy(scales, w->scales, scale_count * sizeof *scales);
         if (old_bias) memcpy(bias, old_bias->value, w->rows * sizeof *bias);
     }
-    tern_status status = TERN_OK;
     for (size_t g = 0; !status && g < w->groups; g++)
         status =
             tern_pack(packed + g * bytes, bytes, x->options->packing, trits + g * rows * w->cols, rows, w->cols, err);
@@ -162,16 +184,20 @@ static tern_status pack_node(export *x, size_t i, tern_error *err) {
                                  .matrices = w->groups,
                                  .bytes = packed,
                                  .byte_count = bytes * w->groups,
-                                 .scales = scales,
-                                 .scale_count = scale_count == 1 ? 1 : rows,
-                                 .scale_kind = scale_count == 1 ? TERN_SCALE_TENSOR : TERN_SCALE_ROW};
+                                 .scales = w->group ? NULL : scales,
+                                 .exponents = w->group ? (const int8_t *)scales : NULL,
+                                 .scale_count = tern_max_size(1, scale_count / w->groups),
+                                 .group = w->group,
+                                 .scale_kind = x->folded[i] ? TERN_SCALE_ROW : tern_ternary_scale_kind(w)};
     return status;
 }
 
+/* Fixed-point ones become floats, as which they were read all along. */
 static void copy_params(const export *x, const tern_node *old, const tern_node *node) {
     for (int p = 0; p < node->params; p++) {
         const tern_param *from = tern_node_param(x->old, old, p), *to = tern_node_param(x->graph, node, p);
-        memcpy(to->value, from->value, to->count * sizeof *to->value);
+        if (to->value) memcpy(to->value, from->value, to->count * sizeof *to->value);
+        if (to->integers) memcpy(to->integers, from->integers, to->count * tern_store_bytes(to->store));
     }
 }
 

@@ -25,6 +25,8 @@ static const attr attrs[] = {
     ATTR(bias, INT),        ATTR(plain, INT),   ATTR(frozen, INT),    ATTR(rule, INT),
     ATTR(granularity, INT), ATTR(acts, INT),    ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
     ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),  ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
+    ATTR(update, INT),      ATTR(group, SIZE),  ATTR(floats, INT),    ATTR(slow_exponents, INT),
+    ATTR(integers, INT),    ATTR(same_as, SIZE),
 };
 enum { ATTRS = sizeof attrs / sizeof *attrs };
 

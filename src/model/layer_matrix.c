@@ -7,28 +7,21 @@
 #include "nn/ternary_weights.h"
 #include "tern/pack.h"
 
-/* The trits [rows][cols]: the layer's own, or unpacked into `room`. */
-static tern_status trits_of(const int8_t **trits, int8_t *room, const tern_node *node, const tern_ternary_weights *w,
-                            tern_error *err) {
-    const tern_packed *p = &node->packed;
-    *trits = w->trits ? w->trits : room;
-    return w->trits ? TERN_OK : tern_unpack(room, p->packing, p->bytes, p->byte_count, w->rows, w->cols, err);
-}
-
 static tern_status make_matrix(tern_matrix **out, const tern_node *node, const tern_ternary_weights *w,
-                               tern_packing packing, int8_t *room, uint8_t *packed, size_t bytes, tern_error *err) {
-    const int8_t *trits;
-    TERN_TRY(trits_of(&trits, room, node, w, err));
+                               tern_packing packing, int8_t *trits, uint8_t *packed, size_t bytes, tern_error *err) {
+    TERN_TRY(tern_ternary_take_trits(w, node, trits, err));
     TERN_TRY(tern_pack(packed, bytes, packing, trits, w->rows, w->cols, err));
-    int per_row = w->granularity == TERN_PER_ROW;
+    const tern_packed *p = &node->packed;
     tern_matrix_desc desc = {.rows = w->rows,
                              .cols = w->cols,
                              .packing = packing,
                              .packed = packed,
                              .packed_bytes = bytes,
-                             .scale_kind = per_row ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
-                             .scales = w->trits ? w->scales : node->packed.scales,
-                             .scale_count = per_row ? w->rows : 1};
+                             .scale_kind = tern_ternary_scale_kind(w),
+                             .scales = p->bytes ? p->scales : w->scales,
+                             .exponents = p->bytes ? p->exponents : w->rule.exponent,
+                             .scale_count = w->scale_count,
+                             .group = w->group};
     return tern_matrix_create(out, &desc, err);
 }
 

@@ -10,6 +10,7 @@
 #include "model/graph_json.h"
 #include "nn/op.h"
 #include "nn/op_weights.h"
+#include "nn/trit_weights.h"
 #include "tern/pack.h"
 
 enum { FORMAT = 1, MAX_CLASSES = 100000 };
@@ -177,9 +178,21 @@ static tern_status add_packed(tern_safetensors_writer *writer, const tern_node *
     size_t rank = p->byte_count % rows ? 1 : 2; /* flat packings have no rows */
     if (rank == 1) shape[0] = p->byte_count;
     TERN_TRY(tern_safetensors_writer_add(writer, name, TERN_ST_U8, rank, shape, p->bytes, err));
+    size_t scales = p->scale_kind == TERN_SCALE_TENSOR ? 1 : p->scale_count * p->matrices;
+    if (p->exponents) {
+        snprintf(name, sizeof name, "%s.exponent", node->name);
+        return tern_safetensors_writer_add(writer, name, TERN_ST_I8, 1, &scales, p->exponents, err);
+    }
     snprintf(name, sizeof name, "%s.scale", node->name);
-    size_t scales = p->scale_kind == TERN_SCALE_ROW ? rows : 1;
     return tern_safetensors_writer_add(writer, name, TERN_ST_F32, 1, &scales, p->scales, err);
+}
+
+static tern_safetensors_dtype dtype_of(tern_store store) {
+    static const tern_safetensors_dtype dtypes[] = {
+        [TERN_STORE_F32] = TERN_ST_F32,     [TERN_STORE_FIXED16] = TERN_ST_I16, [TERN_STORE_FIXED32] = TERN_ST_I32,
+        [TERN_STORE_I8] = TERN_ST_I8,       [TERN_STORE_U8] = TERN_ST_U8,       [TERN_STORE_I32] = TERN_ST_I32,
+        [TERN_STORE_I64] = TERN_ST_I64};
+    return dtypes[store];
 }
 
 tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *graph, const tern_model_input *input,
@@ -195,8 +208,8 @@ tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *gr
     json_decref(json);
     for (size_t p = 0; !status && p < graph->params; p++) {
         const tern_param *param = &graph->param[p];
-        status = tern_safetensors_writer_add(writer, param->name, TERN_ST_F32, (size_t)param->rank, param->dim,
-                                             param->value, err);
+        status = tern_safetensors_writer_add(writer, param->name, dtype_of(param->store), (size_t)param->rank,
+                                             param->dim, param->integers ? param->integers : param->value, err);
     }
     for (size_t i = 1; !status && i < graph->nodes; i++)
         if (graph->node[i].packed.bytes) status = add_packed(writer, &graph->node[i], err);
@@ -205,23 +218,24 @@ tern_status tern_model_add(tern_safetensors_writer *writer, const tern_graph *gr
 
 /* ---- reading */
 
-/* The tensor, which must have just `count` fp32 elements. */
-static tern_status find_floats(const tern_safetensors_entry **out, const tern_safetensors *file, const char *name,
-                               size_t count, tern_error *err) {
+/* The tensor, which must have just `count` elements as `store` says. */
+static tern_status find_values(const tern_safetensors_entry **out, const tern_safetensors *file, const char *name,
+                               tern_store store, size_t count, tern_error *err) {
     const tern_safetensors_entry *entry = tern_safetensors_find(file, name);
     if (!entry) return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "the file has no tensor %s", name);
-    if (entry->dtype != TERN_ST_F32 || entry->bytes != count * sizeof(float))
+    if (entry->dtype != dtype_of(store) || entry->bytes != count * tern_store_bytes(store))
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE,
-                         "tensor %s is %s of %zu bytes; %zu fp32 values belong there", name,
-                         tern_safetensors_dtype_name(entry->dtype), entry->bytes, count);
+                         "tensor %s is %s of %zu bytes; %zu values of %s belong there", name,
+                         tern_safetensors_dtype_name(entry->dtype), entry->bytes, count,
+                         tern_safetensors_dtype_name(dtype_of(store)));
     *out = entry;
     return TERN_OK;
 }
 
-/* As find_floats, of the shape that the parameter has: [6][4] is not [4][6]. */
+/* As find_values, of the shape that the parameter has: [6][4] is not [4][6]. */
 static tern_status find_param(const tern_safetensors_entry **out, const tern_safetensors *file,
                               const tern_param *param, tern_error *err) {
-    TERN_TRY(find_floats(out, file, param->name, param->count, err));
+    TERN_TRY(find_values(out, file, param->name, param->store, param->count, err));
     int same = (*out)->rank == (size_t)param->rank;
     for (size_t i = 0; same && i < (*out)->rank; i++) same = (*out)->shape[i] == param->dim[i];
     return same ? TERN_OK
@@ -232,8 +246,20 @@ static tern_status find_param(const tern_safetensors_entry **out, const tern_saf
 tern_status tern_model_read_floats(float *to, const tern_safetensors *file, const char *name, size_t count,
                                    tern_error *err) {
     const tern_safetensors_entry *entry = NULL;
-    TERN_TRY(find_floats(&entry, file, name, count, err));
+    TERN_TRY(find_values(&entry, file, name, TERN_STORE_F32, count, err));
     if (count) memcpy(to, entry->data, entry->bytes);
+    return TERN_OK;
+}
+
+tern_status tern_model_read_params(tern_graph *graph, const tern_safetensors *file, tern_error *err) {
+    const tern_safetensors_entry *entry = NULL;
+    for (size_t p = 0; p < graph->params; p++) {
+        tern_param *param = &graph->param[p];
+        TERN_TRY(find_param(&entry, file, param, err));
+        memcpy(param->integers ? param->integers : (void *)param->value, entry->data, entry->bytes);
+        tern_param_view(param);
+    }
+    for (size_t i = 1; i < graph->nodes; i++) TERN_TRY(tern_trit_check(graph, i, err));
     return TERN_OK;
 }
 
@@ -242,11 +268,7 @@ static tern_status read_params(tern_graph *graph, const tern_safetensors *file, 
     const tern_safetensors_entry *entry = NULL;
     for (size_t p = 0; p < graph->params; p++) TERN_TRY(find_param(&entry, file, &graph->param[p], err));
     TERN_TRY(tern_graph_place(graph, err));
-    for (size_t p = 0; p < graph->params; p++) {
-        TERN_TRY(find_param(&entry, file, &graph->param[p], err));
-        memcpy(graph->param[p].value, entry->data, entry->bytes);
-    }
-    return TERN_OK;
+    return tern_model_read_params(graph, file, err);
 }
 
 /* The graph takes what the input is, and gives a number for each of its names. */
@@ -271,7 +293,7 @@ static tern_status read_packed(tern_graph *graph, tern_node *node, const tern_sa
     char name[TERN_PARAM_NAME_BYTES];
     snprintf(name, sizeof name, "%s.weight", node->name);
     const tern_safetensors_entry *weight = tern_safetensors_find(file, name);
-    snprintf(name, sizeof name, "%s.scale", node->name);
+    snprintf(name, sizeof name, "%s.%s", node->name, node->at.group ? "exponent" : "scale");
     const tern_safetensors_entry *scale = tern_safetensors_find(file, name);
     const char *wanted = json_string_value(json_object_get(packing, node->name));
     int kind = 0;
@@ -284,21 +306,26 @@ static tern_status read_packed(tern_graph *graph, tern_node *node, const tern_sa
     p->matrices = tern_max_size(1, node->at.groups);
     p->rows = node->at.outputs / p->matrices;
     p->cols = tern_weight_columns(graph, node);
-    p->scale_kind = node->at.granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR;
-    p->scale_count = p->scale_kind == TERN_SCALE_ROW ? p->rows : 1;
-    size_t bytes, scales = p->scale_kind == TERN_SCALE_ROW ? node->at.outputs : 1;
+    p->group = node->at.group;
+    p->scale_kind = p->group                                 ? TERN_SCALE_GROUP_EXP
+                    : node->at.granularity == TERN_PER_ROW ? TERN_SCALE_ROW
+                                                             : TERN_SCALE_TENSOR;
+    size_t bytes, scales = tern_trit_scale_count(node, node->at.outputs, p->cols);
+    p->scale_count = tern_max_size(1, scales / p->matrices);
     TERN_TRY(tern_packed_bytes(&bytes, p->packing, p->rows, p->cols, err));
     p->byte_count = bytes * p->matrices;
     if (weight->dtype != TERN_ST_U8 || weight->bytes != p->byte_count)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE,
                          "%s.weight is %s of %zu bytes; %zu bytes of U8 belong there", node->name,
                          tern_safetensors_dtype_name(weight->dtype), weight->bytes, p->byte_count);
-    if (scale->dtype != TERN_ST_F32 || scale->bytes != scales * sizeof(float) ||
-        (uintptr_t)scale->data % sizeof(float))
-        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s.scale: %zu aligned fp32 values belong there",
-                         node->name, scales);
+    size_t size = p->group ? 1 : sizeof(float);
+    if (scale->dtype != (p->group ? TERN_ST_I8 : TERN_ST_F32) || scale->bytes != scales * size ||
+        (uintptr_t)scale->data % size)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %zu aligned values of %s belong there", name, scales,
+                         p->group ? "I8" : "F32");
     p->bytes = weight->data;
-    p->scales = scale->data;
+    p->scales = p->group ? NULL : scale->data;
+    p->exponents = p->group ? scale->data : NULL;
     return TERN_OK;
 }
 

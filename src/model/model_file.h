@@ -41,6 +41,9 @@ tern_status tern_model_file_open(tern_model_file *model, const char *path, tern_
 tern_status tern_model_file_take(tern_model_file *model, tern_safetensors **file, const char *path, tern_error *err);
 void tern_model_file_close(tern_model_file *model);
 
+/* Every parameter of a placed graph, checked: type, shape, and what integers may be. */
+tern_status tern_model_read_params(tern_graph *graph, const tern_safetensors *file, tern_error *err);
+
 /* Copies an fp32 tensor of just `count` elements. */
 tern_status tern_model_read_floats(float *to, const tern_safetensors *file, const char *name, size_t count,
                                    tern_error *err);

@@ -18,12 +18,29 @@ static const char *named(builder *b, const char *prefix, size_t i, const char *r
     return b->name;
 }
 
+static int is_trit(const builder *b) { return b->config->weights == TERN_WEIGHTS_TRIT; }
+
 static void apply(builder *b, const char *op, const char *name, tern_attrs attrs) {
+    attrs.integers = is_trit(b);
     b->x = tern_graph_add(b->graph, op, name, b->x, &attrs);
 }
 
+/* A layer whose weights are whole numbers. */
+static void apply_trit(builder *b, const char *op, const char *name, tern_attrs attrs) {
+    attrs.update = b->config->update + 1;
+    attrs.group = tern_config_group(b->config);
+    attrs.granularity = attrs.group ? TERN_PER_TENSOR : b->config->granularity;
+    attrs.slow_exponents = (int)b->config->slow_exponents;
+    apply(b, op, name, attrs);
+}
+
 /* The layer that is ternary in one twin and float in the other. */
-static void product(builder *b, const char *bit_op, const char *float_op, const char *name, tern_attrs attrs) {
+static void product(builder *b, const char *bit_op, const char *trit_op, const char *float_op, const char *name,
+                    tern_attrs attrs) {
+    if (is_trit(b)) {
+        apply_trit(b, trit_op, name, attrs);
+        return;
+    }
     if (b->config->weights) {
         attrs.rule = b->config->rule + 1;
         attrs.granularity = b->config->granularity;
@@ -32,11 +49,20 @@ static void product(builder *b, const char *bit_op, const char *float_op, const 
 }
 
 static void linear(builder *b, const char *name, size_t outputs) {
-    product(b, "bit_linear", "linear", name, (tern_attrs){.outputs = outputs});
+    product(b, "bit_linear", "trit_linear", "linear", name, (tern_attrs){.outputs = outputs});
 }
 
 static void conv3(builder *b, const char *name, size_t outputs) {
-    product(b, "bit_conv2d", "conv2d", name, (tern_attrs){.outputs = outputs, .kernel = 3, .padding = 1});
+    product(b, "bit_conv2d", "trit_conv2d", "conv2d", name,
+            (tern_attrs){.outputs = outputs, .kernel = 3, .padding = 1});
+}
+
+/* A layer at the network's end, float in both twins; of a float-free network trits or fixed point. */
+static void outer(builder *b, const char *float_op, const char *trit_op, const char *name, tern_attrs attrs) {
+    if (is_trit(b) && b->config->ends == 0)
+        apply_trit(b, trit_op, name, attrs);
+    else
+        apply(b, float_op, name, attrs);
 }
 
 static void dropout(builder *b, const char *name) {
@@ -123,7 +149,7 @@ static void fast(builder *b, const tern_data_shape *data) {
     apply(b, "flatten", "flatten", (tern_attrs){0});
     float root = 1; /* initial weights of deviation 1 */
     while (root * root < (float)channels) root *= 1.1f;
-    apply(b, "linear", "head", (tern_attrs){.outputs = data->classes, .init_gain = root});
+    outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->classes, .init_gain = root});
     apply(b, "scale", "logits", (tern_attrs){.factor = 1 / (float)channels});
 }
 
@@ -149,10 +175,10 @@ static void gpt_block(builder *b, size_t i) {
 }
 
 static void gpt(builder *b, const tern_data_shape *data) {
-    apply(b, "embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+    outer(b, "embedding", "trit_embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
-    apply(b, "linear", "head", (tern_attrs){.outputs = data->vocabulary});
+    outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->vocabulary});
 }
 
 tern_status tern_network_build(tern_graph **out, const tern_config *config, const tern_data_shape *data,
@@ -161,6 +187,8 @@ tern_status tern_network_build(tern_graph **out, const tern_config *config, cons
     int text = config->model == TERN_MODEL_GPT;
     TERN_CHECK_ARGUMENT(text ? data->vocabulary != 0 : data->classes != 0, err,
                         text ? "model=gpt needs a text" : "this model needs images; for a text take model=gpt");
+    TERN_CHECK_ARGUMENT(config->weights == TERN_WEIGHTS_TRIT || !tern_config_group(config), err,
+                        "groups of columns are for weights=trit; take granularity=tensor or row");
     TERN_TRY(tern_graph_create(out, err));
     builder b = {.graph = *out, .config = config};
     b.x = text ? tern_graph_input_tokens(b.graph, (size_t)config->context, data->vocabulary)

@@ -118,10 +118,10 @@ int tern_model_layer_is_ternary(const tern_model *model, size_t node) {
 
 /* Trits and scales as the deployed form stores them: t2 where the weights are not packed yet. */
 static size_t deployed_bytes(const tern_node *node, const tern_ternary_weights *w) {
-    size_t scales = w->granularity == TERN_PER_ROW ? w->rows : 1, bytes = 0;
-    if (node->packed.bytes) return node->packed.byte_count + scales * sizeof(float);
+    size_t bytes = 0;
+    if (node->packed.bytes) return node->packed.byte_count + tern_ternary_scale_bytes(w);
     if (tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows, w->cols, NULL)) return 0;
-    return bytes + scales * sizeof(float);
+    return bytes + tern_ternary_scale_bytes(w);
 }
 
 tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err) {
@@ -137,7 +137,7 @@ tern_status tern_model_describe(tern_model_info *info, const tern_model *model, 
     info->activation_bytes = model->plan->arena_bytes + model->plan->scratch_bytes;
     for (size_t i = 0; i < model->plan->kepts; i++) info->activation_bytes += model->plan->kept[i].bytes;
     for (size_t p = 0; p < graph->params; p++) {
-        if (graph->param[p].role == TERN_ROLE_LATENT) continue;
+        if (graph->param[p].role == TERN_ROLE_LATENT || !graph->param[p].value) continue;
         info->parameters += graph->param[p].count;
         info->packed_bytes += graph->param[p].count * sizeof(float);
     }
@@ -154,18 +154,15 @@ tern_status tern_model_describe(tern_model_info *info, const tern_model *model, 
     return TERN_OK;
 }
 
-/* Trits of packed weights are unpacked to be counted: an inspection, not a product. */
-static tern_status count_packed(tern_layer_info *info, const tern_packed *p, tern_error *err) {
-    size_t n = p->rows * p->cols, bytes = p->byte_count / p->matrices;
+static tern_status count_trits(tern_layer_info *info, const tern_ternary_weights *w, const tern_node *node,
+                               tern_error *err) {
+    size_t n = w->rows * w->cols;
     int8_t *trits = malloc(n ? n : 1);
     if (!trits) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to count %zu trits", n);
-    tern_status status = TERN_OK;
-    for (size_t g = 0; !status && g < p->matrices; g++) {
-        status = tern_unpack(trits, p->packing, p->bytes + g * bytes, bytes, p->rows, p->cols, err);
-        for (size_t i = 0; !status && i < n; i++) {
-            info->minus += trits[i] < 0;
-            info->plus += trits[i] > 0;
-        }
+    tern_status status = tern_ternary_take_trits(w, node, trits, err);
+    for (size_t i = 0; !status && i < n; i++) {
+        info->minus += trits[i] < 0;
+        info->plus += trits[i] > 0;
     }
     free(trits);
     return status;
@@ -176,28 +173,25 @@ tern_status tern_model_layer(tern_layer_info *info, const tern_model *model, siz
     TERN_CHECK_ARGUMENT(tern_model_layer_is_ternary(model, i), err, "node %zu has no ternary weights", i);
     const tern_node *node = &model->file.graph->node[i];
     const tern_ternary_weights *w = tern_plan_ternary(model->plan, i);
-    const float *scales = node->packed.bytes ? node->packed.scales : w->scales;
-    size_t count = w->granularity == TERN_PER_ROW ? w->rows : 1, n = w->rows * w->cols;
+    size_t n = w->rows * w->cols;
+    float first = tern_ternary_scale(w, node, 0);
     *info = (tern_layer_info){.name = node->name,
                               .op = node->op->name,
                               .rows = w->rows,
                               .cols = w->cols,
                               .groups = w->groups,
                               .packing = node->packed.bytes ? node->packed.packing : TERN_PACK_T2,
-                              .scale_kind = w->granularity == TERN_PER_ROW ? TERN_SCALE_ROW : TERN_SCALE_TENSOR,
-                              .scale_count = count,
-                              .least_scale = scales[0],
-                              .largest_scale = scales[0],
+                              .scale_kind = tern_ternary_scale_kind(w),
+                              .scale_count = w->scale_count,
+                              .least_scale = first,
+                              .largest_scale = first,
                               .bytes = deployed_bytes(node, w)};
-    for (size_t s = 0; s < count; s++) {
-        if (scales[s] < info->least_scale) info->least_scale = scales[s];
-        if (scales[s] > info->largest_scale) info->largest_scale = scales[s];
+    for (size_t s = 1; s < w->scale_count; s++) {
+        float scale = tern_ternary_scale(w, node, s);
+        if (scale < info->least_scale) info->least_scale = scale;
+        if (scale > info->largest_scale) info->largest_scale = scale;
     }
-    if (node->packed.bytes) TERN_TRY(count_packed(info, &node->packed, err));
-    for (size_t t = 0; w->trits && t < n; t++) {
-        info->minus += w->trits[t] < 0;
-        info->plus += w->trits[t] > 0;
-    }
+    TERN_TRY(count_trits(info, w, node, err));
     info->zero = n - info->minus - info->plus;
     info->bits_per_weight = n ? 8.0 * (double)info->bytes / (double)n : 0;
     return TERN_OK;

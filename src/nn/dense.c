@@ -47,16 +47,16 @@ TERN_CLONES static void row_to_f32(float *to, const float *from, size_t n, float
 }
 
 void tern_operand_from_f32(int threads, const tern_operand *o, void *to, const float *from) {
-    size_t n = o->columns;
+    size_t n = o->columns, stride = o->stride ? o->stride : n;
     const float *column = o->column_scale && o->column_scales > 1 ? o->column_scale : NULL;
     float all = o->column_scale && !column ? o->column_scale[0] : 1;
     TERN_FOR_PARTS(threads, o->rows, tern_rows_a_part(n), begin, end)
     for (size_t row = begin; row < end; row++) {
         float r = o->row_scale ? o->row_scale[row / o->rows_per_scale] : 1;
         if (o->dtype == TERN_BF16)
-            row_to_bf16((uint16_t *)to + row * n, from + row * n, n, r, column, all);
+            row_to_bf16((uint16_t *)to + row * n, from + row * stride, n, r, column, all);
         else
-            row_to_f32((float *)to + row * n, from + row * n, n, r, column, all);
+            row_to_f32((float *)to + row * n, from + row * stride, n, r, column, all);
     }
 }
 
@@ -96,6 +96,30 @@ void tern_scale_and_bias(int threads, float *y, size_t rows, size_t columns, con
     TERN_FOR_PARTS(threads, rows, tern_rows_a_part(columns), begin, end)
     for (size_t row = begin; row < end; row++)
         scale_and_bias_row(y + row * columns, columns, row_scale ? row_scale[row / rows_per_scale] : 1, bias);
+}
+
+enum { NORM_PART = 1 << 16 };
+
+TERN_CLONES static double square_sum(const float *x, size_t n) {
+    double lane[16] = {0}, sum = 0;
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (size_t l = 0; l < 16; l++) lane[l] += (double)x[i + l] * (double)x[i + l];
+    for (size_t l = 0; i < n; i++, l++) lane[l] += (double)x[i] * (double)x[i];
+    for (size_t l = 0; l < 16; l++) sum += lane[l];
+    return sum;
+}
+
+/* By parts of NORM_PART, 256 of them at a time. */
+double tern_sum_of_squares(int threads, const float *x, size_t count) {
+    double total = 0, part[256];
+    for (size_t base = 0; base < count; base += 256 * NORM_PART) {
+        size_t n = tern_min_size(256 * NORM_PART, count - base);
+        TERN_FOR_PARTS(threads, n, NORM_PART, begin, end)
+        part[begin / NORM_PART] = square_sum(x + base + begin, end - begin);
+        for (size_t i = 0; i < tern_ceil_div(n, NORM_PART); i++) total += part[i];
+    }
+    return total;
 }
 
 enum { SUM_PARTS = 32 };

@@ -23,6 +23,7 @@ void tern_linear_weight_gradient(const tern_linear *l, float *dw, const void *dy
 typedef struct tern_operand {
     tern_dtype dtype;
     size_t rows, columns;
+    size_t stride; /* elements between rows of `from`; 0: columns */
     const float *row_scale;
     size_t rows_per_scale;
     const float *column_scale;
@@ -37,6 +38,9 @@ void tern_operand_from_i8(int threads, tern_dtype dtype, void *to, const int8_t 
 /* y[row][c] = y[row][c] * row_scale[row / rows_per_scale] + bias[c]; either may be NULL. */
 void tern_scale_and_bias(int threads, float *y, size_t rows, size_t columns, const float *row_scale,
                          size_t rows_per_scale, const float *bias);
+
+/* The sum of squares, in double, over parts in order. */
+double tern_sum_of_squares(int threads, const float *x, size_t count);
 
 /* sum[c] += the sum of column c. Scratch of tern_column_sums_scratch() bytes. */
 size_t tern_column_sums_scratch(size_t columns);

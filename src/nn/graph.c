@@ -60,6 +60,15 @@ tern_status tern_node_set_shape(tern_node *node, int rank, size_t a, size_t b, s
     return TERN_OK;
 }
 
+/* Fixed point for all that a float-free operation keeps. Gains and biases reach 8 in steps of 2^-12, statistics 2^15 in
+ * steps of 2^-16, given weights 32 in steps of 2^-10, and trained ones 16 times their first deviation. */
+static void choose_store(tern_param *p, const tern_node *node) {
+    if (!node->at.integers) return;
+    p->store = p->role == TERN_ROLE_STATISTIC ? TERN_STORE_FIXED32 : TERN_STORE_FIXED16;
+    p->exponent = p->role == TERN_ROLE_STATISTIC ? -16 : p->role == TERN_ROLE_FROZEN ? -10 : -12;
+    if (p->role == TERN_ROLE_WEIGHT && p->init_sigma > 0) p->exponent = ilogbf(p->init_sigma) + 1 + 4 - 15;
+}
+
 tern_status tern_node_add_param(tern_graph *graph, tern_node *node, const char *suffix, tern_role role, int rank,
                                 const size_t *dim, float init_mean, float init_sigma, tern_error *err) {
     tern_param p = {.node = (int)graph->nodes, .role = role, .rank = rank, .count = 1};
@@ -71,6 +80,7 @@ tern_status tern_node_add_param(tern_graph *graph, tern_node *node, const char *
     }
     p.init_mean = init_mean;
     p.init_sigma = init_sigma;
+    choose_store(&p, node);
     tern_param *grown = grow(graph->param, graph->params, &graph->param_room, sizeof *grown);
     if (!grown) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for parameter %s", p.name);
     graph->param = grown;
@@ -82,6 +92,47 @@ tern_status tern_node_add_param(tern_graph *graph, tern_node *node, const char *
 tern_status tern_node_add_vector(tern_graph *graph, tern_node *node, const char *suffix, tern_role role, size_t count,
                                  float init_value, tern_error *err) {
     return tern_node_add_param(graph, node, suffix, role, 1, &count, init_value, 0, err);
+}
+
+tern_status tern_node_add_integers(tern_graph *graph, tern_node *node, const char *suffix, tern_role role,
+                                   tern_store store, size_t rows, size_t columns, int init_value, tern_error *err) {
+    TERN_TRY(tern_node_add_param(graph, node, suffix, role, columns ? 2 : 1, (size_t[]){rows, columns},
+                                 (float)init_value, 0, err));
+    tern_param *p = &graph->param[graph->params - 1];
+    p->store = store;
+    p->exponent = 0;
+    return TERN_OK;
+}
+
+tern_param *tern_node_find_param(const tern_graph *graph, const tern_node *node, const char *suffix) {
+    for (int i = 0; i < node->params; i++) {
+        tern_param *p = &graph->param[node->param[i]];
+        if (!strcmp(strrchr(p->name, '.') + 1, suffix)) return p;
+    }
+    return NULL;
+}
+
+void tern_param_view(tern_param *p) {
+    float scale = ldexpf(1, p->exponent);
+    const int16_t *narrow = p->integers;
+    const int32_t *wide = p->integers;
+    if (p->store == TERN_STORE_FIXED16)
+        for (size_t i = 0; i < p->count; i++) p->value[i] = (float)narrow[i] * scale;
+    if (p->store == TERN_STORE_FIXED32)
+        for (size_t i = 0; i < p->count; i++) p->value[i] = (float)wide[i] * scale;
+}
+
+void tern_param_round(tern_param *p) {
+    float scale = ldexpf(1, -p->exponent);
+    int16_t *narrow = p->integers;
+    int32_t *wide = p->integers;
+    if (p->store == TERN_STORE_FIXED16)
+        for (size_t i = 0; i < p->count; i++)
+            narrow[i] = (int16_t)lrintf(fminf(fmaxf(p->value[i] * scale, -INT16_MAX), INT16_MAX));
+    if (p->store == TERN_STORE_FIXED32)
+        for (size_t i = 0; i < p->count; i++)
+            wide[i] = (int32_t)lrint(fmin(fmax((double)p->value[i] * (double)scale, -INT32_MAX), INT32_MAX));
+    tern_param_view(p);
 }
 
 static tern_status check_name(const tern_graph *graph, const char *name, tern_error *err) {
@@ -117,6 +168,25 @@ static tern_status add_input(tern_graph *graph, const tern_shape *shape, size_t 
     return append(graph, &node, err);
 }
 
+/* Gives the node the parameters of the earlier one that `same_as` names, in place of its own, the last ones added. */
+static tern_status share_params(tern_graph *graph, tern_node *node, size_t first, tern_error *err) {
+    size_t other = node->at.same_as;
+    if (!other) return TERN_OK;
+    TERN_CHECK_ARGUMENT(other < graph->nodes && graph->node[other].op == node->op && node->params, err,
+                        "%s: same_as %zu is no earlier node of the same operation with parameters", node->name, other);
+    const tern_node *owner = &graph->node[other];
+    int same = owner->params == node->params;
+    for (int i = 0; same && i < node->params; i++) {
+        const tern_param *a = &graph->param[owner->param[i]], *b = &graph->param[node->param[i]];
+        same = a->rank == b->rank && !memcmp(a->dim, b->dim, sizeof a->dim) && a->store == b->store;
+    }
+    TERN_CHECK_ARGUMENT(same, err, "%s cannot share the parameters of %s: their shapes differ", node->name,
+                        owner->name);
+    memcpy(node->param, owner->param, sizeof node->param);
+    graph->params = first;
+    return TERN_OK;
+}
+
 static tern_status add_node(tern_graph *graph, const char *op, const char *name, int inputs, const tern_value *input,
                             const tern_attrs *attrs, tern_error *err) {
     TERN_TRY(check_name(graph, name, err));
@@ -136,6 +206,8 @@ static tern_status add_node(tern_graph *graph, const char *op, const char *name,
     if (attrs) node.at = *attrs;
     size_t params = graph->params;
     tern_status status = node.op->shape(graph, &node, err);
+    if (!node.params) node.at.integers = 0; /* nothing to keep */
+    if (!status) status = share_params(graph, &node, params, err);
     if (!status) status = append(graph, &node, err);
     if (status) graph->params = params;
     return status;
@@ -209,28 +281,54 @@ tern_status tern_graph_node(tern_node_info *info, const tern_graph *graph, size_
     return TERN_OK;
 }
 
+static size_t float_bytes(const tern_param *p) {
+    return tern_store_has_floats(p->store) ? tern_round_up(p->count * sizeof(float), 64) : 0;
+}
+
+static size_t integer_bytes(const tern_param *p) {
+    return p->store == TERN_STORE_F32 ? 0 : tern_round_up(p->count * tern_store_bytes(p->store), 64);
+}
+
 tern_status tern_graph_place(tern_graph *graph, tern_error *err) {
-    size_t floats = 0;
-    for (size_t p = 0; p < graph->params; p++) floats += tern_round_up(graph->param[p].count, 16);
-    if (!tern_block_alloc(&graph->values, floats * sizeof(float)))
-        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu parameters (%zu MiB)", floats,
-                         floats * sizeof(float) >> 20);
-    float *next = graph->values.data;
+    size_t bytes = 0;
+    for (size_t p = 0; p < graph->params; p++) bytes += float_bytes(&graph->param[p]) + integer_bytes(&graph->param[p]);
+    if (!tern_block_alloc(&graph->values, bytes))
+        return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the parameters (%zu MiB)", bytes >> 20);
+    char *next = graph->values.data;
     for (size_t p = 0; p < graph->params; p++) {
-        graph->param[p].value = next;
-        next += tern_round_up(graph->param[p].count, 16);
+        tern_param *param = &graph->param[p];
+        if (float_bytes(param)) param->value = (float *)(void *)next;
+        next += float_bytes(param);
+        if (integer_bytes(param)) param->integers = next;
+        next += integer_bytes(param);
     }
     return TERN_OK;
+}
+
+static void fill_integers(tern_param *p) {
+    int value = (int)p->init_mean;
+    int32_t *wide = p->integers;
+    int64_t *widest = p->integers;
+    if (tern_store_bytes(p->store) == 1) memset(p->integers, value, p->count);
+    for (size_t i = 0; p->store == TERN_STORE_I32 && i < p->count; i++) wide[i] = value;
+    for (size_t i = 0; p->store == TERN_STORE_I64 && i < p->count; i++) widest[i] = value;
 }
 
 void tern_graph_initialise(tern_graph *graph, uint64_t seed) {
     for (size_t p = 0; p < graph->params; p++) {
         tern_param *param = &graph->param[p];
-        uint64_t key = seed * UINT64_C(0x9E3779B97F4A7C15) + p;
+        if (!param->value) {
+            fill_integers(param);
+            continue;
+        }
+        uint64_t key = tern_stream(seed, p);
         for (size_t i = 0; i < param->count; i++)
             param->value[i] =
                 param->init_mean + (param->init_sigma != 0 ? param->init_sigma * tern_random_normal(key, i) : 0);
+        if (param->integers) tern_param_round(param);
     }
+    for (size_t i = 1; i < graph->nodes; i++)
+        if (graph->node[i].op->initialise) graph->node[i].op->initialise(graph, i, seed);
 }
 
 tern_node *tern_graph_find(tern_graph *graph, const char *name) {

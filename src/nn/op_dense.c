@@ -36,6 +36,7 @@ tern_status tern_conv_shape(tern_graph *graph, tern_node *node, tern_error *err)
 }
 
 size_t tern_weight_columns(const tern_graph *graph, const tern_node *node) {
+    if (node->at.width) return node->at.width; /* of a table */
     size_t ci = tern_node_input(graph, node, 0)->channels;
     return node->at.groups ? node->at.kernel * node->at.kernel * ci / node->at.groups : ci;
 }

@@ -4,9 +4,10 @@
 
 #include "base/error.h"
 #include "nn/op.h"
+#include "nn/op_shapes.h"
 #include "nn/parts.h"
 
-static tern_status embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+tern_status tern_embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {
     const tern_node *in = tern_node_input(graph, node, 0);
     TERN_CHECK_ARGUMENT(graph->vocabulary && node->input[0] == 0, err, "%s: an embedding reads the input of tokens",
                         node->name);
@@ -14,7 +15,11 @@ static tern_status embedding_shape(tern_graph *graph, tern_node *node, tern_erro
     TERN_CHECK_ARGUMENT(node->at.outputs >= graph->vocabulary, err, "%s: %zu rows for a vocabulary of %zu",
                         node->name, node->at.outputs, graph->vocabulary);
     TERN_CHECK_ARGUMENT(node->at.width, err, "%s: width is 0", node->name);
-    TERN_TRY(tern_node_set_shape(node, 2, in->elements, node->at.width, 0, err));
+    return tern_node_set_shape(node, 2, in->elements, node->at.width, 0, err);
+}
+
+static tern_status embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+    TERN_TRY(tern_embedding_shape(graph, node, err));
     float sigma = node->at.init_gain > 0 ? node->at.init_gain : 0.02f;
     return tern_node_add_param(graph, node, "weight", TERN_ROLE_WEIGHT, 2,
                                (size_t[]){node->at.outputs, node->at.width}, 0, sigma, err);

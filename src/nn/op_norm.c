@@ -1,4 +1,6 @@
-/* rmsnorm    y = x r gain, r = 1 / sqrt(mean(x^2) + epsilon) over the last dimension (Zhang and Sennrich,
+/* trit_rmsnorm is rmsnorm with its gains as integers.
+ *
+ * rmsnorm    y = x r gain, r = 1 / sqrt(mean(x^2) + epsilon) over the last dimension (Zhang and Sennrich,
  *            arXiv:1910.07467)
  *            dx = r (g - x r^2 mean(g x)), g = dy gain;  dgain = sum over rows of dy x r
  * layernorm  y = n gain + bias, n = (x - mean) r, r = 1 / sqrt(variance + epsilon)
@@ -23,6 +25,11 @@ static tern_status rmsnorm_shape(tern_graph *graph, tern_node *node, tern_error 
     TERN_TRY(norm_shape(graph, node, err));
     if (node->at.plain) return TERN_OK;
     return tern_node_add_vector(graph, node, "gain", TERN_ROLE_GAIN, node->channels, 1, err);
+}
+
+static tern_status trit_rmsnorm_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+    node->at.integers = 1;
+    return rmsnorm_shape(graph, node, err);
 }
 
 static tern_status layernorm_shape(tern_graph *graph, tern_node *node, tern_error *err) {
@@ -189,6 +196,14 @@ static void layernorm_backward(tern_plan *plan, size_t i) { norm_backward(plan, 
 const tern_op tern_op_rmsnorm = {.name = "rmsnorm",
                                  .inputs = 1,
                                  .shape = rmsnorm_shape,
+                                 .needs_input = 1,
+                                 .prepare = norm_prepare,
+                                 .forward = rmsnorm_forward,
+                                 .backward = rmsnorm_backward};
+
+const tern_op tern_op_trit_rmsnorm = {.name = "trit_rmsnorm",
+                                 .inputs = 1,
+                                 .shape = trit_rmsnorm_shape,
                                  .needs_input = 1,
                                  .prepare = norm_prepare,
                                  .forward = rmsnorm_forward,

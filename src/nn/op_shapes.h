@@ -11,4 +11,7 @@ tern_status tern_shape_of_input(tern_graph *graph, tern_node *node, tern_error *
  * (`all`: kernel 0 means the whole image, and stride 0 the kernel) and sets the shape to `channels` deep. */
 tern_status tern_shape_of_window(tern_graph *graph, tern_node *node, size_t channels, int all, tern_error *err);
 
+/* A table of `outputs` rows (default: the vocabulary) of `width`, read by the input of tokens. */
+tern_status tern_embedding_shape(tern_graph *graph, tern_node *node, tern_error *err);
+
 #endif

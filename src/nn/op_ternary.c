@@ -2,6 +2,7 @@
  *
  * bit_linear, bit_conv2d          y = float(sum q t) * (a * (1/s)) + b, one s a token; of an image, one an image
  * ternary_linear, ternary_conv2d  y = (sum x t) a + b
+ * trit_linear, trit_conv2d        either, by `floats`, from trits behind counters; t and a as their rule has them
  * packed_linear, packed_conv2d    either, by `acts`, from weights that are packed already
  *
  * Gradients are those of the straight-through estimator: both quantizers pass the gradient on as if they were not
@@ -10,6 +11,7 @@
  *
  * While plan->lambda < 1 the weights of a training plan are w + lambda (a t - w), and all products are float ones.
  * bit_ ops then still quantize their activations. */
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,25 +19,16 @@
 #include "base/error.h"
 #include "nn/dense.h"
 #include "nn/op.h"
+#include "nn/op_ternary.h"
 #include "nn/op_weights.h"
 #include "nn/parts.h"
-#include "nn/ternary_weights.h"
-
-typedef struct ternary_state {
-    tern_ternary_weights w;
-    int int8; /* activations are quantized */
-    int8_t *q;
-    float *inv_scale;       /* 1/s, one for each of the batch's `scales` */
-    tern_conv *conv;        /* float products of a convolution, in training: gradients, and mixed weights forward */
-    size_t part_rows;       /* of a convolution: output rows of one part */
-    size_t product_scratch; /* of one thread's part of a convolution, or of the whole linear product */
-} ternary_state;
+#include "nn/trit_weights.h"
 
 tern_ternary_weights *tern_plan_ternary(const tern_plan *plan, size_t i) {
     const tern_op *op = plan->graph->node[i].op;
     int ternary = strstr(op->name, "bit_") == op->name || strstr(op->name, "ternary_") == op->name ||
-                  strstr(op->name, "packed_") == op->name;
-    return ternary && plan->node[i].state ? &((ternary_state *)plan->node[i].state)->w : NULL;
+                  strstr(op->name, "packed_") == op->name || strstr(op->name, "trit_") == op->name;
+    return ternary && plan->node[i].state ? &((tern_ternary_state *)plan->node[i].state)->w : NULL;
 }
 
 /* ---- shapes */
@@ -65,6 +58,20 @@ LATENT_SHAPE(bit_conv2d_shape, tern_conv_shape, TERN_RULE_ABSMEAN)
 LATENT_SHAPE(ternary_linear_shape, tern_linear_shape, TERN_RULE_TWN)
 LATENT_SHAPE(ternary_conv2d_shape, tern_conv_shape, TERN_RULE_TWN)
 
+#define TRIT_SHAPE(rule, geometry)                                                                                     \
+    static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                     \
+        TERN_TRY(check_granularity(node, err));                                                                        \
+        TERN_TRY(geometry(graph, node, err));                                                                          \
+        size_t k = tern_weight_columns(graph, node);                                                                   \
+        float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                                  \
+        node->at.integers = 1;                                                                                         \
+        TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, k, gain / sqrtf((float)k), err));                 \
+        return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err)     \
+                             : TERN_OK;                                                                                \
+    }
+TRIT_SHAPE(trit_linear_shape, tern_linear_shape)
+TRIT_SHAPE(trit_conv2d_shape, tern_conv_shape)
+
 #define PACKED_SHAPE(rule, geometry)                                                                               \
     static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                 \
         TERN_CHECK_ARGUMENT(node->at.acts == TERN_I8 || node->at.acts == TERN_F32, err,                            \
@@ -79,24 +86,14 @@ PACKED_SHAPE(packed_conv2d_shape, tern_conv_shape)
 
 /* ---- geometry of one batch */
 
-typedef struct ternary_sizes {
-    size_t x, y;           /* elements of input and output */
-    size_t rows, n, k;     /* output rows and columns, weights of an output */
-    size_t scales;         /* activation scales: rows, or images */
-    size_t scale_elements; /* input elements that share one */
-    size_t rows_per_scale; /* output rows that share one */
-} ternary_sizes;
-
-static int is_conv(const tern_node *node) { return node->at.groups != 0; }
-
-static ternary_sizes sizes_of(const tern_plan *plan, size_t i, size_t batch) {
+tern_ternary_sizes tern_ternary_sizes_of(const tern_plan *plan, size_t i, size_t batch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    ternary_sizes s = {.rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
+    tern_ternary_sizes s = {.rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
     s.x = batch * tern_node_input(plan->graph, node, 0)->elements;
     s.y = s.rows * s.n;
-    s.scales = is_conv(node) ? batch : s.rows;
+    s.scales = tern_node_is_conv(node) ? batch : s.rows;
     s.scale_elements = s.x / tern_max_size(1, s.scales);
-    s.rows_per_scale = is_conv(node) ? node->rows : 1;
+    s.rows_per_scale = tern_node_is_conv(node) ? node->rows : 1;
     return s;
 }
 
@@ -129,7 +126,7 @@ typedef struct conv_room {
     size_t patches, scales, outputs, product, total;
 } conv_room;
 
-static conv_room room_of(const ternary_state *state, const tern_node *node, size_t k) {
+static conv_room room_of(const tern_ternary_state *state, const tern_node *node, size_t k) {
     size_t rows = state->part_rows;
     conv_room r = {.patches = tern_round_up(rows * k * (state->int8 ? 1 : sizeof(float)), 64),
                    .scales = tern_round_up(rows * sizeof(float), 64),
@@ -139,30 +136,39 @@ static conv_room room_of(const ternary_state *state, const tern_node *node, size
     return r;
 }
 
-static tern_status measure_product(tern_plan *plan, size_t i, ternary_state *state, tern_error *err) {
+static tern_status measure_product(tern_plan *plan, size_t i, tern_ternary_state *state, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    ternary_sizes s = sizes_of(plan, i, plan->batch_max);
+    tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch_max);
     state->part_rows = conv_part_rows(s.k, s.rows);
-    size_t rows = is_conv(node) ? state->part_rows : s.rows;
+    size_t rows = tern_node_is_conv(node) ? state->part_rows : s.rows;
     return tern_matmul_scratch(&state->product_scratch, state->w.matrix[0], rows, state->int8 ? TERN_I8 : TERN_F32,
-                               is_conv(node) ? 1 : plan->threads, err);
+                               tern_node_is_conv(node) ? 1 : plan->threads, err);
 }
 
-static tern_status prepare_conv(tern_plan *plan, size_t i, ternary_state *state, tern_error *err) {
+static tern_status prepare_conv(tern_plan *plan, size_t i, tern_ternary_state *state, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    if (!is_conv(node) || !plan->training) return TERN_OK;
+    if (!tern_node_is_conv(node) || !plan->training) return TERN_OK;
     tern_conv_desc d = tern_node_conv(plan->graph, node, plan->products);
     return tern_conv_create(&state->conv, plan->dnn, &d, err);
 }
 
+static size_t forward_scratch(const tern_plan *plan, size_t i, const tern_ternary_state *state,
+                              const tern_ternary_sizes *s) {
+    const tern_node *node = tern_plan_graph_node(plan, i);
+    return tern_node_is_conv(node) ? (size_t)plan->threads * room_of(state, node, s->k).total
+                                   : state->product_scratch;
+}
+
 static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    ternary_sizes s = sizes_of(plan, i, plan->batch_max);
+    tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch_max);
     void *memory;
-    TERN_TRY(tern_plan_keep(plan, &memory, sizeof(ternary_state), err));
+    TERN_TRY(tern_plan_keep(plan, &memory, sizeof(tern_ternary_state), err));
     plan->node[i].state = memory;
-    ternary_state *state = memory;
-    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8);
+    tern_ternary_state *state = memory;
+    int trit = !strncmp(node->op->name, "trit_", 5);
+    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8) ||
+                  (trit && !node->at.floats);
     if (node->op->name[0] == 'p' && !node->packed.bytes)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: its packed weights are missing", node->name);
     if (node->op->name[0] == 'p' && plan->training)
@@ -175,9 +181,13 @@ static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
         state->inv_scale = memory;
     }
     TERN_TRY(measure_product(plan, i, state, err));
+    if (trit && plan->training) {
+        tern_plan_want_scratch(plan, forward_scratch(plan, i, state, &s));
+        return tern_trit_backward_prepare(plan, i, state, err);
+    }
     TERN_TRY(prepare_conv(plan, i, state, err));
 
-    size_t forward = is_conv(node) ? (size_t)plan->threads * room_of(state, node, s.k).total : state->product_scratch;
+    size_t forward = forward_scratch(plan, i, state, &s);
     size_t operand = tern_operand_bytes(plan->products);
     size_t dense = tern_round_up(s.x * operand, 64) + tern_round_up(s.n * s.k * operand, 64);
     size_t backward = tern_round_up(s.y * operand, 64) + dense + s.x * sizeof(float) + tern_column_sums_scratch(s.n);
@@ -186,18 +196,19 @@ static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
 }
 
 static void ternary_release(tern_plan *plan, size_t i) {
-    ternary_state *state = plan->node[i].state;
+    tern_ternary_state *state = plan->node[i].state;
     tern_ternary_release(&state->w);
     tern_conv_free(&state->conv);
+    for (int t = 0; t < 2; t++) tern_conv_free(&state->tile_conv[t]);
 }
 
 static tern_status ternary_refresh(tern_plan *plan, size_t i, tern_error *err) {
-    return tern_ternary_refresh(&((ternary_state *)plan->node[i].state)->w, plan, i, err);
+    return tern_ternary_refresh(&((tern_ternary_state *)plan->node[i].state)->w, plan, i, err);
 }
 
 /* ---- forward */
 
-static void quantize_input(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s) {
+static void quantize_input(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s) {
     const float *x = tern_plan_in(plan, i, 0);
     TERN_FOR_PARTS(plan->threads, s->scales, tern_rows_a_part(s->scale_elements), begin, end)
     tern_quantize_activations(state->q + begin * s->scale_elements, state->inv_scale + begin,
@@ -210,7 +221,7 @@ static const float *bias_of(const tern_plan *plan, size_t i) {
 }
 
 /* The part of a convolution's output rows first .. first + rows, in one thread. */
-static void conv_part(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s, size_t first,
+static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, size_t first,
                       size_t rows, char *scratch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     conv_room room = room_of(state, node, s->k);
@@ -238,10 +249,10 @@ static void conv_part(tern_plan *plan, size_t i, const ternary_state *state, con
     }
 }
 
-static void packed_product(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s) {
+static void packed_product(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     char *scratch = plan->scratch.data;
-    if (is_conv(node)) {
+    if (tern_node_is_conv(node)) {
         size_t total = room_of(state, node, s->k).total;
         TERN_FOR_PARTS(plan->threads, s->rows, state->part_rows, begin, end)
         conv_part(plan, i, state, s, begin, end - begin, scratch + (size_t)omp_get_thread_num() * total);
@@ -256,9 +267,8 @@ static void packed_product(tern_plan *plan, size_t i, const ternary_state *state
                           NULL);
 }
 
-/* The activations as operand of a float product, without their scales. */
-static const void *activations(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s,
-                               void *room) {
+const void *tern_ternary_activations(tern_plan *plan, size_t i, const tern_ternary_state *state,
+                                     const tern_ternary_sizes *s, void *room) {
     const float *x = tern_plan_in(plan, i, 0);
     if (state->int8)
         tern_operand_from_i8(plan->threads, plan->products, room, state->q, s->x);
@@ -269,16 +279,16 @@ static const void *activations(tern_plan *plan, size_t i, const ternary_state *s
     return room;
 }
 
-static tern_linear linear_of(const tern_plan *plan, const ternary_sizes *s) {
+static tern_linear linear_of(const tern_plan *plan, const tern_ternary_sizes *s) {
     return (tern_linear){plan->dnn, plan->products, s->rows, s->n, s->k};
 }
 
 /* y by a float product: weights mixed with their latents, or float activations in training. */
-static void float_product(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s) {
+static void float_product(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    const void *x = activations(plan, i, state, s, plan->scratch.data);
+    const void *x = tern_ternary_activations(plan, i, state, s, plan->scratch.data);
     float *y = plan->node[i].value;
-    if (is_conv(node)) {
+    if (tern_node_is_conv(node)) {
         tern_conv_forward(state->conv, plan->batch, y, x, state->w.operand);
     } else {
         tern_linear l = linear_of(plan, s);
@@ -297,10 +307,10 @@ static void float_product(tern_plan *plan, size_t i, const ternary_state *state,
 }
 
 static void ternary_forward(tern_plan *plan, size_t i) {
-    const ternary_state *state = plan->node[i].state;
-    ternary_sizes s = sizes_of(plan, i, plan->batch);
+    const tern_ternary_state *state = plan->node[i].state;
+    tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch);
     if (state->int8) quantize_input(plan, i, state, &s);
-    if (state->w.mixed || (!state->int8 && plan->train_mode))
+    if (state->w.mixed || (!state->int8 && plan->train_mode && !state->w.used))
         float_product(plan, i, state, &s);
     else
         packed_product(plan, i, state, &s);
@@ -309,17 +319,17 @@ static void ternary_forward(tern_plan *plan, size_t i) {
 /* ---- the integers behind a product */
 
 int tern_plan_has_sums(const tern_plan *plan, size_t i) {
-    return tern_plan_ternary(plan, i) && ((const ternary_state *)plan->node[i].state)->int8;
+    return tern_plan_ternary(plan, i) && ((const tern_ternary_state *)plan->node[i].state)->int8;
 }
 
-size_t tern_plan_sums_count(const tern_plan *plan, size_t i) { return sizes_of(plan, i, plan->batch).y; }
+size_t tern_plan_sums_count(const tern_plan *plan, size_t i) { return tern_ternary_sizes_of(plan, i, plan->batch).y; }
 
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    const ternary_state *state = plan->node[i].state;
-    ternary_sizes s = sizes_of(plan, i, plan->batch);
+    const tern_ternary_state *state = plan->node[i].state;
+    tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch);
     tern_exec exec = {.threads = plan->threads};
-    if (!is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
+    if (!tern_node_is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
     size_t part = state->part_rows, n = s.n / node->at.groups;
     int8_t *patches = malloc(part * s.k);
     int32_t *outputs = malloc(part * n * sizeof *outputs);
@@ -342,7 +352,7 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
 
 /* ---- backward */
 
-static void weight_gradient(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s, void *dy,
+static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
                             void *room) {
     float *dw = tern_plan_param_grad(plan, i, 0);
     if (!dw) return;
@@ -352,8 +362,8 @@ static void weight_gradient(tern_plan *plan, size_t i, const ternary_state *stat
                       .row_scale = state->int8 ? state->inv_scale : NULL,
                       .rows_per_scale = s->rows_per_scale};
     tern_operand_from_f32(plan->threads, &o, dy, plan->node[i].grad);
-    const void *x = activations(plan, i, state, s, room);
-    if (is_conv(tern_plan_graph_node(plan, i))) {
+    const void *x = tern_ternary_activations(plan, i, state, s, room);
+    if (tern_node_is_conv(tern_plan_graph_node(plan, i))) {
         tern_conv_backward_weights(state->conv, plan->batch, dw, x, dy);
         return;
     }
@@ -361,7 +371,7 @@ static void weight_gradient(tern_plan *plan, size_t i, const ternary_state *stat
     tern_linear_weight_gradient(&l, dw, dy, x);
 }
 
-static void input_gradient(tern_plan *plan, size_t i, const ternary_state *state, const ternary_sizes *s, void *dy,
+static void input_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
                            void *room) {
     float *dx = tern_plan_in_grad(plan, i, 0);
     if (!dx) return;
@@ -372,7 +382,7 @@ static void input_gradient(tern_plan *plan, size_t i, const ternary_state *state
                       .column_scale = state->w.mixed ? NULL : state->w.scales,
                       .column_scales = state->w.granularity == TERN_PER_ROW ? s->n : 1};
     tern_operand_from_f32(plan->threads, &o, dy, plan->node[i].grad);
-    if (is_conv(tern_plan_graph_node(plan, i))) {
+    if (tern_node_is_conv(tern_plan_graph_node(plan, i))) {
         float *to = add ? room : dx;
         tern_conv_backward_data(state->conv, plan->batch, to, dy, state->w.operand);
         if (add) tern_add_into(plan->threads, dx, to, s->x);
@@ -383,8 +393,8 @@ static void input_gradient(tern_plan *plan, size_t i, const ternary_state *state
 }
 
 static void ternary_backward(tern_plan *plan, size_t i) {
-    const ternary_state *state = plan->node[i].state;
-    ternary_sizes s = sizes_of(plan, i, plan->batch);
+    const tern_ternary_state *state = plan->node[i].state;
+    tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch);
     char *scratch = plan->scratch.data;
     void *room = scratch + tern_round_up(s.y * tern_operand_bytes(plan->products), 64);
     weight_gradient(plan, i, state, &s, scratch, room);
@@ -396,19 +406,23 @@ static void ternary_backward(tern_plan *plan, size_t i) {
 }
 
 /* Float activations are read again by the backward pass, quantized ones are kept by the op. */
-#define TERNARY_OP(kind, reads_input, back)                     \
+#define TERNARY_OP(kind, reads_input, back, first_values)       \
     const tern_op tern_op_##kind = {.name = #kind,              \
                                     .inputs = 1,                \
                                     .shape = kind##_shape,      \
+                                    .initialise = first_values, \
                                     .needs_input = reads_input, \
                                     .prepare = ternary_prepare, \
                                     .refresh = ternary_refresh, \
                                     .forward = ternary_forward, \
                                     .backward = back,           \
                                     .release = ternary_release}
-TERNARY_OP(bit_linear, 0, ternary_backward);
-TERNARY_OP(bit_conv2d, 0, ternary_backward);
-TERNARY_OP(ternary_linear, 1, ternary_backward);
-TERNARY_OP(ternary_conv2d, 1, ternary_backward);
-TERNARY_OP(packed_linear, 0, NULL);
-TERNARY_OP(packed_conv2d, 0, NULL);
+TERNARY_OP(bit_linear, 0, ternary_backward, NULL);
+TERNARY_OP(bit_conv2d, 0, ternary_backward, NULL);
+TERNARY_OP(ternary_linear, 1, ternary_backward, NULL);
+TERNARY_OP(ternary_conv2d, 1, ternary_backward, NULL);
+TERNARY_OP(packed_linear, 0, NULL, NULL);
+TERNARY_OP(packed_conv2d, 0, NULL, NULL);
+/* needs_input: only with float activations, but it is the operation that says so, not its attributes. */
+TERNARY_OP(trit_linear, 1, tern_trit_backward, tern_trit_initialise);
+TERNARY_OP(trit_conv2d, 1, tern_trit_backward, tern_trit_initialise);

@@ -22,7 +22,7 @@ static void find_gradients(const tern_plan *plan, char *wanted) {
     for (size_t i = 0; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         wanted[i] = 0;
-        for (int p = 0; p < node->params; p++) wanted[i] |= graph->param[node->param[p]].role < TERN_ROLE_STATISTIC;
+        for (int p = 0; p < node->params; p++) wanted[i] |= tern_param_is_trained(&graph->param[node->param[p]]);
         for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
     }
 }
@@ -113,12 +113,12 @@ static tern_status plan_gradients(tern_plan *plan, tern_error *err) {
     if (!plan->param_grad) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for gradients");
     if (!plan->training) return TERN_OK;
     for (size_t p = 0; p < graph->params; p++)
-        if (graph->param[p].role < TERN_ROLE_STATISTIC) plan->gradients += tern_round_up(graph->param[p].count, 16);
+        if (tern_param_has_gradient(&graph->param[p])) plan->gradients += tern_round_up(graph->param[p].count, 16);
     if (!tern_block_alloc(&plan->grads, plan->gradients * sizeof(float)))
         return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu gradients", plan->gradients);
     float *next = plan->grads.data;
     for (size_t p = 0; p < graph->params; p++) {
-        if (graph->param[p].role >= TERN_ROLE_STATISTIC) continue;
+        if (!tern_param_has_gradient(&graph->param[p])) continue;
         plan->param_grad[p] = next;
         next += tern_round_up(graph->param[p].count, 16);
     }
@@ -139,7 +139,8 @@ static tern_status build(tern_plan *plan, const tern_plan_desc *desc, tern_error
                              graph->node[i].name, desc->batch_max);
     }
     plan->node = calloc(graph->nodes, sizeof *plan->node);
-    if (!plan->node) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    plan->rules.rate = calloc(graph->nodes, sizeof *plan->rules.rate);
+    if (!plan->node || !plan->rules.rate) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     TERN_TRY(tern_dnn_create(&plan->dnn, plan->threads, err));
     TERN_TRY(plan_memory(plan, err));
     TERN_TRY(plan_gradients(plan, err));
@@ -183,6 +184,7 @@ void tern_plan_free(tern_plan **plan) {
     tern_block_free(&p->scratch);
     tern_dnn_free(&p->dnn);
     free(p->param_grad);
+    free(p->rules.rate);
     free(p->node);
     free(p);
     *plan = NULL;
@@ -231,6 +233,8 @@ float *tern_plan_forward(tern_plan *plan, const void *x, size_t batch) {
 
 void tern_plan_backward(tern_plan *plan) {
     const tern_graph *graph = plan->graph;
+    plan->rules.squares = 0;
+    plan->rules.trouble = 0;
     for (size_t i = graph->nodes; i-- > 1;)
         if (!graph->node[i].op->alias && graph->node[i].op->backward && plan->node[i].grad)
             graph->node[i].op->backward(plan, i);

@@ -20,6 +20,13 @@ typedef struct tern_plan_node {
     int wants_grad[2]; /* input i has a gradient */
 } tern_plan_node;
 
+/* What the rules of whole-number weights do in a backward pass. plan->step numbers it in their random streams. */
+typedef struct tern_plan_rules {
+    int32_t *rate;   /* per node, Q12 counts (quant/trit_rules.h); all 0: nothing changes */
+    double squares;  /* of all gradients that streamed past in this pass, summed */
+    size_t trouble;  /* the node whose gradient was not finite: from there on nothing changed in this pass. Else 0 */
+} tern_plan_rules;
+
 typedef struct tern_plan {
     tern_graph *graph;
     size_t batch_max, batch;
@@ -32,6 +39,7 @@ typedef struct tern_plan {
     uint64_t seed, step; /* of random numbers in this pass */
     float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
     int count_trits;     /* the next refresh counts them */
+    tern_plan_rules rules;
 
     tern_plan_node *node;
     float **param_grad; /* per parameter [count], NULL where it is not trained */

@@ -84,9 +84,9 @@ static tern_status read_counters(tern_trainer *t, const tern_safetensors *file, 
 static tern_status read_state(tern_trainer *t, const tern_model_file *model, const char *path, tern_error *err) {
     char name[STATE_NAME_BYTES];
     TERN_TRY(same_config(&t->config, &model->config, path, err));
+    TERN_TRY(tern_model_read_params(t->graph, model->file, err));
     for (size_t p = 0; p < t->graph->params; p++) {
-        tern_param *param = &t->graph->param[p];
-        TERN_TRY(tern_model_read_floats(param->value, model->file, param->name, param->count, err));
+        const tern_param *param = &t->graph->param[p];
         float *state[2] = {t->optimizer->first[p], t->optimizer->second[p]};
         for (int k = 0; k < 2; k++) {
             if (!state[k]) continue;

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/clones.h"
 #include "base/error.h"
+#include "nn/dense.h"
 #include "nn/dnn.h"
 #include "nn/parts.h"
 
@@ -19,6 +20,9 @@ static size_t newton_floats(const tern_param *p) {
     return 2 * tern_round_up(p->count, 16) + 2 * tern_round_up(a * a, 16);
 }
 
+/* Whole numbers are stepped by rules of their own. */
+static int is_float(const tern_plan *plan, size_t p) { return plan->param_grad[p] && !plan->graph->param[p].integers; }
+
 tern_status tern_optimizer_create(tern_optimizer **out, tern_plan *plan, const tern_method *methods,
                                   tern_error *err) {
     *out = NULL;
@@ -26,7 +30,7 @@ tern_status tern_optimizer_create(tern_optimizer **out, tern_plan *plan, const t
     tern_optimizer *o = calloc(1, sizeof *o);
     size_t floats = 0, newton = 0;
     for (size_t p = 0; p < graph->params; p++) {
-        if (!plan->param_grad[p]) continue;
+        if (!is_float(plan, p)) continue;
         floats += tern_round_up(graph->param[p].count, 16) * (methods[p] == TERN_ADAMW ? 2 : 1);
         if (methods[p] == TERN_MUON) newton = tern_max_size(newton, newton_floats(&graph->param[p]));
     }
@@ -45,7 +49,7 @@ tern_status tern_optimizer_create(tern_optimizer **out, tern_plan *plan, const t
     }
     float *next = o->state.data;
     for (size_t p = 0; p < graph->params; p++) {
-        if (!plan->param_grad[p]) continue;
+        if (!is_float(plan, p)) continue;
         o->first[p] = next;
         next += tern_round_up(graph->param[p].count, 16);
         if (methods[p] != TERN_ADAMW) continue;
@@ -71,31 +75,13 @@ void tern_optimizer_free(tern_optimizer **optimizer) {
     *optimizer = NULL;
 }
 
-enum { NORM_PART = 1 << 16 };
-
-TERN_CLONES static double square_sum(const float *x, size_t n) {
-    double lane[16] = {0}, sum = 0;
-    size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (size_t l = 0; l < 16; l++) lane[l] += (double)x[i + l] * (double)x[i + l];
-    for (size_t l = 0; i < n; i++, l++) lane[l] += (double)x[i] * (double)x[i];
-    for (size_t l = 0; l < 16; l++) sum += lane[l];
-    return sum;
-}
-
-/* By parts of NORM_PART, 256 of them at a time. */
 static double norm_of(int threads, const float *x, size_t count) {
-    double total = 0, part[256];
-    for (size_t base = 0; base < count; base += 256 * NORM_PART) {
-        size_t n = tern_min_size(256 * NORM_PART, count - base);
-        TERN_FOR_PARTS(threads, n, NORM_PART, begin, end)
-        part[begin / NORM_PART] = square_sum(x + base + begin, end - begin);
-        for (size_t i = 0; i < tern_ceil_div(n, NORM_PART); i++) total += part[i];
-    }
-    return sqrt(total);
+    return sqrt(tern_sum_of_squares(threads, x, count));
 }
 
-double tern_gradient_norm(const tern_plan *plan) { return norm_of(plan->threads, plan->grads.data, plan->gradients); }
+double tern_gradient_norm(const tern_plan *plan) {
+    return sqrt(tern_sum_of_squares(plan->threads, plan->grads.data, plan->gradients) + plan->rules.squares);
+}
 
 TERN_CLONES static void sgd(float *restrict w, float *restrict b, const float *restrict g, size_t n, float lr,
                             float decay, float mu, float factor) {
@@ -207,7 +193,7 @@ void tern_optimizer_step(tern_optimizer *o, size_t p, const tern_param_rule *rul
     const float *g = o->plan->param_grad[p];
     float *w = param->value;
     int threads = o->plan->threads;
-    if (!g || rule->frozen) return;
+    if (!is_float(o->plan, p) || rule->frozen) return;
     if (rule->method == TERN_MUON) {
         muon(o, p, rule, factor);
     } else if (rule->method == TERN_ADAMW) {

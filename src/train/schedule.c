@@ -8,6 +8,7 @@ static double falling(const tern_config *config, double at) {
     case TERN_LINEAR: return 1 + (final - 1) * at;
     case TERN_COSINE: return final + (1 - final) * 0.5 * (1 + cos(3.14159265358979323846 * at));
     case TERN_BITNET: return at < 0.5 ? 1 - at * 2 / 3 : 2.0 / 3 + (final - 2.0 / 3) * (at - 0.5) * 2;
+    case TERN_HALVINGS: return at < 0.5 ? 1 : at < 0.7 ? 0.5 : at < 0.82 ? 0.25 : at < 0.9 ? 0.125 : 0.0625;
     default: return 1;
     }
 }

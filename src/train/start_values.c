@@ -6,6 +6,8 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "nn/op.h"
+#include "nn/op_weights.h"
 
 enum { SIDE = 2, MAX_PATCH = SIDE * SIDE * 4, IMAGES = 5000 };
 
@@ -89,6 +91,20 @@ static void pass_through(tern_param *w) {
     }
 }
 
+/* The same of counters: the one trit is sure, the others wait at zero. Rules without counters behind their trits begin
+ * with random ones. */
+static void pass_counters_through(const tern_graph *graph, const tern_node *node) {
+    const tern_param *counter = tern_node_find_param(graph, node, "counter");
+    size_t side = node->at.kernel, k = tern_weight_columns(graph, node), ci = k / (side * side);
+    size_t centre = side / 2 * side + side / 2;
+    if (tern_node_find_param(graph, node, "trits")) return;
+    for (size_t o = 0; o < tern_min_size(node->at.outputs, ci); o++) {
+        int8_t *filter = (int8_t *)counter->integers + o * k;
+        memset(filter, 0, k);
+        filter[centre * ci + o] = 127;
+    }
+}
+
 tern_status tern_start_values(tern_graph *graph, const tern_config *config, const tern_dataset *dataset,
                               const tern_model_input *input, tern_error *err) {
     if (config->model != TERN_MODEL_FAST) return TERN_OK;
@@ -102,7 +118,14 @@ tern_status tern_start_values(tern_graph *graph, const tern_config *config, cons
     double cov[MAX_PATCH * MAX_PATCH];
     patch_covariance(cov, dataset, &info, input);
     whitening_filters(filters->value, cov, k);
-    for (size_t p = 0; p < graph->params; p++)
-        if (graph->param[p].rank == 4 && graph->param[p].role != TERN_ROLE_FROZEN) pass_through(&graph->param[p]);
+    if (filters->integers) tern_param_round(filters);
+    for (size_t i = 1; i < graph->nodes; i++) {
+        tern_node *node = &graph->node[i];
+        if (!node->at.groups || node->at.frozen) continue;
+        if (!strcmp(node->op->name, "trit_conv2d"))
+            pass_counters_through(graph, node);
+        else
+            pass_through(&graph->param[node->param[0]]);
+    }
     return TERN_OK;
 }

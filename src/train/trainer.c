@@ -9,8 +9,11 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "model/networks.h"
+#include "base/random.h"
+#include "nn/dense.h"
 #include "nn/loss.h"
 #include "nn/op.h"
+#include "quant/trit_rules.h"
 #include "train/schedule.h"
 #include "train/start_values.h"
 
@@ -102,7 +105,7 @@ static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
 static double share_done(const tern_trainer *t) { return ((double)t->step + 0.5) / (double)t->steps; }
 
 tern_status tern_trainer_refresh(tern_trainer *t, tern_error *err) {
-    t->plan->lambda = t->config.weights ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
+    t->plan->lambda = t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
     if (t->step >= t->steps) t->plan->lambda = 1;
     return tern_plan_refresh(t->plan, err);
 }
@@ -164,6 +167,11 @@ static int all_finite(const float *x, size_t n) {
  * first parameter whose gradient is not. */
 static void find_trouble(tern_trainer *t) {
     const tern_graph *g = t->graph;
+    if (t->plan->rules.trouble) {
+        snprintf(t->trouble, sizeof t->trouble, "the gradient of layer %.60s is not finite",
+                 g->node[t->plan->rules.trouble].name);
+        return;
+    }
     for (size_t p = 0; p < g->params; p++)
         if (t->plan->param_grad[p] && !all_finite(g->param[p].value, g->param[p].count)) {
             snprintf(t->trouble, sizeof t->trouble, "parameter %.80s is not finite", g->param[p].name);
@@ -182,6 +190,13 @@ static void find_trouble(tern_trainer *t) {
     snprintf(t->trouble, sizeof t->trouble, "the loss is not finite");
 }
 
+/* Rates of the rules, in Q12 counts a batch: a step of several batches is as long as one of one. */
+static void set_rule_rates(tern_trainer *t) {
+    double rate = t->config.lr * tern_schedule_rate(&t->config, share_done(t)) / (double)t->config.accumulate;
+    int32_t counts = (int32_t)lrint(fmin(rate * TERN_RATE_ONE, TERN_RATE_MAX));
+    for (size_t i = 1; i < t->graph->nodes; i++) t->plan->rules.rate[i] = counts;
+}
+
 /* Forward and backward of all the batches of a step. Gradients are those of the mean over all of them. */
 static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
     tern_plan *plan = t->plan;
@@ -189,6 +204,7 @@ static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
     uint64_t parts = (uint64_t)t->config.accumulate;
     double sum = 0;
     tern_plan_zero_grad(plan);
+    set_rule_rates(t);
     plan->train_mode = 1;
     plan->recalibrating = 0;
     for (uint64_t part = 0; part < parts; part++) {
@@ -199,10 +215,11 @@ static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
         tern_loss l =
             tern_cross_entropy(plan->threads, tern_plan_output_grad(plan), y, batch.labels, batch.n * out->rows,
                                out->channels, (float)t->config.smoothing, 1.0f / (float)parts);
-        tern_plan_backward(plan);
-        TERN_TRY(tern_dnn_check(plan->dnn, err));
         sum += l.sum / (double)tern_max_size(1, l.rows);
         if (!isfinite(sum)) break;
+        tern_plan_backward(plan);
+        TERN_TRY(tern_dnn_check(plan->dnn, err));
+        if (plan->rules.trouble) break;
     }
     t->loss = sum / (double)parts;
     t->gradient_norm = tern_gradient_norm(plan);
@@ -230,14 +247,39 @@ static tern_param_rule rule_of(const tern_trainer *t, size_t p) {
     return rule;
 }
 
+/* Fixed-point parameters: a step of so many units of value, lr, along the gradient over its root mean square. */
+static void step_fixed(tern_trainer *t, size_t p, float lr) {
+    tern_param *param = &t->graph->param[p];
+    const float *g = t->plan->param_grad[p];
+    int e = tern_gradient_exponent(tern_sum_of_squares(t->plan->threads, g, param->count) / (double)param->count);
+    if (e == TERN_NO_GRADIENT_EXP) return;
+    tern_trit_step step = {.key = tern_stream((uint64_t)t->config.seed, ((uint64_t)2 << 32) + p),
+                           .step = t->step,
+                           .rate = (int32_t)lrint(fmin((double)lr * ldexp(TERN_RATE_ONE, -param->exponent),
+                                                       TERN_FIXED_RATE_MAX)),
+                           .gradient_exp = e};
+    tern_fixed_step(param->integers, g, 0, param->count, &step);
+    tern_param_view(param);
+}
+
+static void round_statistics(tern_trainer *t) {
+    for (size_t p = 0; p < t->graph->params; p++)
+        if (t->graph->param[p].store == TERN_STORE_FIXED32) tern_param_round(&t->graph->param[p]);
+}
+
 static void apply_gradients(tern_trainer *t) {
     double clip = t->config.clip;
     float factor = clip > 0 && t->gradient_norm > clip ? (float)(clip / t->gradient_norm) : 1;
     t->applied++;
     for (size_t p = 0; p < t->graph->params; p++) {
         tern_param_rule rule = rule_of(t, p);
-        tern_optimizer_step(t->optimizer, p, &rule, factor, t->applied);
+        int fixed = t->graph->param[p].store == TERN_STORE_FIXED16 && t->plan->param_grad[p];
+        if (fixed && !rule.frozen)
+            step_fixed(t, p, rule.lr);
+        else
+            tern_optimizer_step(t->optimizer, p, &rule, factor, t->applied);
     }
+    round_statistics(t);
 }
 
 tern_status tern_trainer_step(tern_trainer *t, tern_error *err) {
@@ -290,5 +332,6 @@ tern_status tern_trainer_recalibrate(tern_trainer *t, tern_error *err) {
         TERN_TRY(tern_dnn_check(plan->dnn, err));
     }
     plan->recalibrating = 0;
+    round_statistics(t);
     return TERN_OK;
 }

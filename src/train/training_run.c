@@ -66,7 +66,7 @@ static tern_status log_layers(run *r, tern_error *err) {
     const tern_plan *plan = r->t->plan;
     for (size_t i = 1; i < plan->graph->nodes; i++) {
         const tern_ternary_weights *w = tern_plan_ternary(plan, i);
-        if (!w || !w->trits) continue;
+        if (!w) continue;
         double n = (double)(w->rows * w->cols);
         tern_metrics_layer line = {.step = r->t->step,
                                    .layer = plan->graph->node[i].name,

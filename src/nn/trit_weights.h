@@ -1,0 +1,47 @@
+/* Whole-number weights of the trit_ operations: which integers persist, how they start, and one step of their rule.
+ *
+ * Parameters of a node, W [rows][cols], by rule (quant/trit_rules.h has the mathematics):
+ *   r1         counter int8 [rows][cols]
+ *   r2         counter, momentum int8 [rows][cols]
+ *   vote       trits, t5 by rows; counter int8 [rows][cols]
+ *   seed-corr  trits; correlation int64 [scales]; steps int32 [1]: the number of updates
+ * and of every rule
+ *   exponent           int8 [scales]: the scale is 2^exponent; one a tensor, a row or a group of columns
+ *   gradient_exponent  int8 [1]: rounded log2 of the last gradients' root mean square, TERN_NO_GRADIENT_EXP at first.
+ *                      A step is normalised by that of the step before: gradients stream past once.
+ *   exponent_sum       int64 [scales], with slow_exponents: the gradient of the exponent, summed since its last step */
+#ifndef TERN_NN_TRIT_WEIGHTS_H
+#define TERN_NN_TRIT_WEIGHTS_H
+
+#include "nn/ternary_weights.h"
+
+/* What was read from a file: trits that are none, exponents out of range. Other nodes are good. */
+tern_status tern_trit_check(const tern_graph *graph, size_t node, tern_error *err);
+
+/* For shape rules: checks update, group and granularity and adds the parameters. sigma: the deviation of the weights
+ * that the first trits and exponents stand for. */
+tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows, size_t cols, float sigma,
+                                 tern_error *err);
+/* The operation's `initialise`. */
+void tern_trit_initialise(tern_graph *graph, size_t node, uint64_t seed);
+
+/* Scales of W: 1, rows, or rows * groups a row. */
+size_t tern_trit_scale_count(const tern_node *node, size_t rows, size_t cols);
+
+tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
+tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
+
+/* One update of rows first .. first + rows with their gradients g [rows][cols], all finite. */
+void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t node, size_t first, size_t rows,
+                      const float *g);
+/* The same of one row in the calling thread, with a gradient exponent and a number of the step of its own. room: [cols].
+ * Returns how many trits changed. */
+size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t node, size_t row,
+                            const float *g, int gradient_exp, uint64_t number, int8_t *room);
+/* After the updates of all rows: what is once a step. squares: of all the gradients. */
+void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t node, double squares);
+
+/* The trits of rows first .. first + rows in this pass. */
+void tern_trit_rows(const tern_ternary_weights *w, int8_t *trits, size_t first, size_t rows);
+
+#endif

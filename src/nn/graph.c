@@ -200,7 +200,7 @@ static tern_status add_node(tern_graph *graph, const char *op, const char *name,
         TERN_CHECK_ARGUMENT(input[i] >= 0 && (size_t)input[i] < graph->nodes, err,
                             "%s: input %d is %d, which is no node before it", name, i, input[i]);
         node.input[i] = input[i];
-        TERN_CHECK_ARGUMENT(input[i] || !graph->vocabulary || !strcmp(op, "embedding"), err,
+        TERN_CHECK_ARGUMENT(input[i] || !graph->vocabulary || strstr(op, "embedding"), err,
                             "%s: only an embedding reads the input of tokens, not %s", name, op);
     }
     if (attrs) node.at = *attrs;

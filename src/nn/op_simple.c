@@ -8,7 +8,7 @@
 #include "base/clones.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "base/random.h"
+#include "base/random_fill.h"
 #include "nn/op.h"
 #include "nn/op_shapes.h"
 #include "nn/parts.h"
@@ -121,18 +121,25 @@ static tern_status dropout_shape(tern_graph *graph, tern_node *node, tern_error 
     return tern_shape_of_input(graph, node, err);
 }
 
+enum { DRAWN = 1024 };
+
+TERN_CLONES static void drop_part(float *to, const float *from, const uint32_t *restrict drawn, size_t n,
+                                  uint32_t limit, float keep, int add) {
+    for (size_t j = 0; j < n; j++) {
+        float v = drawn[j] < limit ? 0.0f : from[j] * keep;
+        to[j] = add ? to[j] + v : v;
+    }
+}
+
 /* to (+)= from * mask / (1 - rate), four elements a draw. */
 static void drop(tern_plan *plan, size_t i, float *to, const float *from, int add) {
     float rate = tern_plan_graph_node(plan, i)->at.rate, keep = 1.0f / (1.0f - rate);
     uint32_t limit = (uint32_t)((double)rate * 4294967296.0);
     size_t count = count_of(plan, i);
-    TERN_FOR_PARTS(plan->threads, count, TERN_PART, begin, end)
-    for (size_t j = begin; j < end; j += 4) {
-        tern_random4 r = tern_philox(plan->seed, j / 4, plan->step << 12 | i);
-        for (size_t l = 0; l < 4 && j + l < end; l++) {
-            float v = r.v[l] < limit ? 0.0f : from[j + l] * keep;
-            to[j + l] = add ? to[j + l] + v : v;
-        }
+    TERN_FOR_PARTS(plan->threads, count, DRAWN, begin, end) {
+        uint32_t drawn[DRAWN];
+        tern_random_fill(drawn, plan->seed, begin / 4, plan->step << 12 | i, (end - begin + 3) / 4);
+        drop_part(to + begin, from + begin, drawn, end - begin, limit, keep, add);
     }
 }
 

@@ -5,7 +5,7 @@
 
 #include "base/checked.h"
 #include "base/clones.h"
-#include "base/random.h"
+#include "base/random_fill.h"
 
 enum { BLOCK = 256 }; /* weights whose random bits are drawn at once */
 
@@ -19,14 +19,13 @@ static inline int32_t whole(float g, float f) {
 
 static inline int32_t clamp(int32_t v, int32_t most) { return v > most ? most : v < -most ? -most : v; }
 
-/* u[2 * 4 * blocks]: the 16-bit halves, lower first, of `blocks` Philox blocks from `first` on. */
-TERN_CLONES static void draw(uint16_t *restrict u, uint64_t key, uint64_t first, uint64_t high, size_t blocks) {
-    for (size_t b = 0; b < blocks; b++) {
-        tern_random4 r = tern_philox(key, first + b, high);
-        for (size_t i = 0; i < 4; i++) {
-            u[8 * b + 2 * i] = (uint16_t)r.v[i];
-            u[8 * b + 2 * i + 1] = (uint16_t)(r.v[i] >> 16);
-        }
+/* u: the 16-bit halves, lower first, of `blocks` Philox blocks from `first` on. */
+static void draw(uint16_t *u, uint64_t key, uint64_t first, uint64_t high, size_t blocks) {
+    uint32_t words[BLOCK];
+    tern_random_fill(words, key, first, high, blocks);
+    for (size_t i = 0; i < 4 * blocks; i++) {
+        u[2 * i] = (uint16_t)words[i];
+        u[2 * i + 1] = (uint16_t)(words[i] >> 16);
     }
 }
 

@@ -49,7 +49,8 @@ static const setting settings[] = {
      "operands of dense float products in training; auto: bf16 where it has matrix instructions"},
     {"optimizer", CHOICE, AT(optimizer), 0, 0, "sgd|adamw|muon", "for the weights of hidden layers"},
     {"side_optimizer", CHOICE, AT(side_optimizer), 0, 0, "sgd|adamw", "for biases, gains, embeddings and the head"},
-    {"lr", REAL, AT(lr), 0, 1e6, NULL, "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
+    {"lr", REAL, AT(lr), 0, 1e6, NULL,
+     "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
     {"lr_side", REAL, AT(lr_side), 0, 1e6, NULL, "peak rate of biases and gains; 0: lr"},
     {"lr_head", REAL, AT(lr_head), 0, 1e6, NULL, "peak rate of embeddings and head; 0: lr_side"},
     {"schedule", CHOICE, AT(schedule), 0, 0, "constant|linear|cosine|bitnet|halvings", "how rates fall to lr_final"},
@@ -61,6 +62,11 @@ static const setting settings[] = {
     {"decay_side", REAL, AT(decay_side), 0, 10, NULL, "of embeddings and head"},
     {"clip", REAL, AT(clip), 0, 1e9, NULL, "largest norm of the gradient; 0: no limit"},
     {"smoothing", REAL, AT(smoothing), 0, 0.9, NULL, "label smoothing"},
+    {"loss_ce", WHOLE, AT(loss_ce), -127, 127, NULL, "whole-number weight of the cross-entropy in the loss"},
+    {"loss_entropy", WHOLE, AT(loss_entropy), -127, 127, NULL,
+     "the same of the prediction's entropy; below 0: towards confidence"},
+    {"loss_z", WHOLE, AT(loss_z), -127, 127, NULL, "the same of the squared log-sum-exp of the logits"},
+    {"loss_shift", WHOLE, AT(loss_shift), 0, 30, NULL, "halvings of the weighted sum of these"},
     {"lambda_begin", REAL, AT(lambda_begin), 0, 1, NULL,
      "share of the run after which weights begin to turn ternary"},
     {"lambda_end", REAL, AT(lambda_end), 0, 1, NULL, "share of the run after which they are"},
@@ -93,7 +99,7 @@ size_t tern_config_group(const tern_config *config) {
 /* What every preset starts from, then what each changes. */
 static const char defaults[] =
     "weights=ternary width=64 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto optimizer=adamw "
-    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 log_every=20 max_skips=5";
+    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 log_every=20 max_skips=5";
 
 typedef struct named_preset {
     const char *name, *summary, *settings;
@@ -290,7 +296,8 @@ static tern_status set_all(tern_config *config, const char *text, tern_error *er
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err) {
     char plain[64];
     size_t length = strlen(name);
-    int twin = length > 3 && !strcmp(name + length - 3, "-fp"), trit = length > 5 && !strcmp(name + length - 5, "-trit");
+    int twin = length > 3 && !strcmp(name + length - 3, "-fp"),
+        trit = length > 5 && !strcmp(name + length - 5, "-trit");
     snprintf(plain, sizeof plain, "%.*s", (int)(twin ? length - 3 : trit ? length - 5 : length), name);
     const char *names[PRESETS];
     for (size_t i = 0; i < PRESETS; i++) {

@@ -8,8 +8,8 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "model/networks.h"
 #include "base/random.h"
+#include "model/networks.h"
 #include "nn/dense.h"
 #include "nn/loss.h"
 #include "nn/op.h"
@@ -105,9 +105,14 @@ static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
 static double share_done(const tern_trainer *t) { return ((double)t->step + 0.5) / (double)t->steps; }
 
 tern_status tern_trainer_refresh(tern_trainer *t, tern_error *err) {
-    t->plan->lambda = t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
+    t->plan->lambda =
+        t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
     if (t->step >= t->steps) t->plan->lambda = 1;
     return tern_plan_refresh(t->plan, err);
+}
+
+static tern_loss_weights loss_weights(const tern_config *c) {
+    return (tern_loss_weights){(int)c->loss_ce, (int)c->loss_entropy, (int)c->loss_z, (int)c->loss_shift};
 }
 
 tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, tern_error *err) {
@@ -115,7 +120,9 @@ tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, t
     tern_trainer *t = calloc(1, sizeof *t);
     if (!t) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
     t->config = *config;
-    tern_status status = open_data(t, err);
+    const tern_loss_weights weights = loss_weights(config);
+    tern_status status = tern_loss_weights_check(&weights, err);
+    if (!status) status = open_data(t, err);
     if (!status) status = open_loader(t, err);
     if (!status) status = build_graph(t, err);
     if (!status) status = make_plan(t, err);
@@ -201,6 +208,7 @@ static void set_rule_rates(tern_trainer *t) {
 static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
     tern_plan *plan = t->plan;
     const tern_node *out = &t->graph->node[t->graph->nodes - 1];
+    const tern_loss_weights weights = loss_weights(&t->config);
     uint64_t parts = (uint64_t)t->config.accumulate;
     double sum = 0;
     tern_plan_zero_grad(plan);
@@ -213,8 +221,8 @@ static tern_status gather_gradients(tern_trainer *t, tern_error *err) {
         plan->step = t->step * parts + part;
         const float *y = tern_plan_forward(plan, batch.x ? (const void *)batch.x : batch.tokens, batch.n);
         tern_loss l =
-            tern_cross_entropy(plan->threads, tern_plan_output_grad(plan), y, batch.labels, batch.n * out->rows,
-                               out->channels, (float)t->config.smoothing, 1.0f / (float)parts);
+            tern_weighted_loss(plan->threads, tern_plan_output_grad(plan), y, batch.labels, batch.n * out->rows,
+                               out->channels, (float)t->config.smoothing, &weights, 1.0f / (float)parts);
         sum += l.sum / (double)tern_max_size(1, l.rows);
         if (!isfinite(sum)) break;
         tern_plan_backward(plan);
@@ -253,11 +261,11 @@ static void step_fixed(tern_trainer *t, size_t p, float lr) {
     const float *g = t->plan->param_grad[p];
     int e = tern_gradient_exponent(tern_sum_of_squares(t->plan->threads, g, param->count) / (double)param->count);
     if (e == TERN_NO_GRADIENT_EXP) return;
-    tern_trit_step step = {.key = tern_stream((uint64_t)t->config.seed, ((uint64_t)2 << 32) + p),
-                           .step = t->step,
-                           .rate = (int32_t)lrint(fmin((double)lr * ldexp(TERN_RATE_ONE, -param->exponent),
-                                                       TERN_FIXED_RATE_MAX)),
-                           .gradient_exp = e};
+    tern_trit_step step = {
+        .key = tern_stream((uint64_t)t->config.seed, ((uint64_t)2 << 32) + p),
+        .step = t->step,
+        .rate = (int32_t)lrint(fmin((double)lr * ldexp(TERN_RATE_ONE, -param->exponent), TERN_FIXED_RATE_MAX)),
+        .gradient_exp = e};
     tern_fixed_step(param->integers, g, 0, param->count, &step);
     tern_param_view(param);
 }

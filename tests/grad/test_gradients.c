@@ -265,18 +265,120 @@ static void test_cross_entropy(void **state) {
     }
 }
 
+enum { LOSS_ROWS = 5, LOSS_CLASSES = 7, LOGITS = LOSS_ROWS * LOSS_CLASSES };
+static const int32_t loss_label[LOSS_ROWS] = {0, 6, 3, 3, 1};
+
+static void draw_logits(float *x) {
+    for (int i = 0; i < LOGITS; i++) x[i] = 3 * tern_random_normal(9, (uint64_t)i);
+}
+
+static tern_loss weighted(float *grad, const float *x, const tern_loss_weights *w) {
+    return tern_weighted_loss(2, grad, x, loss_label, LOSS_ROWS, LOSS_CLASSES, 0.1f, w, 1);
+}
+
+/* Each component alone, of either sign, and all of them, halved. */
+static const tern_loss_weights weight_sets[] = {{1, 0, 0, 0},  {0, 1, 0, 0},  {0, -1, 0, 0},     {0, 0, 1, 0},
+                                                {0, 0, -3, 2}, {5, -2, 3, 2}, {-127, 127, -1, 7}};
+enum { WEIGHT_SETS = sizeof weight_sets / sizeof *weight_sets };
+
+static void test_weighted_loss_slopes(void **state) {
+    (void)state;
+    float x[LOGITS], grad[LOGITS];
+    draw_logits(x);
+    for (size_t s = 0; s < WEIGHT_SETS; s++) {
+        weighted(grad, x, &weight_sets[s]);
+        for (int i = 0; i < LOGITS; i++) {
+            float kept = x[i], h = 1e-2f;
+            x[i] = kept + h;
+            double up = weighted(NULL, x, &weight_sets[s]).sum, wide = (double)x[i];
+            x[i] = kept - h;
+            double down = weighted(NULL, x, &weight_sets[s]).sum;
+            wide -= (double)x[i];
+            x[i] = kept;
+            double measured = (up - down) / wide / LOSS_ROWS;
+            if (fabs(measured - (double)grad[i]) > 4e-4)
+                fail_msg("set %zu, logit %d: slope %g, gradient %g", s, i, measured, (double)grad[i]);
+        }
+    }
+}
+
+/* The components by their definitions, in double. */
+static void test_weighted_loss_value(void **state) {
+    (void)state;
+    float x[LOGITS];
+    double ce = 0, entropy = 0, z = 0;
+    draw_logits(x);
+    for (int r = 0; r < LOSS_ROWS; r++) {
+        double sum = 0, mean = 0;
+        for (int j = 0; j < LOSS_CLASSES; j++) sum += exp((double)x[r * LOSS_CLASSES + j]);
+        for (int j = 0; j < LOSS_CLASSES; j++) {
+            double v = (double)x[r * LOSS_CLASSES + j], p = exp(v) / sum;
+            entropy -= p * log(p);
+            mean += v / LOSS_CLASSES;
+        }
+        ce += log(sum) - 0.9 * (double)x[r * LOSS_CLASSES + loss_label[r]] - 0.1 * mean;
+        z += log(sum) * log(sum);
+    }
+    for (size_t s = 0; s < WEIGHT_SETS; s++) {
+        const tern_loss_weights *w = &weight_sets[s];
+        double expected = ldexp(w->ce * ce + w->entropy * entropy + w->z * z, -w->shift);
+        double got = weighted(NULL, x, w).sum;
+        if (fabs(got - expected) > 1e-5 * (1 + fabs(expected))) fail_msg("set %zu: %.9g, not %.9g", s, got, expected);
+    }
+}
+
+/* What has no weight leaves no trace in the bits, and halvings of a power of two neither. */
+static void test_zero_weight_changes_nothing(void **state) {
+    (void)state;
+    float x[LOGITS], plain[LOGITS], grad[LOGITS];
+    draw_logits(x);
+    double sum = tern_cross_entropy(1, plain, x, loss_label, LOSS_ROWS, LOSS_CLASSES, 0.1f, 1).sum;
+    const tern_loss_weights same[] = {{1, 0, 0, 0}, {4, 0, 0, 2}};
+    for (int s = 0; s < 2; s++) {
+        assert_true(weighted(grad, x, &same[s]).sum == sum);
+        assert_memory_equal(grad, plain, sizeof grad);
+    }
+    weighted(grad, x, &(tern_loss_weights){1, 1, 0, 0});
+    assert_memory_not_equal(grad, plain, sizeof grad);
+}
+
+static void test_loss_weights_refused(void **state) {
+    (void)state;
+    const tern_loss_weights bad[] = {{0, 0, 0, 0},   {128, 0, 0, 0}, {1, -128, 0, 0},
+                                     {1, 0, 128, 0}, {1, 0, 0, -1},  {1, 0, 0, TERN_LOSS_SHIFT_MAX + 1}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        tern_error why = {0};
+        assert_int_equal(tern_loss_weights_check(&bad[i], &why), TERN_E_ARGUMENT);
+        assert_non_null(strstr(why.message, "loss_"));
+    }
+    for (size_t i = 0; i < WEIGHT_SETS; i++) OK(tern_loss_weights_check(&weight_sets[i], &err));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_relu),          cmocka_unit_test(test_relu2),
-        cmocka_unit_test(test_gelu),          cmocka_unit_test(test_silu),
-        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_layernorm),
-        cmocka_unit_test(test_affine),        cmocka_unit_test(test_batch_norm),
-        cmocka_unit_test(test_plain_norms),   cmocka_unit_test(test_batch_norm_evaluation),
-        cmocka_unit_test(test_scale),         cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_linear),        cmocka_unit_test(test_conv2d),
-        cmocka_unit_test(test_pools),         cmocka_unit_test(test_mul_and_flatten),
-        cmocka_unit_test(test_embedding),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_relu),
+        cmocka_unit_test(test_relu2),
+        cmocka_unit_test(test_gelu),
+        cmocka_unit_test(test_silu),
+        cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_affine),
+        cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_plain_norms),
+        cmocka_unit_test(test_batch_norm_evaluation),
+        cmocka_unit_test(test_scale),
+        cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_conv2d),
+        cmocka_unit_test(test_pools),
+        cmocka_unit_test(test_mul_and_flatten),
+        cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_attention),
         cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_weighted_loss_slopes),
+        cmocka_unit_test(test_weighted_loss_value),
+        cmocka_unit_test(test_zero_weight_changes_nothing),
+        cmocka_unit_test(test_loss_weights_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

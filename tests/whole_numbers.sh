@@ -1,0 +1,53 @@
+# What whole numbers decide on the command line: weights of the loss's components. On Fashion-MNIST of Debian's package,
+# a few steps at a time, in one thread.
+set -eu
+: "${PROGRAM:?}"
+data=/usr/share/datasets/fashion-mnist
+if [ ! -e $data/train-images-idx3-ubyte.gz ]; then
+    echo "skipped: $data is not there (apt-get install dataset-fashion-mnist)"
+    exit 77
+fi
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+cd "$dir"
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+small='--set data=fashion-mnist --set width=32 --set batch=32 --set steps=12 --set evaluate_every=12 --set threads=1'
+latent() { "$PROGRAM" train mnist-mlp $small "$@"; }
+trit() { "$PROGRAM" train mnist-mlp-trit $small "$@"; }
+# expect CODE TEXT COMMAND ...: the exit code, and the text on standard error.
+expect() {
+    code=$1 text=$2 got=0
+    shift 2
+    "$@" > out.txt 2> err.txt || got=$?
+    [ $got = "$code" ] || { cat err.txt >&2; fail "exit code $got instead of $code: $*"; }
+    [ -z "$text" ] || grep -qF -- "$text" err.txt || { cat err.txt >&2; fail "no '$text' from: $*"; }
+}
+tensors() { # what was trained, without the settings that may differ
+    "$PROGRAM" export "$1"/checkpoint.safetensors -o "$1".tern > /dev/null && cksum < "$1".tern
+}
+
+# ---- the loss: a component without weight changes no bit, one with a weight does
+for kind in latent trit; do
+    $kind --out $kind > /dev/null
+    $kind --out other --set loss_ce=4 --set loss_shift=2 --set loss_entropy=0 --set loss_z=0 > /dev/null
+    [ "$(tensors $kind)" = "$(tensors other)" ] || fail "$kind: a component of weight 0 trains another model"
+    $kind --out other --set loss_ce=3 --set loss_entropy=-1 --set loss_z=1 --set loss_shift=1 > /dev/null
+    [ "$(tensors $kind)" = "$(tensors other)" ] && fail "$kind: components change nothing"
+    # A quarter of the loss, shown as such; what validates is the cross-entropy all the same.
+    $kind --out other --set steps=1 --set loss_shift=2 --json > quarter.json
+    $kind --out other --set steps=1 --json > whole.json
+    awk -F'"loss":' '{split($2, v, ","); loss[NR] = v[1]; split($0, w, "\"val_loss\":"); split(w[2], u, ","); val[NR] = u[1]}
+        END {d = loss[2] - 4 * loss[1]; exit !(d < 1e-6 && d > -1e-6 && val[1] > 1 && val[2] > 1)}' quarter.json whole.json ||
+        { cat quarter.json whole.json >&2; fail "$kind: halvings of the loss"; }
+done
+expect 1 'there is nothing to train on' latent --out e --set loss_ce=0
+expect 2 'loss_z=128' latent --out e --set loss_z=128
+expect 2 'loss_entropy=-128' latent --out e --set loss_entropy=-128
+expect 2 'loss_z=0.5' latent --out e --set loss_z=0.5
+expect 2 'loss_shift=31' latent --out e --set loss_shift=31
+expect 1 'loss_z=0, not 1' latent --out latent --resume --set loss_z=1
+
+echo 'whole numbers: components of the loss weighted, and refused what is wrong'

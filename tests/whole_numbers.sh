@@ -1,5 +1,5 @@
-# What whole numbers decide on the command line: weights of the loss's components. On Fashion-MNIST of Debian's package,
-# a few steps at a time, in one thread.
+# What whole numbers decide on the command line: weights of the loss's components, and how many bits persist. On
+# Fashion-MNIST of Debian's package, a few steps at a time, in one thread.
 set -eu
 : "${PROGRAM:?}"
 data=/usr/share/datasets/fashion-mnist
@@ -50,4 +50,36 @@ expect 2 'loss_z=0.5' latent --out e --set loss_z=0.5
 expect 2 'loss_shift=31' latent --out e --set loss_shift=31
 expect 1 'loss_z=0, not 1' latent --out latent --resume --set loss_z=1
 
-echo 'whole numbers: components of the loss weighted, and refused what is wrong'
+# ---- bits that persist to train on, to the byte; in the result, the report and the checkpoint
+norms=$((2 * (32 * 2 * 2 + 32 * 2 * 4))) # gains and biases in int16, statistics in int32
+weights=$((784 * 32 + 32 * 32 + 32 * 10 + 2 * 32 * 2))
+# state UPDATE BYTES_OF_FC1 BYTES_OF_FC2 BYTES_OF_HEAD: of a scale a row, so 32, 32 and 10 exponents, and one a layer
+state() {
+    trit --out state --set update=$1 --json > state.json
+    total=$(($2 + $3 + $4 + 74 + 3 + norms))
+    grep -q "\"trained_weights\":$weights,\"state_bytes\":$total," state.json ||
+        { cat state.json >&2; fail "$1: not $total bytes for $weights weights"; }
+    bits=$(awk "BEGIN {printf \"%.2f\", 8 * $total / $weights}")
+    grep -q "<th>state bits per weight</th><td>$bits</td>" state/report.html || fail "$1: the report lacks $bits bits"
+    "$PROGRAM" inspect state/checkpoint.safetensors > inspect.txt
+    grep -q "^to train on: .* for $weights weights, $bits bits a weight" inspect.txt || fail "$1: inspect lacks $bits bits"
+    grep -q "fc1 .*(row), .*, trained by $1, state" inspect.txt || fail "$1: inspect lacks the rule"
+    "$PROGRAM" inspect state/checkpoint.safetensors --json > inspect.json
+    grep '"fc1"' inspect.json | grep -q "\"parameters\":25088,.*\"update\":\"$1\",\"state_bytes\":$(($2 + 33))," ||
+        { cat inspect.json >&2; fail "$1: not $2 bytes and 33 in fc1"; }
+}
+state r1 25088 1024 320
+state r2 50176 2048 640
+state vote $((25088 + 32 * 157)) $((1024 + 32 * 7)) $((320 + 10 * 7)) # trits in t5
+state seed-corr $((32 * 157 + 32 * 8 + 4)) $((32 * 7 + 32 * 8 + 4)) $((10 * 7 + 10 * 8 + 4))
+trit --out state --set granularity=T32 > /dev/null
+"$PROGRAM" inspect state/checkpoint.safetensors > inspect.txt
+grep -q 'fc1 .*-1 .*0 .*+1 .*(T32), .*trained by r2' inspect.txt || fail 'inspect lacks the group'
+# fp32, and two floats of AdamW; the norms' statistics have none
+latent --out state --json > state.json
+grep -q "\"state_bytes\":$((weights * 12 + 2 * 64 * 4))," state.json || fail 'the state of fp32 latents'
+"$PROGRAM" inspect state/checkpoint.safetensors | grep -q 'fc1 .*state 96.00 bits' || fail 'fc1 of fp32 latents'
+grep -q '"peak_bytes":[1-9]' state.json || fail 'no peak'
+"$PROGRAM" inspect latent.tern | grep -q 'to train on' && fail 'a deployed model has no state to train on'
+
+echo 'whole numbers: components of the loss weighted, bits of state counted, and refused what is wrong'

@@ -48,7 +48,8 @@ typedef struct tern_model_info {
     size_t float_bytes;  /* what all parameters take as fp32 */
     size_t packed_bytes; /* what they take here: packed trits, scales, fp32 for the rest */
     size_t ternary_float_bytes, ternary_packed_bytes; /* the same of the ternary layers' weights alone */
-    size_t activation_bytes;                          /* of the plan that runs it, with its scratch */
+    size_t trained_weights, state_bytes; /* of a checkpoint: see tern_state_info; of a deployed model 0 */
+    size_t activation_bytes;             /* of the plan that runs it, with its scratch */
 } tern_model_info;
 
 TERN_API tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err);
@@ -68,6 +69,15 @@ typedef struct tern_layer_info {
     size_t bytes; /* packed trits and scales */
     double bits_per_weight;
 } tern_layer_info;
+
+/* What a checkpoint holds to train node i on: its weights, what their rule or optimiser keeps, running statistics. All 0
+ * where nothing is trained, and in a deployed model. */
+typedef struct tern_state_info {
+    size_t weights, bytes; /* weights that learn: of a whole-number layer one a trit, whatever its rule keeps */
+    double bits_per_weight;
+} tern_state_info;
+
+TERN_API tern_status tern_model_state(tern_state_info *info, const tern_model *model, size_t node, tern_error *err);
 
 TERN_API int tern_model_layer_is_ternary(const tern_model *model, size_t node);
 TERN_API tern_status tern_model_layer(tern_layer_info *info, const tern_model *model, size_t node, tern_error *err);

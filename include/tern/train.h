@@ -5,6 +5,7 @@
 #ifndef TERN_TRAIN_H
 #define TERN_TRAIN_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "tern/config.h"
@@ -49,6 +50,10 @@ typedef struct tern_train_result {
     double seconds; /* of this call */
     double loss, val_loss, val_accuracy;
     uint64_t skipped;
+    size_t trained_weights, state_bytes; /* weights that learn, and what the checkpoint holds of them: the weights
+                                            themselves, what their rule or optimiser keeps, running statistics */
+    double state_bits_per_weight;        /* the one over the other, in bits */
+    size_t peak_bytes; /* most memory that the process has held so far, data and program included; 0: unknown */
 } tern_train_result;
 
 /* Writes out/checkpoint.safetensors, out/metrics.jsonl and, at the end, out/report.html. A step whose loss or gradient

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 /* Below this a huge page would mostly be padding. */
 static const size_t huge_page = (size_t)2 << 20;
@@ -42,4 +43,9 @@ void tern_block_free(tern_block *block) {
     else
         free(block->data);
     memset(block, 0, sizeof *block);
+}
+
+size_t tern_peak_bytes(void) {
+    struct rusage used;
+    return getrusage(RUSAGE_SELF, &used) ? 0 : (size_t)used.ru_maxrss * 1024; /* ru_maxrss: KiB */
 }

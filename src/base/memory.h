@@ -20,4 +20,7 @@ int tern_block_alloc(tern_block *block, size_t bytes);
 /* Accepts a zeroed block; zeroes it again. */
 void tern_block_free(tern_block *block);
 
+/* The most memory that this process has held at once, in bytes; 0 where the system does not say. */
+size_t tern_peak_bytes(void);
+
 #endif

@@ -9,6 +9,7 @@
 #include "model/evaluate.h"
 #include "model/float_twin.h"
 #include "nn/op.h"
+#include "nn/state_size.h"
 #include "nn/ternary_weights.h"
 
 tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t batch, int threads, tern_tier tier,
@@ -124,6 +125,19 @@ static size_t deployed_bytes(const tern_node *node, const tern_ternary_weights *
     return bytes + tern_ternary_scale_bytes(w);
 }
 
+/* What lies in the file beside a parameter; nothing without a file. */
+static size_t optimizer_bytes(const void *file, const tern_graph *graph, size_t p) {
+    static const char *const kinds[] = {"first", "second"};
+    size_t bytes = 0;
+    for (int k = 0; file && k < 2; k++) {
+        char name[TERN_PARAM_NAME_BYTES + 24];
+        snprintf(name, sizeof name, "optimizer.%s.%s", kinds[k], graph->param[p].name);
+        const tern_safetensors_entry *entry = tern_safetensors_find(file, name);
+        bytes += entry ? entry->bytes : 0;
+    }
+    return bytes;
+}
+
 tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err) {
     TERN_CHECK_ARGUMENT(info && model, err, "%s is NULL", info ? "model" : "info");
     const tern_graph *graph = model->file.graph;
@@ -151,6 +165,20 @@ tern_status tern_model_describe(tern_model_info *info, const tern_model *model, 
     info->ternary_float_bytes = info->ternary_parameters * sizeof(float);
     info->packed_bytes += info->ternary_packed_bytes;
     info->float_bytes = info->parameters * sizeof(float);
+    if (!info->packed) {
+        tern_state_size state = tern_graph_state_size(graph, optimizer_bytes, model->file.file);
+        info->trained_weights = state.weights;
+        info->state_bytes = state.bytes;
+    }
+    return TERN_OK;
+}
+
+tern_status tern_model_state(tern_state_info *info, const tern_model *model, size_t i, tern_error *err) {
+    TERN_CHECK_ARGUMENT(info && model, err, "%s is NULL", info ? "model" : "info");
+    TERN_CHECK_ARGUMENT(i < model->file.graph->nodes, err, "there is no node %zu", i);
+    tern_state_size size = {0};
+    if (!model->file.packed) size = tern_node_state_size(model->file.graph, i, optimizer_bytes, model->file.file);
+    *info = (tern_state_info){size.weights, size.bytes, tern_state_bits(&size)};
     return TERN_OK;
 }
 

@@ -33,6 +33,15 @@ static tern_status add_state(tern_safetensors_writer *writer, const tern_trainer
     return tern_safetensors_writer_metadata(writer, "tern.training", text, err);
 }
 
+static size_t optimizer_bytes(const void *context, const tern_graph *graph, size_t p) {
+    const tern_optimizer *o = context;
+    return graph->param[p].count * sizeof(float) * (size_t)((o->first[p] != NULL) + (o->second[p] != NULL));
+}
+
+tern_state_size tern_trainer_state(const tern_trainer *t) {
+    return tern_graph_state_size(t->graph, optimizer_bytes, t->optimizer);
+}
+
 tern_status tern_trainer_save(const tern_trainer *t, const char *path, tern_error *err) {
     tern_safetensors_writer *writer;
     TERN_TRY(tern_safetensors_writer_create(&writer, err));

@@ -4,6 +4,7 @@
 
 #include "model/evaluate.h"
 #include "model/model_file.h"
+#include "nn/state_size.h"
 #include "tern/data.h"
 #include "train/optimizer.h"
 
@@ -43,6 +44,9 @@ tern_status tern_trainer_step(tern_trainer *trainer, tern_error *err);
 /* On the test split. last: all of it, with all views; else quicker. confusion: counted into, or NULL. */
 tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, int last, uint64_t *confusion,
                                   tern_error *err);
+
+/* What its checkpoint holds, and for how many weights. */
+tern_state_size tern_trainer_state(const tern_trainer *trainer);
 
 /* Batch norm's statistics anew, as means over `recalibrate` batches of training data. */
 tern_status tern_trainer_recalibrate(tern_trainer *trainer, tern_error *err);

@@ -9,6 +9,7 @@
 #include "base/checked.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/memory.h"
 #include "model/sample.h"
 #include "nn/ternary_weights.h"
 #include "tern/train.h"
@@ -117,11 +118,11 @@ static tern_status save(run *r, tern_error *err) {
 
 /* ---- the report */
 
-enum { REPORT_KEYS = 80, SAMPLE_TOKENS = 600 };
+enum { REPORT_KEYS = 80, REPORT_RESULTS = 8, SAMPLE_TOKENS = 600 };
 
 typedef struct report_room {
-    tern_report_pair config[REPORT_KEYS], results[8];
-    char values[REPORT_KEYS][512], result[8][64];
+    tern_report_pair config[REPORT_KEYS], results[REPORT_RESULTS];
+    char values[REPORT_KEYS][512], result[REPORT_RESULTS][64];
     size_t configs, pairs;
 } report_room;
 
@@ -146,6 +147,8 @@ static void fill_pairs(const run *r, report_room *room) {
     add_result(room, "seconds", "%.1f", tern_clock() - r->start);
     add_result(room, "parameters", "%.0f", (double)parameters);
     add_result(room, "skipped steps", "%.0f", (double)r->t->skipped);
+    tern_state_size state = tern_trainer_state(r->t);
+    add_result(room, "state bits per weight", "%.2f", tern_state_bits(&state));
 }
 
 /* A text of the model's own; the caller's to free. NULL when it could not be made. */
@@ -273,14 +276,20 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
     tern_status status = open_run(r, config, err);
     r->start = tern_clock(); /* reading the data is no part of the speed */
     if (!status) status = loop(r, err);
-    if (result && r->t)
+    if (result && r->t) {
+        const tern_state_size state = tern_trainer_state(r->t);
         *result = (tern_train_result){.steps = r->t->step,
                                       .finished = !status && r->t->step >= r->t->steps,
                                       .seconds = tern_clock() - r->start,
                                       .loss = r->t->loss,
                                       .val_loss = r->val_loss,
                                       .val_accuracy = r->val_accuracy,
-                                      .skipped = r->t->skipped};
+                                      .skipped = r->t->skipped,
+                                      .trained_weights = state.weights,
+                                      .state_bytes = state.bytes,
+                                      .state_bits_per_weight = tern_state_bits(&state),
+                                      .peak_bytes = tern_peak_bytes()};
+    }
     tern_metrics_log_close(&r->log);
     tern_trainer_free(&r->t);
     free(r);

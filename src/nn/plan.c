@@ -22,7 +22,8 @@ static void find_gradients(const tern_plan *plan, char *wanted) {
     for (size_t i = 0; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         wanted[i] = 0;
-        for (int p = 0; p < node->params; p++) wanted[i] |= tern_param_is_trained(&graph->param[node->param[p]]);
+        for (int p = 0; p < node->params; p++)
+            if (tern_param_is_trained(&graph->param[node->param[p]])) wanted[i] = 1;
         for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
     }
 }

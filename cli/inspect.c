@@ -32,8 +32,8 @@ static void group_text(char *out, size_t bytes, const tern_layer_info *l, size_t
 
 /* The rule that trains whole numbers; NULL of other weights. */
 static const char *rule_text(const tern_node_info *node) {
-    static const char *const names[] = {NULL, "r1", "r2", "vote", "seed-corr"};
-    return node->attrs.update >= 0 && node->attrs.update < 5 ? names[node->attrs.update] : NULL;
+    static const char *const names[] = {NULL, "r1", "r2", "vote", "seed-corr", "ortho"};
+    return node->attrs.update >= 0 && node->attrs.update < 6 ? names[node->attrs.update] : NULL;
 }
 
 static json_t *layer_json(const tern_layer_info *l, const tern_node_info *node) {

@@ -78,7 +78,8 @@ typedef enum tern_update {
     TERN_UPDATE_R1 = 1,
     TERN_UPDATE_R2 = 2,
     TERN_UPDATE_VOTE = 3,
-    TERN_UPDATE_SEED_CORR = 4
+    TERN_UPDATE_SEED_CORR = 4,
+    TERN_UPDATE_ORTHO = 5 /* r2 with its momentum made orthogonal before each step, as Muon does */
 } tern_update;
 
 typedef struct tern_attrs {

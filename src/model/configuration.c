@@ -36,7 +36,7 @@ static const setting settings[] = {
     {"rule", CHOICE, AT(rule), 0, 0, "absmean|absmedian|twn", "how latent weights become trits"},
     {"granularity", CHOICE, AT(granularity), 0, 0, "tensor|row|T4|T6|T8|T16|T32|T64|T96",
      "one weight scale a tensor, a row, or (of whole-number weights) a group of so many columns"},
-    {"update", CHOICE, AT(update), 0, 0, "r1|r2|vote|seed-corr", "the rule of whole-number weights"},
+    {"update", CHOICE, AT(update), 0, 0, "r1|r2|vote|seed-corr|ortho", "the rule of whole-number weights"},
     {"ends", CHOICE, AT(ends), 0, 0, "trit|fixed", "embedding and head of a network of whole numbers"},
     {"slow_exponents", WHOLE, AT(slow_exponents), 0, 1, NULL, "1: scales of whole-number weights are trained too"},
     {"epochs", REAL, AT(epochs), 0, 1e6, NULL, "passes over the data; used where steps is 0"},

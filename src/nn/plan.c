@@ -23,7 +23,7 @@ static void find_gradients(const tern_plan *plan, char *wanted) {
         const tern_node *node = &graph->node[i];
         wanted[i] = 0;
         for (int p = 0; p < node->params; p++)
-            wanted[i] = (char)(wanted[i] | tern_param_is_trained(&graph->param[node->param[p]]));
+            if (tern_param_is_trained(&graph->param[node->param[p]])) wanted[i] = 1;
         for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
     }
 }

@@ -8,7 +8,9 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "nn/dense.h"
 #include "nn/op_weights.h"
+#include "nn/orthogonal.h"
 #include "nn/parts.h"
 #include "quant/packing.h"
 #include "quant/trit_rules.h"
@@ -20,8 +22,8 @@
 static tern_status check_attributes(tern_node *node, size_t cols, tern_error *err) {
     tern_attrs *at = &node->at;
     if (at->update == TERN_UPDATE_DEFAULT) at->update = TERN_UPDATE_R2;
-    TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_SEED_CORR, err,
-                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote) and 4 (seed-corr) are possible", node->name,
+    TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_ORTHO, err,
+                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible", node->name,
                         at->update);
     TERN_CHECK_ARGUMENT(!at->group || tern_group_is_valid(at->group, cols), err,
                         "%s: groups of %zu columns; 6 and the multiples of 4 up to %zu are possible", node->name,
@@ -51,7 +53,7 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
                                         err));
     if (update != TERN_UPDATE_SEED_CORR)
         TERN_TRY(tern_node_add_integers(graph, node, "counter", counter, TERN_STORE_I8, rows, cols, 0, err));
-    if (update == TERN_UPDATE_R2)
+    if (update == TERN_UPDATE_R2 || update == TERN_UPDATE_ORTHO)
         TERN_TRY(tern_node_add_integers(graph, node, "momentum", rule, TERN_STORE_I8, rows, cols, 0, err));
     if (update == TERN_UPDATE_SEED_CORR) {
         TERN_TRY(tern_node_add_integers(graph, node, "correlation", rule, TERN_STORE_I64, scales, 0, 0, err));
@@ -110,7 +112,7 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
         draw_counts(v.counts, key, row, cols);
         tern_trits_of_counters(v.trits, v.counts, cols, TERN_TRIT_THRESHOLD);
         for (size_t c = 0; c < cols; c++) v.weights[c] = (float)v.counts[c] * exponent->init_sigma / TERN_TRIT_SPREAD;
-        if (node->at.update == TERN_UPDATE_R1 || node->at.update == TERN_UPDATE_R2)
+        if (!trits)
             memcpy((int8_t *)counter->integers + row * cols, v.counts, cols);
         else
             tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5, v.trits,
@@ -175,6 +177,9 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     TERN_TRY(tern_plan_keep(plan, &memory, (size_t)plan->threads * w->cols, err));
     w->room = memory;
     tern_plan_want_scratch(plan, w->rows * w->cols);
+    if (plan->training && tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO)
+        tern_plan_want_scratch(plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) *
+                                         sizeof(float));
     return TERN_OK;
 }
 
@@ -263,6 +268,10 @@ static size_t update_row(const tern_ternary_weights *w, int update, size_t row, 
         tern_unpack_row(room, TERN_PACK_T5, s->trits + row * row_bytes_t5(cols), 0, cols);
         return update_packed(w, update, row, room, g, step);
     }
+    if (update == TERN_UPDATE_ORTHO) {
+        tern_trit_momentum(s->momentum + row * cols, g, first, cols, step);
+        return 0;
+    }
     if (update == TERN_UPDATE_R1) return tern_trit_r1(s->counter + row * cols, g, first, cols, step);
     return tern_trit_r2(s->counter + row * cols, s->momentum + row * cols, g, first, cols, step);
 }
@@ -293,6 +302,24 @@ void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t
     w->flipping += flips;
 }
 
+enum { NEWTON_STEPS = 4 };
+
+/* The counters' part of ortho: the whole momentum as floats, made orthogonal, in scratch that the tiles no longer need.
+ * Its singular values are near 1, so its mean square is near 1 / the longer side. */
+static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size_t i) {
+    size_t n = w->rows * w->cols, cols = w->cols, flips = 0;
+    float *x = plan->scratch.data;
+    double square = 1 / (double)tern_max_size(w->rows, cols);
+    tern_trit_step step = step_of(plan, i, tern_gradient_exponent(square), plan->step);
+    step.key = tern_stream(plan->seed, ((uint64_t)3 << 32) + i);
+    tern_operand_from_i8(plan->threads, TERN_F32, x, w->rule.momentum, n);
+    tern_orthogonalise(plan->dnn, plan->threads, x, x + tern_round_up(n, 16), w->rows, cols, NEWTON_STEPS);
+#pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, n, TERN_PART))
+    for (size_t row = 0; row < w->rows; row++)
+        flips += tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
+    w->flipping += flips;
+}
+
 enum { EXPONENT_PERIOD = 1000 };
 
 /* Once in EXPONENT_PERIOD steps each exponent moves by one against its summed gradient, where that is four deviations
@@ -310,9 +337,9 @@ static void step_exponents(tern_ternary_weights *w, uint64_t step) {
 }
 
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t i, double squares) {
-    (void)i;
     int e = tern_gradient_exponent(squares / (double)(w->rows * w->cols));
     if (e != TERN_NO_GRADIENT_EXP) w->rule.gradient_exponent[0] = (int8_t)e;
     if (w->rule.steps) w->rule.steps[0]++;
+    if (tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO) step_along_orthogonal(w, plan, i);
     step_exponents(w, plan->step);
 }

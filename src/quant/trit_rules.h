@@ -7,11 +7,13 @@
  *   r            = 2^-gradient_exp; gradient_exp is the rounded log2 of the gradients' root mean square
  *   rate         counts a step, Q12 (4096 is one count)
  *   SR(x, u)     = floor(x + u), u uniform in [0, 1): stochastic rounding; SR of a whole number is that number
- *   u            16 bits of Philox4x32-10 with key `key`: R1 and vote take number i % 8 of the block i / 8, R2 the two of
- *                number i % 4 of the block i / 4; the counter's upper half is the step
+ *   u            16 bits of Philox4x32-10 with key `key`: number i % 8 of the block i / 8 for weight i, but with r2 the two
+ *                of number i % 4 of the block i / 4, the first for m; the counter's upper half is the step
  *
  *   r1     c = clamp(SR(c - rate g r), +-127)                        8 bits a weight
  *   r2     n = clamp(0.9 m + 0.1 * 50.56 g r, +-127);  m = SR(n);  c = clamp(SR(c - rate n / 16), +-127)      16 bits
+ *   ortho  m as r2's;  c = clamp(SR(c - rate o), +-127), o = m made orthogonal as a whole matrix (floats that live for
+ *          the step), of root mean square near 1                      16 bits
  *   vote   v = clamp(v - sign(g) rate, +-127), where |v| > threshold: t one step towards v, v less the threshold
  *          (both signed)                                             8 bits and the trit
  *   corr   the seed's: k -= sum over the group of sign(g) t; its scale is 2^(e + 4 k / (steps group)), its trits rest
@@ -47,6 +49,8 @@ typedef struct tern_trit_step {
  * same weights. All return how many trits changed. */
 size_t tern_trit_r1(int8_t *c, const float *g, size_t first, size_t n, const tern_trit_step *step);
 size_t tern_trit_r2(int8_t *c, int8_t *m, const float *g, size_t first, size_t n, const tern_trit_step *step);
+/* The momentum of ortho alone: no trit changes. */
+void tern_trit_momentum(int8_t *m, const float *g, size_t first, size_t n, const tern_trit_step *step);
 size_t tern_trit_vote(int8_t *trits, int8_t *votes, const float *g, size_t n, const tern_trit_step *step);
 
 /* sum of sign(g) t: at most n in size. */

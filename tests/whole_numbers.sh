@@ -82,4 +82,25 @@ grep -q "\"state_bytes\":$((weights * 12 + 2 * 64 * 4))," state.json || fail 'th
 grep -q '"peak_bytes":[1-9]' state.json || fail 'no peak'
 "$PROGRAM" inspect latent.tern | grep -q 'to train on' && fail 'a deployed model has no state to train on'
 
-echo 'whole numbers: components of the loss weighted, bits of state counted, and refused what is wrong'
+# ---- integers of scale groups: of either kind; thresholds rest in the first thousand steps; saved, resumed, deployed
+both='--set granularity=T16 --set group_rates=1 --set group_thresholds=1'
+trit --out both $both --json > both.json
+trit --out other $both --set zeros=30 > /dev/null
+[ "$(tensors both)" = "$(tensors other)" ] || fail 'thresholds of groups move before their first step'
+trit --out other --set granularity=T16 --set group_thresholds=1 > /dev/null
+[ "$(tensors both)" = "$(tensors other)" ] && fail 'rates of groups change nothing'
+groups=$((32 * 49 + 32 * 2 + 10 * 2)) # and an exponent, a rate and a threshold each
+grep -q "\"state_bytes\":$((50176 + 2048 + 640 + 3 + 3 * groups + norms))," both.json ||
+    { cat both.json >&2; fail 'the state of groups'; }
+trit --out other $both --stop-at 5 > /dev/null
+trit --out other $both --resume > /dev/null
+cmp both/checkpoint.safetensors other/checkpoint.safetensors || fail 'resumed, groups leave another checkpoint'
+expect 0 '' "$PROGRAM" parity both/checkpoint.safetensors both.tern --samples 50
+expect 1 'rules r1 and r2' trit --out e --set update=vote --set group_rates=1
+expect 1 'a scale a row or a group' trit --out e --set granularity=tensor --set group_rates=1
+expect 2 'zeros=100' trit --out e --set zeros=100
+for i in $(seq 400); do echo "line $i of a text to learn"; done > text.txt
+"$PROGRAM" train charlm-trit --data text.txt --set width=32 --set depth=1 --set context=16 --set steps=20 \
+    --set threads=1 $both --out text > /dev/null || fail 'groups in a network with a table'
+
+echo 'whole numbers: components of the loss weighted, bits of state counted, integers of groups, and refused what is wrong'

@@ -18,7 +18,9 @@
  *   ternary_conv2d  the same for images                               and as conv2d
  *   trit_linear, trit_conv2d        integers only: the weights are trits behind counters, which a rule trains; int8
  *                   activations, or float ones with floats            and update, group, granularity, slow_exponents
- *   trit_embedding  a table of trits                                  outputs, width, update, group, granularity
+ *                   (quant/trit_groups.h)                             group_rates, group_thresholds, zeros
+ *   trit_embedding  a table of trits, each row's steps normalised     outputs, width, update, group, granularity,
+ *                   by its own gradients                              group_thresholds, zeros
  *   embedding       rows of a table [outputs = rows][width]           outputs, width
  *   rmsnorm         x / rms(x) * gain over C                          epsilon, plain (no gain)
  *   layernorm       (x - mean) / deviation * gain + bias over C       epsilon
@@ -83,25 +85,28 @@ typedef enum tern_update {
 } tern_update;
 
 typedef struct tern_attrs {
-    size_t outputs;  /* output features or channels; rows of an embedding */
-    size_t width;    /* of an embedding */
-    size_t kernel;   /* side of the square window; default 1, of a pool: the whole image */
-    size_t stride;   /* default 1, of a pool: the kernel */
-    size_t padding;  /* rows and columns of zeros on each side; default 0 */
-    size_t groups;   /* default 1; equal to the channels: depthwise */
-    size_t heads;    /* attention */
-    size_t kv_heads; /* default: heads */
-    int bias;        /* nonzero: with a bias */
-    int plain;       /* rmsnorm: no gain. batch_norm: gain fixed at 1 */
-    int frozen;      /* nonzero: the weight (not the bias) is not trained */
-    int rule;        /* tern_weight_rule */
-    int granularity; /* tern_granularity */
-    int acts;        /* packed_ ops: TERN_I8 for those that were bit_, TERN_F32 for those that were ternary_ */
-    int update;      /* trit_ ops: tern_update */
-    size_t group;    /* trit_ and packed_ ops: columns that share an exponent; 0: as granularity says */
-    int floats;      /* trit_ ops: float activations in place of int8 ones */
+    size_t outputs;     /* output features or channels; rows of an embedding */
+    size_t width;       /* of an embedding */
+    size_t kernel;      /* side of the square window; default 1, of a pool: the whole image */
+    size_t stride;      /* default 1, of a pool: the kernel */
+    size_t padding;     /* rows and columns of zeros on each side; default 0 */
+    size_t groups;      /* default 1; equal to the channels: depthwise */
+    size_t heads;       /* attention */
+    size_t kv_heads;    /* default: heads */
+    int bias;           /* nonzero: with a bias */
+    int plain;          /* rmsnorm: no gain. batch_norm: gain fixed at 1 */
+    int frozen;         /* nonzero: the weight (not the bias) is not trained */
+    int rule;           /* tern_weight_rule */
+    int granularity;    /* tern_granularity */
+    int acts;           /* packed_ ops: TERN_I8 for those that were bit_, TERN_F32 for those that were ternary_ */
+    int update;         /* trit_ ops: tern_update */
+    size_t group;       /* trit_ and packed_ ops: columns that share an exponent; 0: as granularity says */
+    int floats;         /* trit_ ops: float activations in place of int8 ones */
     int slow_exponents; /* trit_ ops: exponents are trained too, a step in a thousand */
-    int integers;    /* parameters are kept as fixed point */
+    int group_rates;    /* trit_ ops with r1 or r2: rates of scale groups, in powers of two, follow their gradients */
+    int group_thresholds; /* ... : thresholds of scale groups follow `zeros` */
+    int zeros;            /* ... : wanted share of zeros in per cent; default 45 */
+    int integers;         /* parameters are kept as fixed point */
     size_t same_as;  /* number of an earlier node of the same operation, whose parameters these are; 0: its own */
     float epsilon;   /* default 1e-5 */
     float momentum;  /* batch_norm: share of the new batch in the running statistics; default 0.1 */

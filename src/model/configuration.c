@@ -39,6 +39,11 @@ static const setting settings[] = {
     {"update", CHOICE, AT(update), 0, 0, "r1|r2|vote|seed-corr|ortho", "the rule of whole-number weights"},
     {"ends", CHOICE, AT(ends), 0, 0, "trit|fixed", "embedding and head of a network of whole numbers"},
     {"slow_exponents", WHOLE, AT(slow_exponents), 0, 1, NULL, "1: scales of whole-number weights are trained too"},
+    {"group_rates", WHOLE, AT(group_rates), 0, 1, NULL,
+     "1: scale groups of r1 and r2 take powers of two of the rate, as their gradients are small or large"},
+    {"group_thresholds", WHOLE, AT(group_thresholds), 0, 1, NULL,
+     "1: the threshold of a scale group of r1 and r2 follows its share of zeros"},
+    {"zeros", WHOLE, AT(zeros), 1, 99, NULL, "per cent of zeros that group_thresholds want"},
     {"epochs", REAL, AT(epochs), 0, 1e6, NULL, "passes over the data; used where steps is 0"},
     {"steps", WHOLE, AT(steps), 0, 1e12, NULL, "steps of the optimiser; 0: from epochs"},
     {"batch", WHOLE, AT(batch), 1, 1 << 20, NULL, "samples of a step, or of a part of it (accumulate)"},
@@ -99,7 +104,8 @@ size_t tern_config_group(const tern_config *config) {
 /* What every preset starts from, then what each changes. */
 static const char defaults[] =
     "weights=ternary width=64 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto optimizer=adamw "
-    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 log_every=20 max_skips=5";
+    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 zeros=45 log_every=20 "
+    "max_skips=5";
 
 typedef struct named_preset {
     const char *name, *summary, *settings;
@@ -113,8 +119,7 @@ static const char float_free[] = "weights=trit update=r2 granularity=row schedul
 
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
-     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02",
-     "lr=1 lr_side=2e-3"},
+     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02", "lr=1 lr_side=2e-3"},
     {"mnist-cnn", "MNIST, a ternary CNN",
      "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2",
      "lr=1 lr_side=3e-3"},

@@ -41,7 +41,7 @@ struct tern_config {
     int granularity; /* tern_granularity, and behind it the groups of tern_config_group() */
     int update;      /* tern_update - 1 */
     int ends;        /* embedding and head of a float-free network: 0 trits, 1 fixed point */
-    long long slow_exponents;
+    long long slow_exponents, group_rates, group_thresholds, zeros;
 
     double epochs;
     long long steps, batch, accumulate, seed, threads;

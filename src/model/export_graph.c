@@ -79,6 +79,7 @@ static tern_value add_node(export *x, const tern_node *node, const char *op, con
 static tern_attrs deployed_attrs(const tern_node *node) {
     tern_attrs at = node->at;
     at.rule = at.frozen = at.update = at.floats = at.slow_exponents = at.integers = 0;
+    at.group_rates = at.group_thresholds = at.zeros = 0;
     at.same_as = 0;
     at.init_gain = 0;
     return at;

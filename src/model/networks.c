@@ -34,6 +34,9 @@ static void apply_trit(builder *b, const char *op, const char *name, tern_attrs 
     attrs.group = tern_config_group(b->config);
     attrs.granularity = attrs.group ? TERN_PER_TENSOR : b->config->granularity;
     attrs.slow_exponents = (int)b->config->slow_exponents;
+    attrs.group_rates = attrs.width ? 0 : (int)b->config->group_rates; /* tables normalise by the row already */
+    attrs.group_thresholds = (int)b->config->group_thresholds;
+    attrs.zeros = attrs.group_thresholds ? (int)b->config->zeros : 0;
     apply(b, op, name, attrs);
 }
 
@@ -178,7 +181,8 @@ static void gpt_block(builder *b, size_t i) {
 }
 
 static void gpt(builder *b, const tern_data_shape *data) {
-    outer(b, "embedding", "trit_embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+    outer(b, "embedding", "trit_embedding", "embedding",
+          (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
     outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->vocabulary});

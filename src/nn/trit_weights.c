@@ -13,21 +13,36 @@
 #include "nn/orthogonal.h"
 #include "nn/parts.h"
 #include "quant/packing.h"
+#include "quant/trit_groups.h"
 #include "quant/trit_rules.h"
 #include "tern/pack.h"
 #include "tern/quant.h"
 
 /* ---- parameters */
 
+static tern_status check_group_attributes(tern_node *node, tern_error *err) {
+    tern_attrs *at = &node->at;
+    if (at->group_thresholds && !at->zeros) at->zeros = TERN_GROUP_ZEROS;
+    TERN_CHECK_ARGUMENT(!(at->group_rates || at->group_thresholds) || at->update <= TERN_UPDATE_R2, err,
+                        "%s: group_rates and group_thresholds are for the rules r1 and r2", node->name);
+    TERN_CHECK_ARGUMENT(!at->group_rates || at->group || at->granularity == TERN_PER_ROW, err,
+                        "%s: group_rates take a scale a row or a group: one a tensor has nothing to differ from",
+                        node->name);
+    TERN_CHECK_ARGUMENT(at->zeros >= 0 && at->zeros <= 99, err, "%s: zeros %d; 1 to 99 per cent are possible",
+                        node->name, at->zeros);
+    return TERN_OK;
+}
+
 static tern_status check_attributes(tern_node *node, size_t cols, tern_error *err) {
     tern_attrs *at = &node->at;
     if (at->update == TERN_UPDATE_DEFAULT) at->update = TERN_UPDATE_R2;
     TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_ORTHO, err,
-                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible", node->name,
-                        at->update);
+                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible",
+                        node->name, at->update);
     TERN_CHECK_ARGUMENT(!at->group || tern_group_is_valid(at->group, cols), err,
                         "%s: groups of %zu columns; 6 and the multiples of 4 up to %zu are possible", node->name,
                         at->group, tern_round_up(cols, 4));
+    TERN_TRY(check_group_attributes(node, err));
     TERN_CHECK_ARGUMENT(!at->group || at->update != TERN_UPDATE_SEED_CORR, err,
                         "%s: seed-corr's scales are no powers of two: it takes one a row or a tensor, not groups",
                         node->name);
@@ -49,8 +64,8 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     size_t scales = tern_trit_scale_count(node, rows, cols);
     /* The first parameter is the one that says by its role that a gradient is wanted. */
     if (packs)
-        TERN_TRY(tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0,
-                                        err));
+        TERN_TRY(
+            tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0, err));
     if (update != TERN_UPDATE_SEED_CORR)
         TERN_TRY(tern_node_add_integers(graph, node, "counter", counter, TERN_STORE_I8, rows, cols, 0, err));
     if (update == TERN_UPDATE_R2 || update == TERN_UPDATE_ORTHO)
@@ -61,8 +76,13 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     }
     TERN_TRY(tern_node_add_integers(graph, node, "exponent", rule, TERN_STORE_I8, scales, 0, 0, err));
     graph->param[graph->params - 1].init_sigma = sigma;
-    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0,
-                                    TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0, TERN_NO_GRADIENT_EXP,
+                                    err));
+    if (node->at.group_rates)
+        TERN_TRY(tern_node_add_integers(graph, node, "group_rate", rule, TERN_STORE_I8, scales, 0, 0, err));
+    if (node->at.group_thresholds)
+        TERN_TRY(tern_node_add_integers(graph, node, "group_threshold", rule, TERN_STORE_U8, scales, 0,
+                                        TERN_TRIT_THRESHOLD, err));
     if (node->at.slow_exponents)
         TERN_TRY(tern_node_add_integers(graph, node, "exponent_sum", rule, TERN_STORE_I64, scales, 0, 0, err));
     return TERN_OK;
@@ -115,11 +135,12 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
         if (!trits)
             memcpy((int8_t *)counter->integers + row * cols, v.counts, cols);
         else
-            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5, v.trits,
-                      1, cols, NULL);
+            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5,
+                      v.trits, 1, cols, NULL);
         tensor += mean_kept(&v, cols) / (double)rows;
         if (group)
-            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group, NULL);
+            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group,
+                                 NULL);
         else if (exponent->count == rows)
             e[row] = (int8_t)rounded_log2(mean_kept(&v, cols));
     }
@@ -133,7 +154,8 @@ static tern_status check_range(const tern_param *p, int least, int most, int als
     const int8_t *v = p ? p->integers : NULL;
     for (size_t i = 0; p && i < p->count; i++)
         if ((v[i] < least || v[i] > most) && v[i] != also)
-            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least, most);
+            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least,
+                             most);
     return TERN_OK;
 }
 
@@ -143,9 +165,13 @@ tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) 
                      *steps = tern_node_find_param(graph, node, "steps");
     if (!tern_node_find_param(graph, node, "exponent")) return TERN_OK;
     TERN_TRY(check_range(tern_node_find_param(graph, node, "exponent"), -100, 100, 0, err));
-    TERN_TRY(check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(
+        check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "counter"), -127, 127, 0, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "momentum"), -127, 127, 0, err));
+    TERN_TRY(check_range(tern_node_find_param(graph, node, "group_rate"), -TERN_GROUP_RATE_MAX, TERN_GROUP_RATE_MAX,
+                         0, err));
+    TERN_TRY(check_range(tern_node_find_param(graph, node, "group_threshold"), 1, 126, 1, err));
     if (steps && *(const int32_t *)steps->integers < 0)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s is negative", steps->name);
     if (!trits) return TERN_OK;
@@ -170,7 +196,9 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
                                 .trits = integers_of(plan, i, "trits"),
                                 .correlation = integers_of(plan, i, "correlation"),
                                 .exponent_sum = integers_of(plan, i, "exponent_sum"),
-                                .steps = integers_of(plan, i, "steps")};
+                                .steps = integers_of(plan, i, "steps"),
+                                .rates = integers_of(plan, i, "group_rate"),
+                                .thresholds = integers_of(plan, i, "group_threshold")};
     TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows, w->cols, err));
     TERN_TRY(tern_plan_keep(plan, &memory, bytes, err));
     w->used = memory;
@@ -178,8 +206,8 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     w->room = memory;
     tern_plan_want_scratch(plan, w->rows * w->cols);
     if (plan->training && tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO)
-        tern_plan_want_scratch(plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) *
-                                         sizeof(float));
+        tern_plan_want_scratch(
+            plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) * sizeof(float));
     return TERN_OK;
 }
 
@@ -195,6 +223,22 @@ static void make_scales(tern_ternary_weights *w) {
         w->scales[s] = w->rule.correlation ? corrected_scale(&w->rule, s, group) : ldexpf(1, w->rule.exponent[s]);
 }
 
+static size_t group_columns(const tern_ternary_weights *w) { return w->group ? w->group : w->cols; }
+
+/* The first scale of a row. */
+static size_t first_scale(const tern_ternary_weights *w, size_t row) {
+    return w->scale_count == 1 ? 0 : row * tern_ceil_div(w->cols, group_columns(w));
+}
+
+/* Of r1 and r2, and ortho. */
+static void counters_to_trits(const tern_ternary_weights *w, size_t row, int8_t *trits) {
+    const int8_t *c = w->rule.counter + row * w->cols;
+    if (w->rule.thresholds)
+        tern_group_trits(trits, c, w->rule.thresholds + first_scale(w, row), w->cols, group_columns(w));
+    else
+        tern_trits_of_counters(trits, c, w->cols, TERN_TRIT_THRESHOLD);
+}
+
 tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i, tern_error *err) {
     (void)i;
     int8_t *trits = plan->scratch.data;
@@ -205,7 +249,7 @@ tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i
             if (w->rule.trits)
                 tern_unpack_row(to, TERN_PACK_T5, w->rule.trits + row * row_bytes_t5(cols), 0, cols);
             else
-                tern_trits_of_counters(to, w->rule.counter + row * cols, cols, TERN_TRIT_THRESHOLD);
+                counters_to_trits(w, row, to);
         }
         tern_pack(w->used + begin * packed, (end - begin) * packed, TERN_PACK_T2, trits + begin * cols, end - begin,
                   cols, NULL);
@@ -256,7 +300,29 @@ static size_t update_packed(const tern_ternary_weights *w, int update, size_t ro
     return flips;
 }
 
-static size_t update_row(const tern_ternary_weights *w, int update, size_t row, int8_t *room, const float *g,
+static size_t count_differences(const tern_ternary_weights *w, size_t row, const int8_t *before) {
+    const int8_t *c = w->rule.counter + row * w->cols;
+    const uint8_t *h = w->rule.thresholds + first_scale(w, row);
+    size_t group = group_columns(w), flips = 0;
+    for (size_t i = 0; i < w->cols; i++) flips += (c[i] > h[i / group]) - (c[i] < -h[i / group]) != before[i];
+    return flips;
+}
+
+/* r1 and r2. Those count flips at one threshold for all; with thresholds of groups they are counted here. */
+static size_t update_counters(const tern_ternary_weights *w, int update, size_t row, int8_t *room, float *g,
+                              const tern_trit_step *step) {
+    const tern_trit_state *s = &w->rule;
+    size_t cols = w->cols, first = row * tern_round_up(cols, 8), flips;
+    int8_t *c = s->counter + row * cols;
+    if (s->rates)
+        tern_group_rates_step(s->rates + first_scale(w, row), g, cols, group_columns(w), step->gradient_exp);
+    if (s->thresholds) counters_to_trits(w, row, room);
+    flips = update == TERN_UPDATE_R1 ? tern_trit_r1(c, g, first, cols, step)
+                                     : tern_trit_r2(c, s->momentum + row * cols, g, first, cols, step);
+    return s->thresholds ? count_differences(w, row, room) : flips;
+}
+
+static size_t update_row(const tern_ternary_weights *w, int update, size_t row, int8_t *room, float *g,
                          const tern_trit_step *step) {
     const tern_trit_state *s = &w->rule;
     size_t cols = w->cols, first = row * tern_round_up(cols, 8);
@@ -272,8 +338,7 @@ static size_t update_row(const tern_ternary_weights *w, int update, size_t row, 
         tern_trit_momentum(s->momentum + row * cols, g, first, cols, step);
         return 0;
     }
-    if (update == TERN_UPDATE_R1) return tern_trit_r1(s->counter + row * cols, g, first, cols, step);
-    return tern_trit_r2(s->counter + row * cols, s->momentum + row * cols, g, first, cols, step);
+    return update_counters(w, update, row, room, g, step);
 }
 
 static tern_trit_step step_of(const tern_plan *plan, size_t i, int gradient_exp, uint64_t number) {
@@ -285,20 +350,20 @@ static tern_trit_step step_of(const tern_plan *plan, size_t i, int gradient_exp,
                             .threshold = vote ? TERN_VOTE_THRESHOLD : TERN_TRIT_THRESHOLD};
 }
 
-size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row, const float *g,
+size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row, float *g,
                             int gradient_exp, uint64_t number, int8_t *room) {
     tern_trit_step step = step_of(plan, i, gradient_exp, number);
     return update_row(w, tern_plan_graph_node(plan, i)->at.update, row, room, g, &step);
 }
 
-void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t first, size_t rows, const float *g) {
+void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t first, size_t rows, float *g) {
     int update = tern_plan_graph_node(plan, i)->at.update;
     tern_trit_step step = step_of(plan, i, w->rule.gradient_exponent[0], plan->step);
     size_t flips = 0, cols = w->cols;
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, rows * cols, TERN_PART))
     for (size_t row = 0; row < rows; row++)
-        flips += update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols,
-                            &step);
+        flips +=
+            update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols, &step);
     w->flipping += flips;
 }
 
@@ -316,7 +381,8 @@ static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size
     tern_orthogonalise(plan->dnn, plan->threads, x, x + tern_round_up(n, 16), w->rows, cols, NEWTON_STEPS);
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, n, TERN_PART))
     for (size_t row = 0; row < w->rows; row++)
-        flips += tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
+        flips +=
+            tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
     w->flipping += flips;
 }
 
@@ -336,10 +402,20 @@ static void step_exponents(tern_ternary_weights *w, uint64_t step) {
     }
 }
 
+/* One exponent a tensor: one group of all rows. */
+static void step_thresholds(tern_ternary_weights *w, int percent, uint64_t step) {
+    if (!w->rule.thresholds || (step + 1) % TERN_GROUP_PERIOD) return;
+    size_t row = w->scale_count == 1 ? w->rows * w->cols : w->cols;
+    for (size_t at = 0; at < w->rows * w->cols; at += row)
+        tern_group_thresholds_step(w->rule.thresholds + first_scale(w, at / w->cols), w->rule.counter + at, row,
+                                   w->scale_count == 1 ? row : group_columns(w), percent);
+}
+
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t i, double squares) {
     int e = tern_gradient_exponent(squares / (double)(w->rows * w->cols));
     if (e != TERN_NO_GRADIENT_EXP) w->rule.gradient_exponent[0] = (int8_t)e;
     if (w->rule.steps) w->rule.steps[0]++;
     if (tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO) step_along_orthogonal(w, plan, i);
     step_exponents(w, plan->step);
+    step_thresholds(w, tern_plan_graph_node(plan, i)->at.zeros, plan->step);
 }

@@ -9,6 +9,8 @@
  *   exponent           int8 [scales]: the scale is 2^exponent; one a tensor, a row or a group of columns
  *   gradient_exponent  int8 [1]: rounded log2 of the last gradients' root mean square, TERN_NO_GRADIENT_EXP at first.
  *                      A step is normalised by that of the step before: gradients stream past once.
+ *   group_rate         int8 [scales], with group_rates: r1 and r2, of a scale a row or group   (quant/trit_groups.h)
+ *   group_threshold    uint8 [scales], with group_thresholds: r1 and r2
  *   exponent_sum       int64 [scales], with slow_exponents: the gradient of the exponent, summed since its last step */
 #ifndef TERN_NN_TRIT_WEIGHTS_H
 #define TERN_NN_TRIT_WEIGHTS_H
@@ -31,13 +33,12 @@ size_t tern_trit_scale_count(const tern_node *node, size_t rows, size_t cols);
 tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
 tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
 
-/* One update of rows first .. first + rows with their gradients g [rows][cols], all finite. */
-void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t node, size_t first, size_t rows,
-                      const float *g);
+/* One update of rows first .. first + rows with their gradients g [rows][cols], all finite, which group rates scale. */
+void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t node, size_t first, size_t rows, float *g);
 /* The same of one row in the calling thread, with a gradient exponent and a number of the step of its own. room: [cols].
  * Returns how many trits changed. */
-size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t node, size_t row,
-                            const float *g, int gradient_exp, uint64_t number, int8_t *room);
+size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t node, size_t row, float *g,
+                            int gradient_exp, uint64_t number, int8_t *room);
 /* After the updates of all rows: what is once a step. squares: of all the gradients. */
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t node, double squares);
 

@@ -8,11 +8,17 @@
 
 static void usage(FILE *to) {
     fputs(
-        "usage: tern export CHECKPOINT -o MODEL [--pack t2|t5] [--skip NAME ...] [--fold] [--json]\n\n"
+        "usage: tern export CHECKPOINT -o MODEL [--pack t2|t5] [--group GROUP] [--skip NAME ...] [--fold] "
+        "[--json]\n\n"
         "Packs the ternary layers of a checkpoint, leaves training behind, and prints a line a layer.\n\n"
         "Options:\n"
         "  -o MODEL       where the model goes\n"
         "  --pack t2|t5   2 bits a weight, or 1.6 (default t2)\n"
+        "  --group GROUP  of a float-free checkpoint: who shares a scale from now on, tensor, row, or T4, T6, T8, "
+        "T16,\n"
+        "                 T32, T64, T96 (so many columns). Smaller groups change no weight; merged ones get the "
+        "power of\n"
+        "                 two nearest to their mean scale\n"
         "  --skip NAME    leave this layer's weights in fp32; may stand more than once\n"
         "  --fold         fold batch norm into the product in front of it: fewer operations, but outputs then round\n"
         "                 differently from the trained graph's in their last digits\n"
@@ -69,15 +75,34 @@ static int check_target(tern_packing *packing, const char *out, const char *pack
     return 0;
 }
 
+/* EXIT_DONE, or complained about. */
+static int read_group(tern_granularity *granularity, size_t *group, const char *text) {
+    static const struct {
+        const char *name;
+        tern_granularity granularity;
+        size_t group;
+    } groups[] = {{"tensor", TERN_PER_TENSOR, 0}, {"row", TERN_PER_ROW, 0},     {"T4", TERN_PER_TENSOR, 4},
+                  {"T6", TERN_PER_TENSOR, 6},     {"T8", TERN_PER_TENSOR, 8},   {"T16", TERN_PER_TENSOR, 16},
+                  {"T32", TERN_PER_TENSOR, 32},   {"T64", TERN_PER_TENSOR, 64}, {"T96", TERN_PER_TENSOR, 96}};
+    for (size_t i = 0; i < sizeof groups / sizeof *groups; i++) {
+        if (strcmp(text, groups[i].name)) continue;
+        *granularity = groups[i].granularity;
+        *group = groups[i].group;
+        return EXIT_DONE;
+    }
+    complain("--group takes tensor, row, T4, T6, T8, T16, T32, T64 or T96, not '%.40s'", text);
+    return EXIT_USAGE;
+}
+
 int command_export(int argc, char **argv) {
-    const char *checkpoint = NULL, *out = NULL, *pack = "t2", *skip[MAX_VALUES];
-    size_t skips = 0;
+    const char *checkpoint = NULL, *out = NULL, *pack = "t2", *groups = NULL, *skip[MAX_VALUES];
+    size_t skips = 0, group = 0;
+    tern_granularity granularity = TERN_PER_TENSOR;
     int fold = 0, json = 0;
-    const option options[] = {{.name = "-o", .value = &out},
-                              {.name = "--pack", .value = &pack},
-                              {.name = "--skip", .values = skip, .value_count = &skips},
-                              {.name = "--fold", .flag = &fold},
-                              {.name = "--json", .flag = &json}};
+    const option options[] = {
+        {.name = "-o", .value = &out},         {.name = "--pack", .value = &pack},
+        {.name = "--group", .value = &groups}, {.name = "--skip", .values = skip, .value_count = &skips},
+        {.name = "--fold", .flag = &fold},     {.name = "--json", .flag = &json}};
     args a = {.options = options,
               .option_count = sizeof options / sizeof *options,
               .positional = &checkpoint,
@@ -92,10 +117,12 @@ int command_export(int argc, char **argv) {
     if (code) return code;
     tern_packing packing;
     if (!check_target(&packing, out, pack, a.command)) return EXIT_USAGE;
+    if (groups && read_group(&granularity, &group, groups)) return EXIT_USAGE;
     tern_export_options o = {.packing = packing, .skip = skip, .skip_count = skips, .fold_batch_norm = fold};
     tern_model *model = NULL;
     tern_error err;
     tern_status status = tern_model_open(&model, checkpoint, NULL, &err);
+    if (!status && groups) status = tern_model_regroup(model, granularity, group, &err);
     if (!status) status = tern_model_export(model, out, &o, &err);
     tern_model_close(&model);
     if (!status) status = print_model(out, json, &err);

@@ -1,5 +1,5 @@
-# What whole numbers decide on the command line: weights of the loss's components, and how many bits persist. On
-# Fashion-MNIST of Debian's package, a few steps at a time, in one thread.
+# What whole numbers decide on the command line: weights of the loss's components, how many bits persist, integers of
+# scale groups, and other groups on export. On Fashion-MNIST of Debian's package, a few steps at a time, in one thread.
 set -eu
 : "${PROGRAM:?}"
 data=/usr/share/datasets/fashion-mnist
@@ -103,4 +103,24 @@ for i in $(seq 400); do echo "line $i of a text to learn"; done > text.txt
 "$PROGRAM" train charlm-trit --data text.txt --set width=32 --set depth=1 --set context=16 --set steps=20 \
     --set threads=1 $both --out text > /dev/null || fail 'groups in a network with a table'
 
-echo 'whole numbers: components of the loss weighted, bits of state counted, integers of groups, and refused what is wrong'
+# ---- exported with other groups: split ones compute the same bits, merged ones nearly; refused with the reason
+"$PROGRAM" export both/checkpoint.safetensors -o t4.tern --group T4 > /dev/null
+"$PROGRAM" inspect t4.tern | grep -q 'fc1 .*(T4)' || fail 'the exported groups are not T4'
+expect 0 '' "$PROGRAM" parity both/checkpoint.safetensors t4.tern --samples 200
+grep -q 'difference *0$' out.txt || { cat out.txt >&2; fail 'split groups change a logit'; }
+trit --out plain --set granularity=T16 > /dev/null
+for group in tensor row T6 T32; do
+    "$PROGRAM" export plain/checkpoint.safetensors -o merged.tern --group $group > /dev/null
+    "$PROGRAM" eval merged.tern --samples 500 > /dev/null || fail "merged to $group"
+done
+"$PROGRAM" inspect merged.tern | grep -q 'fc1 .*(T32)' || fail 'the exported groups are not T32'
+expect 1 'fc2: groups of 64 columns' "$PROGRAM" export both/checkpoint.safetensors -o e.tern --group T64
+[ ! -e e.tern ] || fail 'a refused export leaves a file'
+expect 1 'rates of groups' "$PROGRAM" export both/checkpoint.safetensors -o e.tern --group tensor
+expect 1 'fc1 has no whole-number weights' "$PROGRAM" export latent/checkpoint.safetensors -o e.tern --group row
+expect 1 'deployed already' "$PROGRAM" export t4.tern -o e.tern --group row
+trit --out other --set update=seed-corr > /dev/null
+expect 1 "fc1: seed-corr's scales are no powers of two" "$PROGRAM" export other/checkpoint.safetensors -o e.tern --group row
+expect 2 "not 'T5'" "$PROGRAM" export both/checkpoint.safetensors -o e.tern --group T5
+
+echo 'whole numbers: components of the loss weighted, bits of state counted, integers of groups, groups changed, and refused what is wrong'

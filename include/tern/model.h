@@ -120,7 +120,15 @@ typedef struct tern_export_options {
 TERN_API tern_status tern_model_export(const tern_model *checkpoint, const char *path,
                                        const tern_export_options *options, tern_error *err);
 
-/* The same for one layer: the ternary weights of node `node`, trained or deployed, as a matrix of its own to multiply by
+/* Gives the layers of whole-number weights of a checkpoint other scale groups: `group` columns that share a scale (6 or a
+ * multiple of 4), or with 0 one a row or a tensor. Trits stay, and no weight changes where groups are split. Where they
+ * are merged the new scale is the power of two nearest to the mean of the kept weights' old ones. TERN_E_UNSUPPORTED, with
+ * the layer and the reason, where scales are no powers of two (latent weights, the rule seed-corr) or thresholds of
+ * groups would have to merge. After a failure layers before the one that is named may have their new groups already. */
+TERN_API tern_status tern_model_regroup(tern_model *checkpoint, tern_granularity granularity, size_t group,
+                                        tern_error *err);
+
+/* As tern_model_export, of one layer: the ternary weights of node `node`, trained or deployed, as a matrix of its own to multiply by
  * (tern/matrix.h; the caller's to free). A bit_linear layer computes tern_matmul_quantized(y, matrix, x, bias, ...), a
  * convolution the same of its patches. One matrix: a convolution in groups is TERN_E_UNSUPPORTED. */
 TERN_API tern_status tern_model_layer_matrix(tern_matrix **out, const tern_model *model, size_t node,

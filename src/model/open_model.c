@@ -11,6 +11,7 @@
 #include "nn/op.h"
 #include "nn/state_size.h"
 #include "nn/ternary_weights.h"
+#include "nn/trit_regroup.h"
 
 tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t batch, int threads, tern_tier tier,
                             tern_error *err) {
@@ -101,6 +102,33 @@ tern_status tern_model_float_twin(tern_model **out, const tern_model *checkpoint
     tern_graph *graph;
     TERN_TRY(tern_float_twin(&graph, checkpoint->plan, err));
     return open_graph(out, graph, options, err);
+}
+
+static tern_status regroup_layers(tern_graph *graph, tern_granularity granularity, size_t group, tern_error *err) {
+    size_t layers = 0;
+    for (size_t i = 1; i < graph->nodes; i++) {
+        const tern_node *node = &graph->node[i];
+        int latent = node->params && tern_node_param(graph, node, 0)->role == TERN_ROLE_LATENT;
+        if (!latent && !tern_node_find_param(graph, node, "exponent")) continue;
+        layers++;
+        if (tern_node_param(graph, node, 0)->node != (int)i) continue; /* regrouped with its owner */
+        TERN_TRY(tern_trit_regroup(graph, i, granularity, group, err));
+    }
+    return layers
+               ? TERN_OK
+               : tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "the model has no layer of whole-number weights");
+}
+
+tern_status tern_model_regroup(tern_model *m, tern_granularity granularity, size_t group, tern_error *err) {
+    TERN_CHECK_ARGUMENT(m, err, "checkpoint is NULL");
+    TERN_CHECK_ARGUMENT(!m->file.packed, err, "the model is deployed already; groups change in a checkpoint");
+    int threads = m->plan->threads;
+    tern_plan_free(&m->plan); /* it points at what moves */
+    tern_error why = {0};
+    tern_status status = regroup_layers(m->file.graph, granularity, group, &why);
+    TERN_TRY(tern_model_plan(&m->plan, m, m->batch, threads, TERN_TIER_AUTO, err));
+    if (status && err) *err = why;
+    return status;
 }
 
 void tern_model_close(tern_model **model) {

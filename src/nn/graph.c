@@ -305,6 +305,33 @@ tern_status tern_graph_place(tern_graph *graph, tern_error *err) {
     return TERN_OK;
 }
 
+static void copy_values(const tern_param *to, const tern_param *from) {
+    if (to->value) memcpy(to->value, from->value, to->count * sizeof *to->value);
+    if (to->integers) memcpy(to->integers, from->integers, to->count * tern_store_bytes(to->store));
+}
+
+tern_status tern_graph_resize_params(tern_graph *graph, const size_t *numbers, size_t n, size_t count,
+                                     tern_error *err) {
+    tern_block old = graph->values;
+    tern_param *before = malloc(graph->params * sizeof *before);
+    if (!before) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the parameters");
+    memcpy(before, graph->param, graph->params * sizeof *before);
+    for (size_t i = 0; i < n; i++) graph->param[numbers[i]].dim[0] = graph->param[numbers[i]].count = count;
+    tern_status status = tern_graph_place(graph, err);
+    if (status) {
+        memcpy(graph->param, before, graph->params * sizeof *before);
+        graph->values = old;
+    }
+    for (size_t p = 0; !status && p < graph->params; p++) {
+        int resized = 0;
+        for (size_t i = 0; i < n; i++) resized |= numbers[i] == p;
+        if (!resized) copy_values(&graph->param[p], &before[p]);
+    }
+    if (!status) tern_block_free(&old);
+    free(before);
+    return status;
+}
+
 static void fill_integers(tern_param *p) {
     int value = (int)p->init_mean;
     int32_t *wide = p->integers;

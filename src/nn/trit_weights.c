@@ -181,24 +181,34 @@ tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) 
 
 /* ---- in a plan */
 
-static void *integers_of(const tern_plan *plan, size_t i, const char *suffix) {
-    const tern_param *p = tern_node_find_param(plan->graph, tern_plan_graph_node(plan, i), suffix);
+static void *integers_of(const tern_graph *graph, size_t i, const char *suffix) {
+    const tern_param *p = tern_node_find_param(graph, &graph->node[i], suffix);
     return p ? p->integers : NULL;
+}
+
+void tern_trit_view(tern_ternary_weights *w, const tern_graph *graph, size_t i) {
+    const tern_node *node = &graph->node[i];
+    w->rows = node->at.outputs;
+    w->cols = tern_weight_columns(graph, node);
+    w->group = node->at.group;
+    w->granularity = (tern_granularity)node->at.granularity;
+    w->scale_count = tern_trit_scale_count(node, w->rows, w->cols);
+    w->rule = (tern_trit_state){.counter = integers_of(graph, i, "counter"),
+                                .momentum = integers_of(graph, i, "momentum"),
+                                .exponent = integers_of(graph, i, "exponent"),
+                                .gradient_exponent = integers_of(graph, i, "gradient_exponent"),
+                                .trits = integers_of(graph, i, "trits"),
+                                .correlation = integers_of(graph, i, "correlation"),
+                                .exponent_sum = integers_of(graph, i, "exponent_sum"),
+                                .steps = integers_of(graph, i, "steps"),
+                                .rates = integers_of(graph, i, "group_rate"),
+                                .thresholds = integers_of(graph, i, "group_threshold")};
 }
 
 tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i, tern_error *err) {
     void *memory;
     size_t bytes;
-    w->rule = (tern_trit_state){.counter = integers_of(plan, i, "counter"),
-                                .momentum = integers_of(plan, i, "momentum"),
-                                .exponent = integers_of(plan, i, "exponent"),
-                                .gradient_exponent = integers_of(plan, i, "gradient_exponent"),
-                                .trits = integers_of(plan, i, "trits"),
-                                .correlation = integers_of(plan, i, "correlation"),
-                                .exponent_sum = integers_of(plan, i, "exponent_sum"),
-                                .steps = integers_of(plan, i, "steps"),
-                                .rates = integers_of(plan, i, "group_rate"),
-                                .thresholds = integers_of(plan, i, "group_threshold")};
+    tern_trit_view(w, plan->graph, i);
     TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows, w->cols, err));
     TERN_TRY(tern_plan_keep(plan, &memory, bytes, err));
     w->used = memory;
@@ -239,18 +249,21 @@ static void counters_to_trits(const tern_ternary_weights *w, size_t row, int8_t 
         tern_trits_of_counters(trits, c, w->cols, TERN_TRIT_THRESHOLD);
 }
 
+void tern_trit_stored_rows(const tern_ternary_weights *w, int8_t *trits, size_t first, size_t rows) {
+    size_t cols = w->cols;
+    for (size_t row = first; row < first + rows; row++, trits += cols)
+        if (w->rule.trits)
+            tern_unpack_row(trits, TERN_PACK_T5, w->rule.trits + row * row_bytes_t5(cols), 0, cols);
+        else
+            counters_to_trits(w, row, trits);
+}
+
 tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i, tern_error *err) {
     (void)i;
     int8_t *trits = plan->scratch.data;
     size_t cols = w->cols, packed = tern_ceil_div(cols, 4);
     TERN_FOR_PARTS(plan->threads, w->rows, tern_rows_a_part(cols), begin, end) {
-        for (size_t row = begin; row < end; row++) {
-            int8_t *to = trits + row * cols;
-            if (w->rule.trits)
-                tern_unpack_row(to, TERN_PACK_T5, w->rule.trits + row * row_bytes_t5(cols), 0, cols);
-            else
-                counters_to_trits(w, row, to);
-        }
+        tern_trit_stored_rows(w, trits + begin * cols, begin, end - begin);
         tern_pack(w->used + begin * packed, (end - begin) * packed, TERN_PACK_T2, trits + begin * cols, end - begin,
                   cols, NULL);
     }

@@ -42,6 +42,10 @@ size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan
 /* After the updates of all rows: what is once a step. squares: of all the gradients. */
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t node, double squares);
 
+/* The integers of a node of a placed graph, and their sizes; no more of *w is filled. */
+void tern_trit_view(tern_ternary_weights *w, const tern_graph *graph, size_t node);
+/* The trits that the integers of rows first .. first + rows stand for now. */
+void tern_trit_stored_rows(const tern_ternary_weights *w, int8_t *trits, size_t first, size_t rows);
 /* The trits of rows first .. first + rows in this pass. */
 void tern_trit_rows(const tern_ternary_weights *w, int8_t *trits, size_t first, size_t rows);
 

@@ -196,6 +196,29 @@ static void test_mul_and_flatten(void **state) {
     check(&b, 4e-3);
 }
 
+/* An alias shares its input's memory and gradient; here the input has other readers before and after. */
+static void test_reshape(void **state) {
+    (void)state;
+    tern_value front;
+    tern_graph *g = images(3, 2, 8, &front);
+    tern_value gate = tern_graph_add(g, "silu", "gate", front, NULL);
+    tern_value wide = tern_graph_add(g, "reshape", "wide", front, &(tern_attrs){.dim = {TERN_REST, 16}});
+    tern_value norm = tern_graph_add(g, "rmsnorm", "norm", wide, NULL);
+    tern_value image = tern_graph_add(g, "reshape", "image", norm, &(tern_attrs){.dim = {3, 2, 8}});
+    tern_value product = tern_graph_add2(g, "mul", "product", image, gate);
+    tern_value sum = tern_graph_add2(g, "add", "sum", product, front);
+    tern_value tall = tern_graph_add(g, "reshape", "tall", sum, &(tern_attrs){.dim = {TERN_REST, 4}});
+    tern_graph_add(g, "linear", "head", tall, &(tern_attrs){.outputs = 5});
+    OK(tern_graph_check(g, &err));
+    assert_int_equal(g->node[wide].shape.dim[0], 3);
+    assert_int_equal(g->node[tall].at.dim[0], 12); /* the size left open is filled in, so files have it */
+    bench b = bench_make(g, 2);
+    loss_of(&b);
+    assert_ptr_equal(b.plan->node[wide].value, b.plan->node[front].value);
+    assert_ptr_equal(b.plan->node[wide].grad, b.plan->node[front].grad);
+    check(&b, 4e-3);
+}
+
 static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base) {
     tern_graph *g;
     OK(tern_graph_create(&g, &err));
@@ -267,16 +290,16 @@ static void test_cross_entropy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_relu),          cmocka_unit_test(test_relu2),
-        cmocka_unit_test(test_gelu),          cmocka_unit_test(test_silu),
-        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_layernorm),
-        cmocka_unit_test(test_affine),        cmocka_unit_test(test_batch_norm),
-        cmocka_unit_test(test_plain_norms),   cmocka_unit_test(test_batch_norm_evaluation),
-        cmocka_unit_test(test_scale),         cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_linear),        cmocka_unit_test(test_conv2d),
-        cmocka_unit_test(test_pools),         cmocka_unit_test(test_mul_and_flatten),
-        cmocka_unit_test(test_embedding),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_relu),        cmocka_unit_test(test_relu2),
+        cmocka_unit_test(test_gelu),        cmocka_unit_test(test_silu),
+        cmocka_unit_test(test_rmsnorm),     cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_affine),      cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_plain_norms), cmocka_unit_test(test_batch_norm_evaluation),
+        cmocka_unit_test(test_scale),       cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_linear),      cmocka_unit_test(test_conv2d),
+        cmocka_unit_test(test_pools),       cmocka_unit_test(test_mul_and_flatten),
+        cmocka_unit_test(test_reshape),     cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_attention),   cmocka_unit_test(test_cross_entropy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,7 +53,10 @@ static tern_graph *image_network(void) {
     b = tern_graph_add(g, "bit_linear", "bfc", x, &(tern_attrs){.outputs = 40});
     x = tern_graph_add2(g, "add", "join2", a, b);
     x = tern_graph_add(g, "layernorm", "norm3", x, NULL);
-    x = tern_graph_add(g, "silu", "silu", x, NULL);
+    a = tern_graph_add(g, "reshape", "rows", x, &(tern_attrs){.dim = {5, TERN_REST}});
+    a = tern_graph_add(g, "silu", "silu", a, NULL);
+    a = tern_graph_add(g, "reshape", "row", a, &(tern_attrs){.dim = {40}});
+    x = tern_graph_add2(g, "add", "join3", a, x);
     x = tern_graph_add(g, "linear", "head", x, &(tern_attrs){.outputs = 10});
     tern_graph_add(g, "scale", "logits", x, &(tern_attrs){.factor = 0.1f});
     return g;
@@ -497,6 +500,16 @@ static const hostile cases[] = {
     {"attention", SEQUENCE, {.heads = 2, .rope_base = NAN}, "positive base"},
     {"attention", IMAGE, {.heads = 2}, "a sequence has 2"},
     {"attention", {2, {(size_t)1 << 30, 3}}, {.heads = 1}, "tokens"}, /* the square of which wraps round */
+    {"reshape", IMAGE, {0}, "no dim"},
+    {"reshape", IMAGE, {.dim = {5, 7}}, "35 elements for an input of 144"},
+    {"reshape", IMAGE, {.dim = {288}}, "288 elements for an input of 144"},
+    {"reshape", IMAGE, {.dim = {7, TERN_REST}}, "do not divide 144"},
+    {"reshape", IMAGE, {.dim = {288, TERN_REST}}, "do not divide 144"},
+    {"reshape", IMAGE, {.dim = {TERN_REST, 2, TERN_REST}}, "more than one"},
+    {"reshape", IMAGE, {.dim = {144, 0, 1}}, "behind one of 0"},
+    {"reshape", IMAGE, {.dim = {0, 144}}, "no dim"},
+    {"reshape", IMAGE, {.dim = {WRAP, WRAP, 144}}, "too large"},
+    {"reshape", IMAGE, {.dim = {BIG, BIG, TERN_REST}}, "do not divide 144"},
     {"nonsense", IMAGE, {0}, "no operation 'nonsense'"},
     {"input", IMAGE, {0}, "no operation 'input'"},
     {"add", IMAGE, {0}, "takes 2"},

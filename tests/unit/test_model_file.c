@@ -107,6 +107,7 @@ static void test_attributes_as_json(void **state) {
     x = tern_graph_add(graph, "dropout", "d", x, &(tern_attrs){.rate = 0.1f});
     tern_value y = tern_graph_add(graph, "scale", "s", x, &(tern_attrs){.factor = -1.7e-11f});
     x = tern_graph_add2(graph, "mul", "m", x, y);
+    x = tern_graph_add(graph, "reshape", "t", x, &(tern_attrs){.dim = {2, TERN_REST}});
     tern_graph_add(graph, "packed_linear", "p", x, &(tern_attrs){.outputs = 2, .acts = TERN_I8, .init_gain = -1});
     OK(tern_graph_check(graph, &err));
     json_t *json = tern_graph_to_json(graph);
@@ -168,6 +169,13 @@ static const struct {
      TERN_E_DATA, "n: bias"},
     {NODES("{\"op\": \"rmsnorm\", \"name\": \"n\", \"from\": [\"input\"], \"epsilon\": 1e300}"), TERN_E_DATA,
      "n: epsilon"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": 24}"), TERN_E_DATA, "n: no dim"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, 2, 2, 3]}"), TERN_E_DATA,
+     "n: no dim of 1 to 3"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, -12]}"), TERN_E_DATA,
+     "n: dim is no size"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, 13]}"), TERN_E_DATA,
+     "n: a shape of 26 elements"},
 };
 
 static void test_bad_graphs(void **state) {

@@ -1,27 +1,13 @@
 /* Every op's backward pass against central differences of its forward pass, through a random linear loss:
  * L = sum of r * y. The forward pass is fp32, so the step is large and the tolerance relative to the gradient's norm.
  * Ops with quantizers have no useful difference quotient; test_ternary_ops.c checks them against their written rule. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/random.h"
 #include "nn/loss.h"
 #include "nn/op.h"
 #include "nn/plan.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
 
 enum { BATCH = 3 };
 

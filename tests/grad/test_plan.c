@@ -1,15 +1,5 @@
 /* Plans: the number of threads changes no bit, memory is shared only by what is not alive together, deployed weights
  * compute what their latents did, and graphs that cannot be are refused by the name of their node. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/checked.h"
 #include "base/random.h"
 #include "nn/arena.h"
@@ -18,13 +8,9 @@
 #include "nn/plan.h"
 #include "nn/ternary_weights.h"
 #include "tern/pack.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
 
 /* ---- networks that together have every op */
 

@@ -1,12 +1,5 @@
 /* Models in files: graphs as JSON and back, parameters to the bit, and refusals of what does not fit together. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 
-#include <cmocka.h> /* needs the headers above */
 #include <jansson.h>
 
 #include "base/random.h"
@@ -14,23 +7,10 @@
 #include "model/model_file.h"
 #include "model/networks.h"
 #include "nn/op.h"
-#include "temporary_folder.h"
 #include "tern/pack.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
-#define REFUSED(call, wanted, text)                                                                       \
-    do {                                                                                                  \
-        err = (tern_error){0};                                                                            \
-        tern_status status_ = (call);                                                                     \
-        if (status_ != (wanted) || !strstr(err.message, text))                                            \
-            fail_msg("%s: %s: %s; should say '%s'", #call, tern_status_text(status_), err.message, text); \
-    } while (0)
 
 /* ---- graphs as JSON */
 
@@ -291,8 +271,8 @@ static void test_round_trip(void **state) {
         assert_int_equal(read.packed, 0);
         tern_model_file_close(&read);
         assert_null(read.graph);
-        file_put(folder_file(&folder, "model.tern"), m.bytes, m.size);
-        OK(tern_model_file_open(&read, folder.file, &err));
+        folder_put(&folder, "model.tern", m.bytes, m.size);
+        OK(tern_model_file_open(&read, folder_file(&folder, "model.tern"), &err));
         check_same_model(&m, &read);
         tern_model_file_close(&read);
         model_free(&m);

@@ -409,6 +409,11 @@ static void test_packed(void **state) {
                 conv, image,
                 (tern_attrs){.outputs = 24, .kernel = 3, .stride = 2, .groups = 4, .bias = 1, .granularity = 1},
                 TERN_PACK_T5, threads);
+            for (int granularity = 0; granularity < 2; granularity++)
+                check_packed(
+                    conv, image,
+                    (tern_attrs){.outputs = 12, .kernel = 3, .padding = 1, .groups = 12, .granularity = granularity},
+                    granularity ? TERN_PACK_T5 : TERN_PACK_T2, threads);
         }
 }
 

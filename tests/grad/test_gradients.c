@@ -205,14 +205,21 @@ static void test_reshape(void **state) {
     check(&b, 4e-3);
 }
 
-static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base) {
+/* Who else reads the input: a reader before attention adds to its gradient, one behind has set it. */
+enum { ALONE = 0, BEFORE = 1, BEHIND = 2 };
+
+static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base, int others) {
     tern_graph *g;
     OK(tern_graph_create(&g, &err));
-    tern_value x = tern_graph_input(g, (tern_shape){2, {tokens, 6}});
+    tern_value x = tern_graph_input(g, (tern_shape){2, {tokens, 6}}), y, before = -1;
     size_t channels = (heads + 2 * kv_heads) * width;
+    const tern_attrs narrow = {.outputs = heads * width};
     x = tern_graph_add(g, "linear", "qkv", x, &(tern_attrs){.outputs = channels, .bias = 1, .init_gain = 2});
-    tern_graph_add(g, "attention", "attend", x,
-                   &(tern_attrs){.heads = heads, .kv_heads = kv_heads, .rope_base = base});
+    if (others & BEFORE) before = tern_graph_add(g, "linear", "before", x, &narrow);
+    y = tern_graph_add(g, "attention", "attend", x,
+                       &(tern_attrs){.heads = heads, .kv_heads = kv_heads, .rope_base = base});
+    if (others & BEFORE) y = tern_graph_add2(g, "add", "sum1", y, before);
+    if (others & BEHIND) y = tern_graph_add2(g, "add", "sum2", tern_graph_add(g, "linear", "behind", x, &narrow), y);
     OK(tern_graph_check(g, &err));
     bench b = bench_make(g, 2);
     check(&b, 6e-3);
@@ -220,9 +227,12 @@ static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t
 
 static void test_attention(void **state) {
     (void)state;
-    check_attention(5, 2, 2, 4, 0);
-    check_attention(7, 4, 2, 6, 10000);
-    check_attention(33, 3, 1, 8, 100);
+    check_attention(5, 2, 2, 4, 0, ALONE);
+    check_attention(7, 4, 2, 6, 10000, ALONE);
+    check_attention(33, 3, 1, 8, 100, ALONE);
+    check_attention(5, 2, 2, 4, 0, BEFORE);
+    check_attention(7, 4, 2, 6, 10000, BEHIND);
+    check_attention(6, 3, 1, 8, 100, BEFORE | BEHIND);
 }
 
 static void test_embedding(void **state) {

@@ -38,13 +38,19 @@ static tern_status unpack(tern_depthwise *dw, const tern_packed *p, tern_error *
     return TERN_OK;
 }
 
+/* One filter a channel, small enough, of trits that are at hand, with a scale per tensor or channel. */
+static int serves(const tern_plan *plan, size_t i, const tern_ternary_weights *w) {
+    const tern_node *node = tern_plan_graph_node(plan, i);
+    int at_hand = node->packed.bytes ? node->packed.scale_kind != TERN_SCALE_GROUP_EXP : w->trits != NULL;
+    return plan->tier != TERN_TIER_SCALAR && at_hand && node->at.groups == w->rows &&
+           node->at.groups == tern_node_input(plan->graph, node, 0)->channels && node->at.kernel <= LARGEST;
+}
+
 tern_status tern_depthwise_prepare(tern_depthwise *out, tern_plan *plan, size_t i, const tern_ternary_weights *w,
                                    int int8, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    if (plan->tier == TERN_TIER_SCALAR || !node->at.groups || node->at.groups != w->rows || node->at.kernel > LARGEST)
-        return TERN_OK;
+    if (!serves(plan, i, w)) return TERN_OK;
     tern_depthwise dw = {.d = tern_node_conv(plan->graph, node, TERN_F32), .int8 = int8};
-    if (dw.d.ci != dw.d.groups) return TERN_OK;
     void *memory;
     TERN_TRY(tern_plan_keep(plan, &dw.weights, w->rows * w->cols * (int8 ? sizeof(int16_t) : sizeof(float)), err));
     TERN_TRY(tern_plan_keep(plan, &memory, w->rows * sizeof(float), err));

@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "nn/dense.h"
+#include "nn/depthwise.h"
 #include "nn/op.h"
 #include "nn/op_ternary.h"
 #include "nn/op_weights.h"
@@ -174,6 +175,7 @@ static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
     if (node->op->name[0] == 'p' && plan->training)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: packed weights cannot be trained", node->name);
     TERN_TRY(tern_ternary_prepare(&state->w, plan, i, err));
+    TERN_TRY(tern_depthwise_prepare(&state->depthwise, plan, i, &state->w, state->int8, err));
     if (state->int8) {
         TERN_TRY(tern_plan_keep(plan, &memory, s.x, err));
         state->q = memory;
@@ -203,7 +205,10 @@ static void ternary_release(tern_plan *plan, size_t i) {
 }
 
 static tern_status ternary_refresh(tern_plan *plan, size_t i, tern_error *err) {
-    return tern_ternary_refresh(&((tern_ternary_state *)plan->node[i].state)->w, plan, i, err);
+    tern_ternary_state *state = plan->node[i].state;
+    TERN_TRY(tern_ternary_refresh(&state->w, plan, i, err));
+    tern_depthwise_refresh(&state->depthwise, &state->w);
+    return TERN_OK;
 }
 
 /* ---- forward */
@@ -252,6 +257,12 @@ static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state
 static void packed_product(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     char *scratch = plan->scratch.data;
+    if (state->depthwise.weights) {
+        tern_depthwise_run(&state->depthwise, plan->threads, plan->node[i].value,
+                           state->int8 ? (const void *)state->q : tern_plan_in(plan, i, 0), state->inv_scale,
+                           bias_of(plan, i), plan->batch);
+        return;
+    }
     if (tern_node_is_conv(node)) {
         size_t total = room_of(state, node, s->k).total;
         TERN_FOR_PARTS(plan->threads, s->rows, state->part_rows, begin, end)
@@ -330,6 +341,10 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
     tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch);
     tern_exec exec = {.threads = plan->threads};
     if (!tern_node_is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
+    if (state->depthwise.weights) {
+        tern_depthwise_sums(&state->depthwise, plan->threads, sums, state->q, plan->batch);
+        return TERN_OK;
+    }
     size_t part = state->part_rows, n = s.n / node->at.groups;
     int8_t *patches = malloc(part * s.k);
     int32_t *outputs = malloc(part * n * sizeof *outputs);

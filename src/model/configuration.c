@@ -49,7 +49,8 @@ static const setting settings[] = {
      "operands of dense float products in training; auto: bf16 where it has matrix instructions"},
     {"optimizer", CHOICE, AT(optimizer), 0, 0, "sgd|adamw|muon", "for the weights of hidden layers"},
     {"side_optimizer", CHOICE, AT(side_optimizer), 0, 0, "sgd|adamw", "for biases, gains, embeddings and the head"},
-    {"lr", REAL, AT(lr), 0, 1e6, NULL, "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
+    {"lr", REAL, AT(lr), 0, 1e6, NULL,
+     "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
     {"lr_side", REAL, AT(lr_side), 0, 1e6, NULL, "peak rate of biases and gains; 0: lr"},
     {"lr_head", REAL, AT(lr_head), 0, 1e6, NULL, "peak rate of embeddings and head; 0: lr_side"},
     {"schedule", CHOICE, AT(schedule), 0, 0, "constant|linear|cosine|bitnet|halvings", "how rates fall to lr_final"},
@@ -107,8 +108,7 @@ static const char float_free[] = "weights=trit update=r2 granularity=row schedul
 
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
-     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02",
-     "lr=1 lr_side=2e-3"},
+     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02", "lr=1 lr_side=2e-3"},
     {"mnist-cnn", "MNIST, a ternary CNN",
      "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2",
      "lr=1 lr_side=3e-3"},
@@ -290,7 +290,8 @@ static tern_status set_all(tern_config *config, const char *text, tern_error *er
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err) {
     char plain[64];
     size_t length = strlen(name);
-    int twin = length > 3 && !strcmp(name + length - 3, "-fp"), trit = length > 5 && !strcmp(name + length - 5, "-trit");
+    int twin = length > 3 && !strcmp(name + length - 3, "-fp"),
+        trit = length > 5 && !strcmp(name + length - 5, "-trit");
     snprintf(plain, sizeof plain, "%.*s", (int)(twin ? length - 3 : trit ? length - 5 : length), name);
     const char *names[PRESETS];
     for (size_t i = 0; i < PRESETS; i++) {

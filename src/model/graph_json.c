@@ -20,14 +20,13 @@ typedef struct attr {
 #define ATTR(field, type) \
     { #field, type, offsetof(tern_attrs, field) }
 static const attr attrs[] = {
-    ATTR(outputs, SIZE),    ATTR(width, SIZE),  ATTR(kernel, SIZE),   ATTR(stride, SIZE),
-    ATTR(padding, SIZE),    ATTR(groups, SIZE), ATTR(heads, SIZE),    ATTR(kv_heads, SIZE),
-    ATTR(bias, INT),        ATTR(plain, INT),   ATTR(frozen, INT),    ATTR(rule, INT),
-    ATTR(granularity, INT), ATTR(acts, INT),    ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
-    ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),  ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
-    ATTR(update, INT),      ATTR(group, SIZE),  ATTR(floats, INT),    ATTR(slow_exponents, INT),
-    ATTR(integers, INT),    ATTR(same_as, SIZE),
-    ATTR(dim, SIZES),
+    ATTR(outputs, SIZE),    ATTR(width, SIZE),   ATTR(kernel, SIZE),   ATTR(stride, SIZE),
+    ATTR(padding, SIZE),    ATTR(groups, SIZE),  ATTR(heads, SIZE),    ATTR(kv_heads, SIZE),
+    ATTR(bias, INT),        ATTR(plain, INT),    ATTR(frozen, INT),    ATTR(rule, INT),
+    ATTR(granularity, INT), ATTR(acts, INT),     ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
+    ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),   ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
+    ATTR(update, INT),      ATTR(group, SIZE),   ATTR(floats, INT),    ATTR(slow_exponents, INT),
+    ATTR(integers, INT),    ATTR(same_as, SIZE), ATTR(dim, SIZES),
 };
 enum { ATTRS = sizeof attrs / sizeof *attrs };
 

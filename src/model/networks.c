@@ -178,7 +178,8 @@ static void gpt_block(builder *b, size_t i) {
 }
 
 static void gpt(builder *b, const tern_data_shape *data) {
-    outer(b, "embedding", "trit_embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+    outer(b, "embedding", "trit_embedding", "embedding",
+          (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
     outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->vocabulary});

@@ -59,16 +59,16 @@ LATENT_SHAPE(bit_conv2d_shape, tern_conv_shape, TERN_RULE_ABSMEAN)
 LATENT_SHAPE(ternary_linear_shape, tern_linear_shape, TERN_RULE_TWN)
 LATENT_SHAPE(ternary_conv2d_shape, tern_conv_shape, TERN_RULE_TWN)
 
-#define TRIT_SHAPE(rule, geometry)                                                                                     \
-    static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                     \
-        TERN_TRY(check_granularity(node, err));                                                                        \
-        TERN_TRY(geometry(graph, node, err));                                                                          \
-        size_t k = tern_weight_columns(graph, node);                                                                   \
-        float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                                  \
-        node->at.integers = 1;                                                                                         \
-        TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, k, gain / sqrtf((float)k), err));                 \
-        return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err)     \
-                             : TERN_OK;                                                                                \
+#define TRIT_SHAPE(rule, geometry)                                                                                 \
+    static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                 \
+        TERN_TRY(check_granularity(node, err));                                                                    \
+        TERN_TRY(geometry(graph, node, err));                                                                      \
+        size_t k = tern_weight_columns(graph, node);                                                               \
+        float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                              \
+        node->at.integers = 1;                                                                                     \
+        TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, k, gain / sqrtf((float)k), err));             \
+        return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err) \
+                             : TERN_OK;                                                                            \
     }
 TRIT_SHAPE(trit_linear_shape, tern_linear_shape)
 TRIT_SHAPE(trit_conv2d_shape, tern_conv_shape)
@@ -89,7 +89,8 @@ PACKED_SHAPE(packed_conv2d_shape, tern_conv_shape)
 
 tern_ternary_sizes tern_ternary_sizes_of(const tern_plan *plan, size_t i, size_t batch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    tern_ternary_sizes s = {.rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
+    tern_ternary_sizes s = {
+        .rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
     s.x = batch * tern_node_input(plan->graph, node, 0)->elements;
     s.y = s.rows * s.n;
     s.scales = tern_node_is_conv(node) ? batch : s.rows;
@@ -226,8 +227,8 @@ static const float *bias_of(const tern_plan *plan, size_t i) {
 }
 
 /* The part of a convolution's output rows first .. first + rows, in one thread. */
-static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, size_t first,
-                      size_t rows, char *scratch) {
+static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                      size_t first, size_t rows, char *scratch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     conv_room room = room_of(state, node, s->k);
     char *patches = scratch;
@@ -367,8 +368,8 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
 
 /* ---- backward */
 
-static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
-                            void *room) {
+static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                            void *dy, void *room) {
     float *dw = tern_plan_param_grad(plan, i, 0);
     if (!dw) return;
     tern_operand o = {.dtype = plan->products,
@@ -386,8 +387,8 @@ static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state 
     tern_linear_weight_gradient(&l, dw, dy, x);
 }
 
-static void input_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
-                           void *room) {
+static void input_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                           void *dy, void *room) {
     float *dx = tern_plan_in_grad(plan, i, 0);
     if (!dx) return;
     int add = plan->node[i].add_to[0];

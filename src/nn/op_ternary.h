@@ -15,8 +15,9 @@ typedef struct tern_ternary_state {
     size_t part_rows;       /* of a convolution: output rows of one part */
     size_t product_scratch; /* of one thread's part of a convolution, or of the whole linear product */
     tern_depthwise depthwise;
-    size_t tile_rows;       /* of whole-number weights: outputs whose gradients are made at once */
-    tern_conv *tile_conv[2]; /* of a convolution in more than one tile: a whole tile, and the last where it is shorter */
+    size_t tile_rows; /* of whole-number weights: outputs whose gradients are made at once */
+    tern_conv
+        *tile_conv[2]; /* of a convolution in more than one tile: a whole tile, and the last where it is shorter */
 } tern_ternary_state;
 
 typedef struct tern_ternary_sizes {

@@ -27,7 +27,8 @@ static tern_status trit_embedding_shape(tern_graph *graph, tern_node *node, tern
                         "%s: ortho steps whole matrices; a table, of which a batch takes rows, needs another update",
                         node->name);
     TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, node->at.width, sigma, err));
-    return tern_node_add_integers(graph, node, "row_steps", TERN_ROLE_RULE, TERN_STORE_I32, node->at.outputs, 0, 0, err);
+    return tern_node_add_integers(graph, node, "row_steps", TERN_ROLE_RULE, TERN_STORE_I32, node->at.outputs, 0, 0,
+                                  err);
 }
 
 /* Scratch of the backward pass: where each row's places begin, the places, the sums of squares, a gradient a thread. */

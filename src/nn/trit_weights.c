@@ -23,8 +23,8 @@ static tern_status check_attributes(tern_node *node, size_t cols, tern_error *er
     tern_attrs *at = &node->at;
     if (at->update == TERN_UPDATE_DEFAULT) at->update = TERN_UPDATE_R2;
     TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_ORTHO, err,
-                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible", node->name,
-                        at->update);
+                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible",
+                        node->name, at->update);
     TERN_CHECK_ARGUMENT(!at->group || tern_group_is_valid(at->group, cols), err,
                         "%s: groups of %zu columns; 6 and the multiples of 4 up to %zu are possible", node->name,
                         at->group, tern_round_up(cols, 4));
@@ -49,8 +49,8 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     size_t scales = tern_trit_scale_count(node, rows, cols);
     /* The first parameter is the one that says by its role that a gradient is wanted. */
     if (packs)
-        TERN_TRY(tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0,
-                                        err));
+        TERN_TRY(
+            tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0, err));
     if (update != TERN_UPDATE_SEED_CORR)
         TERN_TRY(tern_node_add_integers(graph, node, "counter", counter, TERN_STORE_I8, rows, cols, 0, err));
     if (update == TERN_UPDATE_R2 || update == TERN_UPDATE_ORTHO)
@@ -61,8 +61,8 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     }
     TERN_TRY(tern_node_add_integers(graph, node, "exponent", rule, TERN_STORE_I8, scales, 0, 0, err));
     graph->param[graph->params - 1].init_sigma = sigma;
-    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0,
-                                    TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0, TERN_NO_GRADIENT_EXP,
+                                    err));
     if (node->at.slow_exponents)
         TERN_TRY(tern_node_add_integers(graph, node, "exponent_sum", rule, TERN_STORE_I64, scales, 0, 0, err));
     return TERN_OK;
@@ -115,11 +115,12 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
         if (!trits)
             memcpy((int8_t *)counter->integers + row * cols, v.counts, cols);
         else
-            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5, v.trits,
-                      1, cols, NULL);
+            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5,
+                      v.trits, 1, cols, NULL);
         tensor += mean_kept(&v, cols) / (double)rows;
         if (group)
-            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group, NULL);
+            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group,
+                                 NULL);
         else if (exponent->count == rows)
             e[row] = (int8_t)rounded_log2(mean_kept(&v, cols));
     }
@@ -133,7 +134,8 @@ static tern_status check_range(const tern_param *p, int least, int most, int als
     const int8_t *v = p ? p->integers : NULL;
     for (size_t i = 0; p && i < p->count; i++)
         if ((v[i] < least || v[i] > most) && v[i] != also)
-            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least, most);
+            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least,
+                             most);
     return TERN_OK;
 }
 
@@ -143,7 +145,8 @@ tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) 
                      *steps = tern_node_find_param(graph, node, "steps");
     if (!tern_node_find_param(graph, node, "exponent")) return TERN_OK;
     TERN_TRY(check_range(tern_node_find_param(graph, node, "exponent"), -100, 100, 0, err));
-    TERN_TRY(check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(
+        check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "counter"), -127, 127, 0, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "momentum"), -127, 127, 0, err));
     if (steps && *(const int32_t *)steps->integers < 0)
@@ -178,8 +181,8 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     w->room = memory;
     tern_plan_want_scratch(plan, w->rows * w->cols);
     if (plan->training && tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO)
-        tern_plan_want_scratch(plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) *
-                                         sizeof(float));
+        tern_plan_want_scratch(
+            plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) * sizeof(float));
     return TERN_OK;
 }
 
@@ -285,8 +288,8 @@ static tern_trit_step step_of(const tern_plan *plan, size_t i, int gradient_exp,
                             .threshold = vote ? TERN_VOTE_THRESHOLD : TERN_TRIT_THRESHOLD};
 }
 
-size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row, const float *g,
-                            int gradient_exp, uint64_t number, int8_t *room) {
+size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row,
+                            const float *g, int gradient_exp, uint64_t number, int8_t *room) {
     tern_trit_step step = step_of(plan, i, gradient_exp, number);
     return update_row(w, tern_plan_graph_node(plan, i)->at.update, row, room, g, &step);
 }
@@ -297,8 +300,8 @@ void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t
     size_t flips = 0, cols = w->cols;
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, rows * cols, TERN_PART))
     for (size_t row = 0; row < rows; row++)
-        flips += update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols,
-                            &step);
+        flips +=
+            update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols, &step);
     w->flipping += flips;
 }
 
@@ -316,7 +319,8 @@ static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size
     tern_orthogonalise(plan->dnn, plan->threads, x, x + tern_round_up(n, 16), w->rows, cols, NEWTON_STEPS);
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, n, TERN_PART))
     for (size_t row = 0; row < w->rows; row++)
-        flips += tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
+        flips +=
+            tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
     w->flipping += flips;
 }
 

@@ -32,6 +32,7 @@
  *   dropout         rate
  *   scale           x * factor
  *   flatten         to one dimension
+ *   reshape         the same elements under another shape               dim; one of the sizes may be TERN_REST
  *   attention       causal, from rows of (heads + 2 kv_heads) * head_width: queries, keys, values, after rotary
  *                   embedding in the split-halves form when rope_base > 0       heads, kv_heads, rope_base
  *   packed_linear, packed_conv2d    deployed form of bit_ and ternary_ (acts says which)
@@ -65,6 +66,9 @@ typedef struct tern_shape {
     int rank; /* 1 .. TERN_MAX_RANK */
     size_t dim[TERN_MAX_RANK];
 } tern_shape;
+
+/* The size, in a reshape, that takes what the others leave. */
+#define TERN_REST SIZE_MAX
 
 /* How latent weights become trits: absmean with the mean or the median, or the TWN threshold (tern/quant.h). */
 typedef enum tern_weight_rule {
@@ -114,6 +118,7 @@ typedef struct tern_attrs {
     float rate;      /* dropout, 0 <= rate < 1 */
     float factor;    /* scale */
     float init_gain; /* initial weights are normal with deviation init_gain / sqrt(fan-in); default 1; -1: zeros */
+    size_t dim[TERN_MAX_RANK]; /* reshape: up to the first 0 */
 } tern_attrs;
 
 TERN_API tern_status tern_graph_create(tern_graph **out, tern_error *err);

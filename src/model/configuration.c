@@ -114,7 +114,7 @@ typedef struct named_preset {
 
 /* What every float-free preset starts from, behind its own: weights do not decay, and counters have no use for the
  * optimiser's other settings. */
-static const char float_free[] = "weights=trit update=r2 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
+static const char float_free[] = "weights=trit update=ortho lr=1 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
                                  "weight_decay=0 decay_side=0 clip=0";
 
 static const named_preset presets[] = {
@@ -122,28 +122,28 @@ static const named_preset presets[] = {
      "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02", "lr=1 lr_side=2e-3"},
     {"mnist-cnn", "MNIST, a ternary CNN",
      "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2",
-     "lr=1 lr_side=3e-3"},
+     "lr_side=3e-3"},
     {"fashion-cnn", "Fashion-MNIST, a ternary CNN",
      "model=cnn data=fashion-mnist width=32 depth=2 epochs=12 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2 "
      "flip=random",
-     "lr=1 lr_side=3e-3"},
+     "lr_side=3e-3"},
     {"cifar10-simple", "CIFAR-10, two float conv blocks and a ternary head (SimpleBitNetCNN)",
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random",
-     "lr=1 lr_side=2e-3"},
+     "lr_side=2e-3"},
     {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
      "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 "
      "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
      "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row",
-     "lr=1 lr_side=1e-2 lr_head=2e-2 ends=fixed"},
+     "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"},
     {"charlm", "characters of tiny Shakespeare, a small GPT for two cores; a minute",
      "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=4000 batch=12 lr=3e-3 schedule=bitnet "
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",
-     "lr=1 lr_side=3e-3"},
+     "lr=1.7 lr_side=3e-3 schedule=bitnet lr_final=0.01"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
      "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=5000 batch=64 lr=2e-3 schedule=bitnet "
      "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.1 log_every=50",
-     "lr=1 lr_side=2e-3"},
+     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01"},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };
 

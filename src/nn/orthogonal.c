@@ -40,7 +40,8 @@ TERN_CLONES static void blend(float *restrict x, const float *restrict y, size_t
 }
 
 /* x [a][b], a <= b: x = c0 x + (c1 s + c2 s^2) x, s = x x^T, from norm 1. next: [a][b]; s: two of [a][a]. */
-static void newton_schulz(tern_dnn *dnn, int threads, float *x, float *next, float *s, size_t a, size_t b, int steps) {
+static void newton_schulz(tern_dnn *dnn, int threads, float *x, float *next, float *s, size_t a, size_t b,
+                          int steps) {
     float *s2 = s + tern_round_up(a * a, 16);
     float inverse = (float)(1.0 / (sqrt(tern_sum_of_squares(threads, x, a * b)) + 1e-7));
     TERN_FOR_PARTS(threads, a * b, TERN_PART, begin, end)

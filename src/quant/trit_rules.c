@@ -44,7 +44,7 @@ TERN_CLONES static size_t r1(int8_t *restrict c, const float *restrict g, const 
         int32_t old = c[i], d = whole(g[i], f);
         int32_t new = clamp((old * 65536 - d + u[i]) >> 16, 127);
         flips += trit(old, threshold) != trit(new, threshold);
-        c[i] = (int8_t)new;
+        c[i] = (int8_t) new;
     }
     return flips;
 }
@@ -75,7 +75,7 @@ TERN_CLONES static size_t r2(int8_t *restrict c, int8_t *restrict m, const float
         int32_t old = c[i], new = clamp((old * 65536 - d + u[2 * i + 1]) >> 16, 127);
         flips += trit(old, threshold) != trit(new, threshold);
         m[i] = (int8_t)clamp((mn + u[2 * i]) >> 16, 127);
-        c[i] = (int8_t)new;
+        c[i] = (int8_t) new;
     }
     return flips;
 }
@@ -118,7 +118,7 @@ TERN_CLONES static size_t vote(int8_t *restrict t, int8_t *restrict v, const flo
         int32_t count = clamp(v[i] - ((g[i] > 0) - (g[i] < 0)) * votes, 127);
         int way = trit(count, threshold), old = t[i], new = clamp(old + way, 1);
         flips += old != new;
-        t[i] = (int8_t)new;
+        t[i] = (int8_t) new;
         v[i] = (int8_t)(count - way * threshold);
     }
     return flips;
@@ -138,8 +138,7 @@ int64_t tern_trit_correlation(const int8_t *trits, const float *g, size_t n) {
 /* |c| 2^12 < 2^27 and |d| <= 2^30. */
 TERN_CLONES static void fixed(int16_t *restrict c, const float *restrict g, const uint16_t *restrict u, size_t n,
                               float f) {
-    for (size_t i = 0; i < n; i++)
-        c[i] = (int16_t)clamp((c[i] * 4096 - whole(g[i], f) + (u[i] >> 4)) >> 12, 32767);
+    for (size_t i = 0; i < n; i++) c[i] = (int16_t)clamp((c[i] * 4096 - whole(g[i], f) + (u[i] >> 4)) >> 12, 32767);
 }
 
 void tern_fixed_step(int16_t *c, const float *g, size_t first, size_t n, const tern_trit_step *s) {

@@ -28,17 +28,17 @@
 #include <stdint.h>
 
 enum {
-    TERN_TRIT_THRESHOLD = 42,  /* of counters that start as round(50 N(0,1)): some 60 % zeros */
-    TERN_TRIT_SPREAD = 50,     /* that deviation */
+    TERN_TRIT_THRESHOLD = 42, /* of counters that start as round(50 N(0,1)): some 60 % zeros */
+    TERN_TRIT_SPREAD = 50,    /* that deviation */
     TERN_VOTE_THRESHOLD = 40,
-    TERN_RATE_ONE = 4096,      /* Q12 */
+    TERN_RATE_ONE = 4096, /* Q12 */
     TERN_RATE_MAX = 32767,
     TERN_FIXED_RATE_MAX = (1 << 24) - 1, /* of `fixed` alone */
-    TERN_NO_GRADIENT_EXP = -128 /* no gradient was measured yet */
+    TERN_NO_GRADIENT_EXP = -128          /* no gradient was measured yet */
 };
 
 typedef struct tern_trit_step {
-    uint64_t key;     /* of the random numbers: seed and tensor */
+    uint64_t key; /* of the random numbers: seed and tensor */
     uint64_t step;
     int32_t rate;     /* 0 .. TERN_RATE_MAX */
     int gradient_exp; /* -100 .. 100 */

@@ -20,7 +20,9 @@ static size_t newton_floats(const tern_param *p) {
 }
 
 /* Whole numbers are stepped by rules of their own. */
-static int is_float(const tern_plan *plan, size_t p) { return plan->param_grad[p] && !plan->graph->param[p].integers; }
+static int is_float(const tern_plan *plan, size_t p) {
+    return plan->param_grad[p] && !plan->graph->param[p].integers;
+}
 
 tern_status tern_optimizer_create(tern_optimizer **out, tern_plan *plan, const tern_method *methods,
                                   tern_error *err) {

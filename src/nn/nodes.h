@@ -136,7 +136,8 @@ tern_status tern_graph_place(tern_graph *graph, tern_error *err);
 
 /* Gives placed parameters of one dimension, numbers[n], room for `count` values each, all 0; the others keep theirs.
  * Pointers to the values of the graph's parameters, such as plans hold, are no longer good. All or nothing. */
-tern_status tern_graph_resize_params(tern_graph *graph, const size_t *numbers, size_t n, size_t count, tern_error *err);
+tern_status tern_graph_resize_params(tern_graph *graph, const size_t *numbers, size_t n, size_t count,
+                                     tern_error *err);
 
 /* Draws the initial values: parameter p from the stream (seed, p), so that its values depend on no other's. */
 void tern_graph_initialise(tern_graph *graph, uint64_t seed);

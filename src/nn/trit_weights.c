@@ -12,6 +12,7 @@
 #include "nn/op_weights.h"
 #include "nn/orthogonal.h"
 #include "nn/parts.h"
+#include "quant/exponents.h"
 #include "quant/packing.h"
 #include "quant/trit_groups.h"
 #include "quant/trit_rules.h"
@@ -104,8 +105,6 @@ typedef struct first_values {
     float *weights;
 } first_values;
 
-static int rounded_log2(double mean) { return mean > 0 ? (int)lrint(log2(mean)) : 0; }
-
 static double mean_kept(const first_values *v, size_t cols) {
     double sum = 0;
     size_t kept = 0;
@@ -142,9 +141,9 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
             tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group,
                                  NULL);
         else if (exponent->count == rows)
-            e[row] = (int8_t)rounded_log2(mean_kept(&v, cols));
+            e[row] = tern_rounded_log2(mean_kept(&v, cols));
     }
-    if (exponent->count == 1) e[0] = (int8_t)rounded_log2(tensor);
+    if (exponent->count == 1) e[0] = tern_rounded_log2(tensor);
     free(v.counts);
     free(v.trits);
     free(v.weights);

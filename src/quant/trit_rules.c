@@ -1,5 +1,6 @@
 #include "quant/trit_rules.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -9,8 +10,10 @@
 
 enum { BLOCK = 256 }; /* weights whose random bits are drawn at once */
 
-/* d = clamp(round(g * f)), 2^30 in size at most. Rounding to nearest even by the addition of 1.5 * 2^23 works below
- * 2^22; above, fp32 has at most two digits behind the point, and rintf does it for all of them. */
+/* A debug build asserts the range of every accumulator; sum is written in 64 bits. */
+#define ASSERT_I32(sum) assert((sum) >= INT32_MIN && (sum) <= INT32_MAX)
+
+/* d = clamp(round(g * f)), 2^30 in size at most. */
 static inline int32_t whole(float g, float f) {
     float v = g * f;
     v = v > 0x1p30f ? 0x1p30f : v < -0x1p30f ? -0x1p30f : v;
@@ -36,15 +39,16 @@ static float factor(int32_t rate, const tern_trit_step *s, int bits) {
 
 static inline int trit(int c, int threshold) { return (c > threshold) - (c < -threshold); }
 
-/* |c| 2^16 < 2^23 and |d| <= 2^30: the sum stays below 2^31. */
+/* |c| 2^16 <= 2^23 and |d| <= 2^30: the sum stays below 2^31. flips: at most BLOCK. */
 TERN_CLONES static size_t r1(int8_t *restrict c, const float *restrict g, const uint16_t *restrict u, size_t n,
                              float f, int threshold) {
     uint32_t flips = 0;
     for (size_t i = 0; i < n; i++) {
         int32_t old = c[i], d = whole(g[i], f);
+        ASSERT_I32((int64_t)old * 65536 - d + u[i]);
         int32_t new = clamp((old * 65536 - d + u[i]) >> 16, 127);
         flips += trit(old, threshold) != trit(new, threshold);
-        c[i] = (int8_t)new;
+        c[i] = (int8_t) new;
     }
     return flips;
 }
@@ -64,18 +68,22 @@ size_t tern_trit_r1(int8_t *c, const float *g, size_t first, size_t n, const ter
 /* 0.9 in Q16, and 0.1 * 3.16 * 16 in Q16 times a rate of one: m is held in units of 1/16 of a normalised gradient. */
 enum { KEEP = 58982, GAIN = 331350 };
 
-/* mn: |m| KEEP + |d| < 2^23 + 2^30. mn >> 8 is below 2^15 and the rate too: their product below 2^30, in Q24 with the
- * division by 16; moved to Q16 it is below 2^22. */
+/* mn: |m| KEEP + |d| < 2^23 + 2^30, then held to 127 * 2^16 < 2^23. mn >> 8 is below 2^15 and the rate too: their
+ * product below 2^30, in Q24 with the division by 16; moved to Q16 it is d, below 2^22. Sums with u < 2^16 stay below
+ * 2^24. */
 TERN_CLONES static size_t r2(int8_t *restrict c, int8_t *restrict m, const float *restrict g,
                              const uint16_t *restrict u, size_t n, float f, int32_t rate, int threshold) {
     uint32_t flips = 0;
     for (size_t i = 0; i < n; i++) {
+        ASSERT_I32((int64_t)m[i] * KEEP + whole(g[i], f));
         int32_t mn = clamp(m[i] * KEEP + whole(g[i], f), 127 * 65536);
+        ASSERT_I32((int64_t)(mn >> 8) * rate + 128);
         int32_t d = ((mn >> 8) * rate + 128) >> 8;
         int32_t old = c[i], new = clamp((old * 65536 - d + u[2 * i + 1]) >> 16, 127);
+        assert(d >= -(1 << 22) && d <= 1 << 22);
         flips += trit(old, threshold) != trit(new, threshold);
         m[i] = (int8_t)clamp((mn + u[2 * i]) >> 16, 127);
-        c[i] = (int8_t)new;
+        c[i] = (int8_t) new;
     }
     return flips;
 }
@@ -92,7 +100,7 @@ size_t tern_trit_r2(int8_t *c, int8_t *m, const float *g, size_t first, size_t n
     return flips;
 }
 
-/* A vote is whole counts: the rate rounded to counts, at least one unless it is zero. */
+/* |v| and votes are below 2^8, and so is what a vote of the threshold leaves. */
 TERN_CLONES static size_t vote(int8_t *restrict t, int8_t *restrict v, const float *restrict g, size_t n, int votes,
                                int threshold) {
     uint32_t flips = 0;
@@ -100,7 +108,8 @@ TERN_CLONES static size_t vote(int8_t *restrict t, int8_t *restrict v, const flo
         int32_t count = clamp(v[i] - ((g[i] > 0) - (g[i] < 0)) * votes, 127);
         int way = trit(count, threshold), old = t[i], new = clamp(old + way, 1);
         flips += old != new;
-        t[i] = (int8_t)new;
+        assert(count - way * threshold >= -127 && count - way * threshold <= 127);
+        t[i] = (int8_t) new;
         v[i] = (int8_t)(count - way * threshold);
     }
     return flips;
@@ -117,11 +126,13 @@ int64_t tern_trit_correlation(const int8_t *trits, const float *g, size_t n) {
     return sum;
 }
 
-/* |c| 2^12 < 2^27 and |d| <= 2^30. */
+/* |c| 2^12 <= 2^27 and |d| <= 2^30: the sum stays below 2^31. */
 TERN_CLONES static void fixed(int16_t *restrict c, const float *restrict g, const uint16_t *restrict u, size_t n,
                               float f) {
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
+        ASSERT_I32((int64_t)c[i] * 4096 - whole(g[i], f) + (u[i] >> 4));
         c[i] = (int16_t)clamp((c[i] * 4096 - whole(g[i], f) + (u[i] >> 4)) >> 12, 32767);
+    }
 }
 
 void tern_fixed_step(int16_t *c, const float *g, size_t first, size_t n, const tern_trit_step *s) {
@@ -146,6 +157,7 @@ void tern_trits_of_counters(int8_t *trits, const int8_t *c, size_t n, int thresh
  * (k+1)/2. */
 int tern_gradient_exponent(double mean) {
     if (!(mean > 0)) return TERN_NO_GRADIENT_EXP;
+    if (mean > 0x1p200) return 100; /* an infinite one has no exponent */
     int k = ilogb(mean), e = k % 2 ? (k + 1) / 2 : k / 2;
     return e > 100 ? 100 : e < -100 ? -100 : e;
 }

@@ -27,6 +27,11 @@ static tern_status trit_embedding_shape(tern_graph *graph, tern_node *node, tern
     return tern_node_add_integers(graph, node, "row_steps", TERN_ROLE_RULE, TERN_STORE_I32, node->at.outputs, 0, 0, err);
 }
 
+static tern_status packed_embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+    TERN_TRY(tern_embedding_shape(graph, node, err));
+    return tern_check_scales(node, node->at.width, err);
+}
+
 /* Scratch of the backward pass: where each row's places begin, the places, the sums of squares, a gradient a thread. */
 typedef struct embedding_room {
     size_t first, place, squares, g, total;
@@ -130,7 +135,7 @@ static void embedding_backward(tern_plan *plan, size_t i) {
         if (!plan->rules.rate[i] || plan->rules.trouble || e == TERN_NO_GRADIENT_EXP || !isfinite(squares[row]))
             continue;
         flips += tern_trit_update_row(w, plan, i, row, g, e, (uint64_t)row_steps[row], w->room + thread * width);
-        row_steps[row] += row_steps[row] < INT32_MAX;
+        row_steps[row] += row_steps[row] < INT32_MAX; /* numbers of steps need not differ for ever */
     }
     for (size_t row = 0; row < rows; row++) total += squares[row];
     w->flipping += flips;
@@ -152,7 +157,7 @@ const tern_op tern_op_trit_embedding = {.name = "trit_embedding",
 
 const tern_op tern_op_packed_embedding = {.name = "packed_embedding",
                                           .inputs = 1,
-                                          .shape = tern_embedding_shape,
+                                          .shape = packed_embedding_shape,
                                           .prepare = embedding_prepare,
                                           .forward = embedding_forward,
                                           .release = embedding_release};

@@ -26,6 +26,7 @@ typedef struct tern_ternary_weights {
 
     /* Only of whole-number weights; NULL for others. */
     uint8_t *used;       /* t2 [rows][cols]: the trits of this pass, whatever its updates do to the counters */
+    int8_t *used_exponent; /* [scale_count]: likewise; NULL without groups */
     int8_t *room;        /* [threads][cols] */
     tern_trit_state rule;
 

@@ -28,6 +28,7 @@ tern_ternary_weights *tern_plan_ternary(const tern_plan *plan, size_t i) {
     const tern_op *op = plan->graph->node[i].op;
     int ternary = strstr(op->name, "bit_") == op->name || strstr(op->name, "ternary_") == op->name ||
                   strstr(op->name, "packed_") == op->name || strstr(op->name, "trit_") == op->name;
+    ternary &= strcmp(op->name, "trit_rmsnorm") != 0; /* whole numbers, and no trits */
     return ternary && plan->node[i].state ? &((tern_ternary_state *)plan->node[i].state)->w : NULL;
 }
 

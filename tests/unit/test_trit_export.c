@@ -133,6 +133,10 @@ static void check_graph(scales s, int text) {
         deployed = deploy(trained, &options);
         compare(trained, deployed, text, 0, "with two layers left out");
         tern_model_close(&deployed);
+        options.skip_count = 1;
+        deployed = deploy(trained, &options);
+        compare(trained, deployed, text, 0, "with one layer left out");
+        tern_model_close(&deployed);
         options =
             (tern_export_options){.packing = (tern_packing)packing, .keep = keep_products, .fold_batch_norm = 1};
         deployed = deploy(trained, &options);

@@ -193,16 +193,8 @@ static void measure_peaks(peaks *p, int threads) {
     }
 }
 
-/* The arithmetic that bounds a row. One row of activations cannot fill AMX tiles; it runs on VNNI. */
 static tern_peak compute_peak(const bench_row *row) {
-    if (row->acts != TERN_I8) return TERN_PEAK_F32;
-    switch (row->tier) {
-    case TERN_TIER_AMX: return row->m > 1 ? TERN_PEAK_AMX_I8 : TERN_PEAK_VNNI_I8;
-    case TERN_TIER_AVX512: return TERN_PEAK_VNNI_I8;
-    case TERN_TIER_NEON:
-    case TERN_TIER_NEONDOT: return TERN_PEAK_NEON_I8;
-    default: return TERN_PEAK_AVX2_I8; /* scalar too: what this machine could do without VNNI */
-    }
+    return row->acts == TERN_I8 ? int8_peak(row->tier, row->m) : TERN_PEAK_F32;
 }
 
 static double operations(const bench_row *row) {

@@ -36,3 +36,14 @@ void *alloc_huge(size_t bytes) {
     if (block) madvise(block, rounded, MADV_HUGEPAGE); /* advice: a refusal changes nothing but speed */
     return block;
 }
+
+/* One row of activations cannot fill AMX tiles; it runs on VNNI. */
+tern_peak int8_peak(tern_tier tier, size_t rows) {
+    switch (tier) {
+    case TERN_TIER_AMX: return rows > 1 ? TERN_PEAK_AMX_I8 : TERN_PEAK_VNNI_I8;
+    case TERN_TIER_AVX512: return TERN_PEAK_VNNI_I8;
+    case TERN_TIER_NEON:
+    case TERN_TIER_NEONDOT: return TERN_PEAK_NEON_I8;
+    default: return TERN_PEAK_AVX2_I8; /* scalar too: what this machine could do without VNNI */
+    }
+}

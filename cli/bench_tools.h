@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tern/tern.h"
+
 double now(void); /* seconds */
 
 /* Sorts them. */
@@ -15,5 +17,8 @@ uint32_t noise(void);
 
 /* As a program that cares would: on huge pages, where the system gives them. */
 void *alloc_huge(size_t bytes);
+
+/* The arithmetic that bounds int8 products of so many rows of activations. */
+tern_peak int8_peak(tern_tier tier, size_t rows);
 
 #endif

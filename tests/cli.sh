@@ -31,6 +31,12 @@ expect 2 bench kernels --acts i4
 expect 2 bench kernels --seconds never
 expect 2 bench kernels --cold -1
 expect 2 bench kernels extra
+expect 0 bench layer --help
+expect 0 bench model --help
+expect 2 bench model
+expect 2 bench layer --shape 1,0,5
+expect 2 bench layer --pack t3
+expect 1 bench model no-such-file
 expect 0 bench packing --help
 expect 2 bench packing --m 1
 expect 2 bench packing --shape 10
@@ -51,4 +57,14 @@ echo "$rows" | grep -vq '^{"op":"packing".*}$' && complain "a line is not a row:
 for key in weights tier device threads n k quantize pack pack_transposed seconds share; do
     echo "$rows" | grep -v "\"$key\":" && complain "a row has no $key"
 done
+
+rows=$("$PROGRAM" bench layer --json --shape 3,70,33 --shape 1,64,64 --threads 1 --pack t5 --seconds 0.001)
+echo "$rows" | grep -vq '^{"op":"linear".*}$' && complain "a line is not a row: $rows"
+[ "$(echo "$rows" | wc -l)" -eq 6 ] || complain "not 6 rows of layers: $rows"
+for key in name variant weights acts tier device threads m n k bytes_weights bytes_peak seconds gbps gops bound peak \
+    share smaller faster; do
+    echo "$rows" | grep -v "\"$key\":" && complain "a row has no $key"
+done
+echo "$rows" | grep '"packed","weights":"t5","acts":"i8"' | grep -q '"m":3,"n":70,"k":33' || complain "no packed row: $rows"
+"$PROGRAM" bench layer --shape 1,64,64 --seconds 0.001 | grep -q '^linear 64 x 64, m 1 .*packed .* %$' || complain 'no share of the limit'
 exit $failed

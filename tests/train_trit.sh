@@ -65,8 +65,8 @@ train --out g --set granularity=T8 --set slow_exponents=1 --set update=vote
 parity g g.tern
 
 # ---- refused
-expect 1 'update=r2, not r1' "$PROGRAM" train $small --out a --resume --set update=r1
-expect 2 "one of r1|r2|vote|seed-corr; did you mean 'r1'" "$PROGRAM" train $small --out e --set update=r3
+expect 1 'not r1' "$PROGRAM" train $small --out a --resume --set update=r1
+expect 2 "one of r1|r2|vote|seed-corr|ortho; did you mean 'r1'" "$PROGRAM" train $small --out e --set update=r3
 expect 2 "did you mean 'vote'" "$PROGRAM" train $small --out e --set update=votes
 expect 2 "one of tensor|row|T4|T6|T8|T16|T32|T64|T96; did you mean" "$PROGRAM" train $small --out e --set granularity=T5
 expect 1 'not groups' "$PROGRAM" train $small --out e --set update=seed-corr --set granularity=T8

@@ -30,6 +30,7 @@
  *   dropout         rate
  *   scale           x * factor
  *   flatten         to one dimension
+ *   reshape         the same elements under another shape               dim; one of the sizes may be TERN_REST
  *   attention       causal, from rows of (heads + 2 kv_heads) * head_width: queries, keys, values, after rotary
  *                   embedding in the split-halves form when rope_base > 0       heads, kv_heads, rope_base
  *   packed_linear, packed_conv2d    deployed form of bit_ and ternary_ (acts says which)
@@ -64,6 +65,9 @@ typedef struct tern_shape {
     size_t dim[TERN_MAX_RANK];
 } tern_shape;
 
+/* The size, in a reshape, that takes what the others leave. */
+#define TERN_REST SIZE_MAX
+
 /* How latent weights become trits: absmean with the mean or the median, or the TWN threshold (tern/quant.h). */
 typedef enum tern_weight_rule {
     TERN_RULE_DEFAULT = 0, /* bit_ ops: absmean; ternary_ ops: TWN */
@@ -78,36 +82,38 @@ typedef enum tern_update {
     TERN_UPDATE_R1 = 1,
     TERN_UPDATE_R2 = 2,
     TERN_UPDATE_VOTE = 3,
-    TERN_UPDATE_SEED_CORR = 4
+    TERN_UPDATE_SEED_CORR = 4,
+    TERN_UPDATE_ORTHO = 5 /* r2 with its momentum made orthogonal before each step, as Muon does */
 } tern_update;
 
 typedef struct tern_attrs {
-    size_t outputs;  /* output features or channels; rows of an embedding */
-    size_t width;    /* of an embedding */
-    size_t kernel;   /* side of the square window; default 1, of a pool: the whole image */
-    size_t stride;   /* default 1, of a pool: the kernel */
-    size_t padding;  /* rows and columns of zeros on each side; default 0 */
-    size_t groups;   /* default 1; equal to the channels: depthwise */
-    size_t heads;    /* attention */
-    size_t kv_heads; /* default: heads */
-    int bias;        /* nonzero: with a bias */
-    int plain;       /* rmsnorm: no gain. batch_norm: gain fixed at 1 */
-    int frozen;      /* nonzero: the weight (not the bias) is not trained */
-    int rule;        /* tern_weight_rule */
-    int granularity; /* tern_granularity */
-    int acts;        /* packed_ ops: TERN_I8 for those that were bit_, TERN_F32 for those that were ternary_ */
-    int update;      /* trit_ ops: tern_update */
-    size_t group;    /* trit_ and packed_ ops: columns that share an exponent; 0: as granularity says */
-    int floats;      /* trit_ ops: float activations in place of int8 ones */
+    size_t outputs;     /* output features or channels; rows of an embedding */
+    size_t width;       /* of an embedding */
+    size_t kernel;      /* side of the square window; default 1, of a pool: the whole image */
+    size_t stride;      /* default 1, of a pool: the kernel */
+    size_t padding;     /* rows and columns of zeros on each side; default 0 */
+    size_t groups;      /* default 1; equal to the channels: depthwise */
+    size_t heads;       /* attention */
+    size_t kv_heads;    /* default: heads */
+    int bias;           /* nonzero: with a bias */
+    int plain;          /* rmsnorm: no gain. batch_norm: gain fixed at 1 */
+    int frozen;         /* nonzero: the weight (not the bias) is not trained */
+    int rule;           /* tern_weight_rule */
+    int granularity;    /* tern_granularity */
+    int acts;           /* packed_ ops: TERN_I8 for those that were bit_, TERN_F32 for those that were ternary_ */
+    int update;         /* trit_ ops: tern_update */
+    size_t group;       /* trit_ and packed_ ops: columns that share an exponent; 0: as granularity says */
+    int floats;         /* trit_ ops: float activations in place of int8 ones */
     int slow_exponents; /* trit_ ops: exponents are trained too, a step in a thousand */
-    int integers;    /* parameters are kept as fixed point */
-    size_t same_as;  /* number of an earlier node of the same operation, whose parameters these are; 0: its own */
-    float epsilon;   /* default 1e-5 */
-    float momentum;  /* batch_norm: share of the new batch in the running statistics; default 0.1 */
-    float rope_base; /* e.g. 10000; 0: no rotary embedding */
-    float rate;      /* dropout, 0 <= rate < 1 */
-    float factor;    /* scale */
-    float init_gain; /* initial weights are normal with deviation init_gain / sqrt(fan-in); default 1; -1: zeros */
+    int integers;       /* parameters are kept as fixed point */
+    size_t same_as;     /* number of an earlier node of the same operation, whose parameters these are; 0: its own */
+    float epsilon;      /* default 1e-5 */
+    float momentum;     /* batch_norm: share of the new batch in the running statistics; default 0.1 */
+    float rope_base;    /* e.g. 10000; 0: no rotary embedding */
+    float rate;         /* dropout, 0 <= rate < 1 */
+    float factor;       /* scale */
+    float init_gain;    /* initial weights are normal with deviation init_gain / sqrt(fan-in); default 1; -1: zeros */
+    size_t dim[TERN_MAX_RANK]; /* reshape: up to the first 0 */
 } tern_attrs;
 
 TERN_API tern_status tern_graph_create(tern_graph **out, tern_error *err);

@@ -29,7 +29,7 @@ struct tern_atomic_file {
 
 static tern_status fail_errno(const tern_atomic_file *file, tern_error *err, const char *what, int number) {
     char path[96];
-    return tern_fail(err, TERN_E_FILE, file->written, "%s: %s: %s",
+    return tern_fail(err, number == ENOMEM ? TERN_E_MEMORY : TERN_E_FILE, file->written, "%s: %s: %s",
                      tern_printable_path(path, sizeof path, file->path), what, strerror(number));
 }
 

@@ -7,31 +7,35 @@
 
 #include "base/error.h"
 
-static char *join(const char *folder, const char *name, const char *suffix) {
+static tern_status join(char **path, const char *folder, const char *name, const char *suffix, tern_error *err) {
     size_t bytes = strlen(folder) + strlen(name) + strlen(suffix) + 2;
-    char *path = malloc(bytes);
-    if (path) snprintf(path, bytes, "%s/%s%s", folder, name, suffix);
-    return path;
+    *path = malloc(bytes);
+    if (!*path) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "memory for a path");
+    snprintf(*path, bytes, "%s/%s%s", folder, name, suffix);
+    return TERN_OK;
 }
 
-char *tern_find_packed(const char *folder, const char *name) {
+tern_status tern_find_packed(char **path, const char *folder, const char *name, tern_error *err) {
     static const char *const suffixes[] = {"", ".gz", ".xz"};
     for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        char *path = join(folder, name, suffixes[i]);
         struct stat st;
-        if (path && stat(path, &st) == 0 && !S_ISDIR(st.st_mode)) return path;
-        free(path);
+        TERN_TRY(join(path, folder, name, suffixes[i], err));
+        if (stat(*path, &st) == 0 && !S_ISDIR(st.st_mode)) return TERN_OK;
+        free(*path);
+        *path = NULL;
     }
-    return NULL;
+    return TERN_OK;
 }
 
-static int has_all(const char *folder, const char *const *names, size_t count) {
-    for (size_t i = 0; i < count; i++) {
-        char *path = tern_find_packed(folder, names[i]);
+static tern_status has_all(int *all, const char *folder, const char *const *names, size_t count, tern_error *err) {
+    *all = 1;
+    for (size_t i = 0; *all && i < count; i++) {
+        char *path = NULL;
+        TERN_TRY(tern_find_packed(&path, folder, names[i], err));
+        *all = path != NULL;
         free(path);
-        if (!path) return 0;
     }
-    return 1;
+    return TERN_OK;
 }
 
 static const char *remedy(tern_data_kind kind) {
@@ -50,13 +54,12 @@ tern_status tern_find_place(char **folder, tern_data_kind kind, const char *unde
     const char *const places[] = {environment, "data", "../shared/data", "/usr/share/datasets"};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         if (!places[i] || !*places[i]) continue;
-        char *path = join(places[i], under, "");
-        if (!path) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "memory for a path");
-        if (has_all(path, names, count)) {
-            *folder = path;
-            return TERN_OK;
-        }
-        free(path);
+        int all = 0;
+        TERN_TRY(join(folder, places[i], under, "", err));
+        tern_status status = has_all(&all, *folder, names, count, err);
+        if (!status && all) return TERN_OK;
+        free(*folder);
+        if (status) return status;
     }
     return tern_fail(
         err, TERN_E_FILE, TERN_NO_PLACE,

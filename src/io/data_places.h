@@ -6,8 +6,8 @@
 
 #include "tern/data.h"
 
-/* FOLDER/NAME, or the same with .gz or .xz, whichever is there: malloc'ed. NULL if none is (or memory ran out). */
-char *tern_find_packed(const char *folder, const char *name);
+/* *path: FOLDER/NAME, or the same with .gz or .xz, whichever is there: malloc'ed. NULL if none is. */
+tern_status tern_find_packed(char **path, const char *folder, const char *name, tern_error *err);
 
 /* The first default place in which all of `names` can be found (count of them): malloc'ed. TERN_E_FILE with the
  * places and the remedy in the message if there is none. `under` is the data set's folder below each place. */

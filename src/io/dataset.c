@@ -51,7 +51,7 @@ static tern_status find_folder(char **folder, const tern_dataset_desc *desc, con
 /* One file of a folder, with the path that was found: malloc'ed. */
 static tern_status read_file(tern_bytes *content, char **path, const char *folder, const char *name,
                              tern_error *err) {
-    *path = tern_find_packed(folder, name);
+    TERN_TRY(tern_find_packed(path, folder, name, err));
     if (!*path)
         return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%s: has no %s, plain, .gz or .xz", tern_path_tail(folder),
                          name);
@@ -182,15 +182,17 @@ static tern_status load_cifar(tern_dataset *d, const tern_dataset_desc *desc, te
 
 static tern_status find_text(char **path, const tern_dataset_desc *desc, tern_error *err) {
     static const char *const name = "tinyshakespeare.txt";
+    char *folder;
     if (desc->path) {
         *path = strdup(desc->path);
-    } else {
-        char *folder;
-        TERN_TRY(tern_find_place(&folder, TERN_DATA_TEXT, kind_names[TERN_DATA_TEXT], &name, 1, err));
-        *path = tern_find_packed(folder, name);
-        free(folder);
+        return *path ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "memory for a path");
     }
-    return *path ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "memory for a path");
+    TERN_TRY(tern_find_place(&folder, TERN_DATA_TEXT, kind_names[TERN_DATA_TEXT], &name, 1, err));
+    tern_status status = tern_find_packed(path, folder, name, err);
+    free(folder);
+    if (!status && !*path) /* it was there a moment ago */
+        return tern_fail(err, TERN_E_FILE, TERN_NO_PLACE, "%s is gone", name);
+    return status;
 }
 
 /* Tokens first to first + count of a text that is known to be UTF-8 and of this vocabulary. */

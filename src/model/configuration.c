@@ -36,7 +36,7 @@ static const setting settings[] = {
     {"rule", CHOICE, AT(rule), 0, 0, "absmean|absmedian|twn", "how latent weights become trits"},
     {"granularity", CHOICE, AT(granularity), 0, 0, "tensor|row|T4|T6|T8|T16|T32|T64|T96",
      "one weight scale a tensor, a row, or (of whole-number weights) a group of so many columns"},
-    {"update", CHOICE, AT(update), 0, 0, "r1|r2|vote|seed-corr", "the rule of whole-number weights"},
+    {"update", CHOICE, AT(update), 0, 0, "r1|r2|vote|seed-corr|ortho", "the rule of whole-number weights"},
     {"ends", CHOICE, AT(ends), 0, 0, "trit|fixed", "embedding and head of a network of whole numbers"},
     {"slow_exponents", WHOLE, AT(slow_exponents), 0, 1, NULL, "1: scales of whole-number weights are trained too"},
     {"epochs", REAL, AT(epochs), 0, 1e6, NULL, "passes over the data; used where steps is 0"},
@@ -49,7 +49,8 @@ static const setting settings[] = {
      "operands of dense float products in training; auto: bf16 where it has matrix instructions"},
     {"optimizer", CHOICE, AT(optimizer), 0, 0, "sgd|adamw|muon", "for the weights of hidden layers"},
     {"side_optimizer", CHOICE, AT(side_optimizer), 0, 0, "sgd|adamw", "for biases, gains, embeddings and the head"},
-    {"lr", REAL, AT(lr), 0, 1e6, NULL, "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
+    {"lr", REAL, AT(lr), 0, 1e6, NULL,
+     "peak rate of the optimiser; of whole-number weights: counts a step, up to 7.9"},
     {"lr_side", REAL, AT(lr_side), 0, 1e6, NULL, "peak rate of biases and gains; 0: lr"},
     {"lr_head", REAL, AT(lr_head), 0, 1e6, NULL, "peak rate of embeddings and head; 0: lr_side"},
     {"schedule", CHOICE, AT(schedule), 0, 0, "constant|linear|cosine|bitnet|halvings", "how rates fall to lr_final"},
@@ -102,37 +103,36 @@ typedef struct named_preset {
 
 /* What every float-free preset starts from, behind its own: weights do not decay, and counters have no use for the
  * optimiser's other settings. */
-static const char float_free[] = "weights=trit update=r2 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
+static const char float_free[] = "weights=trit update=ortho lr=1 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
                                  "weight_decay=0 decay_side=0 clip=0";
 
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
-     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02",
-     "lr=1 lr_side=2e-3"},
+     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02", "lr=1 lr_side=2e-3"},
     {"mnist-cnn", "MNIST, a ternary CNN",
      "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2",
-     "lr=1 lr_side=3e-3"},
+     "lr_side=3e-3"},
     {"fashion-cnn", "Fashion-MNIST, a ternary CNN",
      "model=cnn data=fashion-mnist width=32 depth=2 epochs=12 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2 "
      "flip=random",
-     "lr=1 lr_side=3e-3"},
+     "lr_side=3e-3"},
     {"cifar10-simple", "CIFAR-10, two float conv blocks and a ternary head (SimpleBitNetCNN)",
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random",
-     "lr=1 lr_side=2e-3"},
+     "lr_side=2e-3"},
     {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
      "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 "
      "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
      "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row",
-     "lr=1 lr_side=1e-2 lr_head=2e-2 ends=fixed"},
+     "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"},
     {"charlm", "characters of tiny Shakespeare, a small GPT for two cores; a minute",
      "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=4000 batch=12 lr=3e-3 schedule=bitnet "
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",
-     "lr=1 lr_side=3e-3"},
+     "lr=1.7 lr_side=3e-3 schedule=bitnet lr_final=0.01"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
      "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=5000 batch=64 lr=2e-3 schedule=bitnet "
      "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.1 log_every=50",
-     "lr=1 lr_side=2e-3"},
+     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01"},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };
 
@@ -290,7 +290,8 @@ static tern_status set_all(tern_config *config, const char *text, tern_error *er
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err) {
     char plain[64];
     size_t length = strlen(name);
-    int twin = length > 3 && !strcmp(name + length - 3, "-fp"), trit = length > 5 && !strcmp(name + length - 5, "-trit");
+    int twin = length > 3 && !strcmp(name + length - 3, "-fp"),
+        trit = length > 5 && !strcmp(name + length - 5, "-trit");
     snprintf(plain, sizeof plain, "%.*s", (int)(twin ? length - 3 : trit ? length - 5 : length), name);
     const char *names[PRESETS];
     for (size_t i = 0; i < PRESETS; i++) {

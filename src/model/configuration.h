@@ -24,7 +24,11 @@ typedef enum tern_schedule {
     TERN_HALVINGS = 4
 } tern_schedule;
 
-typedef enum tern_weight_kind { TERN_WEIGHTS_FLOAT = 0, TERN_WEIGHTS_TERNARY = 1, TERN_WEIGHTS_TRIT = 2 } tern_weight_kind;
+typedef enum tern_weight_kind {
+    TERN_WEIGHTS_FLOAT = 0,
+    TERN_WEIGHTS_TERNARY = 1,
+    TERN_WEIGHTS_TRIT = 2
+} tern_weight_kind;
 
 /* Reals are double, whole numbers long long, choices int; texts have fixed room. */
 struct tern_config {
@@ -33,10 +37,10 @@ struct tern_config {
     char path[400];
     long long width, depth, heads, context;
     double dropout;
-    int rule;                 /* tern_weight_rule - 1 */
-    int granularity;          /* tern_granularity, and behind it the groups of tern_config_group() */
-    int update;               /* tern_update - 1 */
-    int ends;                 /* embedding and head of a float-free network: 0 trits, 1 fixed point */
+    int rule;        /* tern_weight_rule - 1 */
+    int granularity; /* tern_granularity, and behind it the groups of tern_config_group() */
+    int update;      /* tern_update - 1 */
+    int ends;        /* embedding and head of a float-free network: 0 trits, 1 fixed point */
     long long slow_exponents;
 
     double epochs;

@@ -9,7 +9,7 @@
 #include "nn/nodes.h"
 #include "nn/op.h"
 
-typedef enum attr_type { SIZE, INT, FLOAT } attr_type;
+typedef enum attr_type { SIZE, INT, FLOAT, SIZES } attr_type; /* SIZES: a shape, up to the first 0 */
 
 typedef struct attr {
     const char *key;
@@ -20,15 +20,21 @@ typedef struct attr {
 #define ATTR(field, type) \
     { #field, type, offsetof(tern_attrs, field) }
 static const attr attrs[] = {
-    ATTR(outputs, SIZE),    ATTR(width, SIZE),  ATTR(kernel, SIZE),   ATTR(stride, SIZE),
-    ATTR(padding, SIZE),    ATTR(groups, SIZE), ATTR(heads, SIZE),    ATTR(kv_heads, SIZE),
-    ATTR(bias, INT),        ATTR(plain, INT),   ATTR(frozen, INT),    ATTR(rule, INT),
-    ATTR(granularity, INT), ATTR(acts, INT),    ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
-    ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),  ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
-    ATTR(update, INT),      ATTR(group, SIZE),  ATTR(floats, INT),    ATTR(slow_exponents, INT),
-    ATTR(integers, INT),    ATTR(same_as, SIZE),
+    ATTR(outputs, SIZE),    ATTR(width, SIZE),   ATTR(kernel, SIZE),   ATTR(stride, SIZE),
+    ATTR(padding, SIZE),    ATTR(groups, SIZE),  ATTR(heads, SIZE),    ATTR(kv_heads, SIZE),
+    ATTR(bias, INT),        ATTR(plain, INT),    ATTR(frozen, INT),    ATTR(rule, INT),
+    ATTR(granularity, INT), ATTR(acts, INT),     ATTR(epsilon, FLOAT), ATTR(momentum, FLOAT),
+    ATTR(rope_base, FLOAT), ATTR(rate, FLOAT),   ATTR(factor, FLOAT),  ATTR(init_gain, FLOAT),
+    ATTR(update, INT),      ATTR(group, SIZE),   ATTR(floats, INT),    ATTR(slow_exponents, INT),
+    ATTR(integers, INT),    ATTR(same_as, SIZE), ATTR(dim, SIZES),
 };
 enum { ATTRS = sizeof attrs / sizeof *attrs };
+
+static json_t *sizes_json(const size_t *size, int count) {
+    json_t *sizes = json_array();
+    for (int i = 0; i < count; i++) json_array_append_new(sizes, json_integer((json_int_t)size[i]));
+    return sizes;
+}
 
 /* Digits enough for an fp32 to come back as it was. */
 static json_t *attr_json(const tern_attrs *at, const attr *a) {
@@ -40,6 +46,12 @@ static json_t *attr_json(const tern_attrs *at, const attr *a) {
     if (a->type == INT) {
         int v = *(const int *)(const void *)value;
         return v ? json_integer(v) : NULL;
+    }
+    if (a->type == SIZES) {
+        const size_t *dim = (const size_t *)(const void *)value;
+        int rank = 0;
+        while (rank < TERN_MAX_RANK && dim[rank]) rank++;
+        return rank ? sizes_json(dim, rank) : NULL;
     }
     float v = *(const float *)(const void *)value;
     return v != 0 ? json_real((double)v) : NULL;
@@ -64,10 +76,7 @@ json_t *tern_graph_to_json(const tern_graph *graph) {
         input =
             json_pack("{s:I, s:I}", "tokens", (json_int_t)in->elements, "vocabulary", (json_int_t)graph->vocabulary);
     } else {
-        json_t *shape = json_array();
-        for (int i = 0; i < in->shape.rank; i++)
-            json_array_append_new(shape, json_integer((json_int_t)in->shape.dim[i]));
-        input = json_pack("{s:o}", "shape", shape);
+        input = json_pack("{s:o}", "shape", sizes_json(in->shape.dim, in->shape.rank));
     }
     for (size_t i = 1; i < graph->nodes; i++) json_array_append_new(nodes, node_json(graph, &graph->node[i]));
     return json_pack("{s:o, s:o}", "input", input, "nodes", nodes);
@@ -82,6 +91,17 @@ static tern_status read_size(size_t *out, const json_t *json, const char *where,
     return TERN_OK;
 }
 
+/* An array of 1 to 3 sizes. */
+static tern_status read_sizes(size_t *size, int *rank, const json_t *json, const char *where, const char *key,
+                              tern_error *err) {
+    size_t count = json_array_size(json);
+    if (count < 1 || count > TERN_MAX_RANK)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: no %s of 1 to %d sizes", where, key, TERN_MAX_RANK);
+    *rank = (int)count;
+    for (size_t i = 0; i < count; i++) TERN_TRY(read_size(&size[i], json_array_get(json, i), where, key, err));
+    return TERN_OK;
+}
+
 static tern_status read_attr(tern_attrs *at, const attr *a, const json_t *value, const char *node, tern_error *err) {
     char *to = (char *)at + a->offset;
     if (a->type == SIZE) return read_size((size_t *)(void *)to, value, node, a->key, err);
@@ -91,6 +111,10 @@ static tern_status read_attr(tern_attrs *at, const attr *a, const json_t *value,
             return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %s is out of range", node, a->key);
         *(int *)(void *)to = (int)v;
         return TERN_OK;
+    }
+    if (a->type == SIZES) {
+        int rank;
+        return read_sizes((size_t *)(void *)to, &rank, value, node, a->key, err);
     }
     double v = json_number_value(value);
     if (!json_is_number(value) || !isfinite(v) || fabs(v) > 1e30)
@@ -154,7 +178,7 @@ static tern_status check_keys(const json_t *json, const char *where, const char 
 }
 
 static tern_status read_input(tern_graph *graph, const json_t *json, tern_error *err) {
-    const json_t *shape = json_object_get(json, "shape"), *tokens = json_object_get(json, "tokens");
+    const json_t *tokens = json_object_get(json, "tokens");
     TERN_TRY(check_keys(
         json, "input",
         tokens ? (const char *const[]){"tokens", "vocabulary", NULL} : (const char *const[]){"shape", NULL}, err));
@@ -164,12 +188,8 @@ static tern_status read_input(tern_graph *graph, const json_t *json, tern_error 
         TERN_TRY(read_size(&vocabulary, json_object_get(json, "vocabulary"), "input", "vocabulary", err));
         tern_graph_input_tokens(graph, count, vocabulary);
     } else {
-        size_t rank = json_array_size(shape);
-        tern_shape s = {.rank = (int)tern_min_size(rank, TERN_MAX_RANK)};
-        if (rank < 1 || rank > TERN_MAX_RANK)
-            return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "graph: its input has no shape of 1 to 3 sizes");
-        for (int i = 0; i < s.rank; i++)
-            TERN_TRY(read_size(&s.dim[i], json_array_get(shape, (size_t)i), "input", "shape", err));
+        tern_shape s = {0};
+        TERN_TRY(read_sizes(s.dim, &s.rank, json_object_get(json, "shape"), "input", "shape", err));
         tern_graph_input(graph, s);
     }
     if (graph->status && err) *err = graph->error;

@@ -189,8 +189,8 @@ static tern_status add_packed(tern_safetensors_writer *writer, const tern_node *
 
 static tern_safetensors_dtype dtype_of(tern_store store) {
     static const tern_safetensors_dtype dtypes[] = {
-        [TERN_STORE_F32] = TERN_ST_F32,     [TERN_STORE_FIXED16] = TERN_ST_I16, [TERN_STORE_FIXED32] = TERN_ST_I32,
-        [TERN_STORE_I8] = TERN_ST_I8,       [TERN_STORE_U8] = TERN_ST_U8,       [TERN_STORE_I32] = TERN_ST_I32,
+        [TERN_STORE_F32] = TERN_ST_F32, [TERN_STORE_FIXED16] = TERN_ST_I16, [TERN_STORE_FIXED32] = TERN_ST_I32,
+        [TERN_STORE_I8] = TERN_ST_I8,   [TERN_STORE_U8] = TERN_ST_U8,       [TERN_STORE_I32] = TERN_ST_I32,
         [TERN_STORE_I64] = TERN_ST_I64};
     return dtypes[store];
 }
@@ -307,9 +307,9 @@ static tern_status read_packed(tern_graph *graph, tern_node *node, const tern_sa
     p->rows = node->at.outputs / p->matrices;
     p->cols = tern_weight_columns(graph, node);
     p->group = node->at.group;
-    p->scale_kind = p->group                                 ? TERN_SCALE_GROUP_EXP
+    p->scale_kind = p->group                               ? TERN_SCALE_GROUP_EXP
                     : node->at.granularity == TERN_PER_ROW ? TERN_SCALE_ROW
-                                                             : TERN_SCALE_TENSOR;
+                                                           : TERN_SCALE_TENSOR;
     size_t bytes, scales = tern_trit_scale_count(node, node->at.outputs, p->cols);
     p->scale_count = tern_max_size(1, scales / p->matrices);
     TERN_TRY(tern_packed_bytes(&bytes, p->packing, p->rows, p->cols, err));

@@ -1,6 +1,7 @@
 #include "model/networks.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/error.h"
 
@@ -28,6 +29,8 @@ static void apply(builder *b, const char *op, const char *name, tern_attrs attrs
 /* A layer whose weights are whole numbers. */
 static void apply_trit(builder *b, const char *op, const char *name, tern_attrs attrs) {
     attrs.update = b->config->update + 1;
+    /* Rows of tables and heads mean single tokens and classes: no rule for whole matrices is for them. */
+    if (attrs.update == TERN_UPDATE_ORTHO && (attrs.width || !strcmp(name, "head"))) attrs.update = TERN_UPDATE_R2;
     attrs.group = tern_config_group(b->config);
     attrs.granularity = attrs.group ? TERN_PER_TENSOR : b->config->granularity;
     attrs.slow_exponents = (int)b->config->slow_exponents;
@@ -175,7 +178,8 @@ static void gpt_block(builder *b, size_t i) {
 }
 
 static void gpt(builder *b, const tern_data_shape *data) {
-    outer(b, "embedding", "trit_embedding", "embedding", (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+    outer(b, "embedding", "trit_embedding", "embedding",
+          (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
     outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->vocabulary});

@@ -98,13 +98,14 @@ dnnl_primitive_attr_t tern_dnn_attr(tern_dnn *dnn, int accumulate) {
 void tern_dnn_finish(tern_dnn *dnn, tern_primitive *p, dnnl_primitive_desc_t pd) {
     p->scratch_md = *dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
     size_t bytes = dnnl_memory_desc_get_size(&p->scratch_md);
-    tern_dnn_ok(dnn, dnnl_primitive_create(&p->primitive, pd));
-    dnnl_primitive_desc_destroy(pd);
-    for (int t = 0; t < dnn->threads; t++) {
+    int ok = 1;
+    for (int t = 0; ok && t < dnn->threads; t++) {
         if (dnn->scratch[t].bytes >= bytes) continue;
         tern_block_free(&dnn->scratch[t]);
-        if (!tern_block_alloc(&dnn->scratch[t], bytes)) tern_dnn_ok(dnn, dnnl_out_of_memory);
+        ok = tern_dnn_ok(dnn, tern_block_alloc(&dnn->scratch[t], bytes) ? dnnl_success : dnnl_out_of_memory);
     }
+    if (ok) tern_dnn_ok(dnn, dnnl_primitive_create(&p->primitive, pd)); /* none that would run without its scratch */
+    dnnl_primitive_desc_destroy(pd);
 }
 
 void tern_dnn_run(tern_dnn *dnn, const tern_primitive *p, const void *const data[3], int thread) {
@@ -177,6 +178,7 @@ static gemm_key key_of(const tern_gemm *g) {
 }
 
 static const tern_primitive *find_gemm(tern_dnn *dnn, const gemm_key *key) {
+    if (dnn->failed) return NULL; /* the scratch of what was made before may be gone */
     size_t hash = 0;
     const unsigned char *bytes = (const unsigned char *)key;
     for (size_t i = 0; i < sizeof *key; i++) hash = hash * 131 + bytes[i];

@@ -162,6 +162,7 @@ static void make_part(tern_conv *conv, conv_part *p, conv_pass pass, size_t imag
 
 /* NULL when it could not be made. keep: a part that must not make room, or NULL. Not thread-safe. */
 static conv_part *find_part(tern_conv *conv, conv_pass pass, size_t images, const conv_part *keep) {
+    if (conv->dnn->failed) return NULL; /* the scratch of what was made before may be gone */
     for (int i = 0; i < CONV_PARTS; i++)
         if (conv->part[pass][i].images == images) return &conv->part[pass][i];
     conv_part *p = &conv->part[pass][conv->next[pass]++ % CONV_PARTS];

@@ -173,7 +173,8 @@ static tern_status share_params(tern_graph *graph, tern_node *node, size_t first
     size_t other = node->at.same_as;
     if (!other) return TERN_OK;
     TERN_CHECK_ARGUMENT(other < graph->nodes && graph->node[other].op == node->op && node->params, err,
-                        "%s: same_as %zu is no earlier node of the same operation with parameters", node->name, other);
+                        "%s: same_as %zu is no earlier node of the same operation with parameters", node->name,
+                        other);
     const tern_node *owner = &graph->node[other];
     int same = owner->params == node->params;
     for (int i = 0; same && i < node->params; i++) {
@@ -191,8 +192,11 @@ static tern_status share_params(tern_graph *graph, tern_node *node, size_t first
 static tern_status check_whole_attrs(const tern_node *node, tern_error *err) {
     const char *op = node->op->name;
     int trit = !strncmp(op, "trit_", 5), packed = !strncmp(op, "packed_", 7);
-    const char *wrong = node->at.group && !packed ? "group" : node->at.update ? "update" : node->at.floats ? "floats"
-                        : node->at.slow_exponents ? "slow_exponents" : NULL;
+    const char *wrong = node->at.group && !packed ? "group"
+                        : node->at.update         ? "update"
+                        : node->at.floats         ? "floats"
+                        : node->at.slow_exponents ? "slow_exponents"
+                                                  : NULL;
     TERN_CHECK_ARGUMENT(trit || !wrong, err, "%s: %s is for trit_ operations, not %s", node->name, wrong, op);
     return TERN_OK;
 }
@@ -302,7 +306,8 @@ static size_t integer_bytes(const tern_param *p) {
 
 tern_status tern_graph_place(tern_graph *graph, tern_error *err) {
     size_t bytes = 0;
-    for (size_t p = 0; p < graph->params; p++) bytes += float_bytes(&graph->param[p]) + integer_bytes(&graph->param[p]);
+    for (size_t p = 0; p < graph->params; p++)
+        bytes += float_bytes(&graph->param[p]) + integer_bytes(&graph->param[p]);
     if (!tern_block_alloc(&graph->values, bytes))
         return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the parameters (%zu MiB)", bytes >> 20);
     char *next = graph->values.data;

@@ -12,6 +12,7 @@
 
 #include "base/clones.h"
 #include "base/error.h"
+#include "nn/dense.h"
 #include "nn/op.h"
 #include "nn/parts.h"
 #include "nn/vector_math.h"
@@ -74,17 +75,14 @@ static tern_status attention_prepare(tern_plan *plan, size_t i, tern_error *err)
     attention a = attention_of(plan, i);
     attention_state *state;
     void *memory;
-    /* The gradient is set, never added: the projection in front feeds attention alone. */
-    if (plan->training && plan->node[i].add_to[0])
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: its input %s is used elsewhere too", node->name,
-                         tern_node_input(plan->graph, node, 0)->name);
     TERN_TRY(tern_plan_keep(plan, &memory, sizeof *state, err));
     plan->node[i].state = state = memory;
     TERN_TRY(tern_plan_keep(plan, &memory, plan->batch_max * a.t * (a.h + a.g) * a.d * sizeof(float), err));
     state->turned = memory;
     TERN_TRY(tern_plan_keep(plan, &memory, plan->batch_max * a.h * a.t * a.t * sizeof(float), err));
     state->p = memory;
-    tern_plan_want_scratch(plan, (size_t)plan->threads * a.t * a.t * sizeof(float));
+    size_t added = plan->node[i].add_to[0] ? plan->batch_max * a.t * a.in : 0;
+    tern_plan_want_scratch(plan, ((size_t)plan->threads * a.t * a.t + added) * sizeof(float));
     if (node->at.rope_base == 0) return TERN_OK;
     TERN_TRY(tern_plan_keep(plan, &memory, a.t * a.d * sizeof(float), err));
     state->cosine = memory;
@@ -185,9 +183,13 @@ static void attention_backward(tern_plan *plan, size_t i) {
     const float *x = tern_plan_in(plan, i, 0), *dy = plan->node[i].grad;
     float *dx = tern_plan_in_grad(plan, i, 0);
     if (!dx) return;
+    /* Where others use the input too: apart, since what is turned back in place must be attention's alone. */
+    int add = plan->node[i].add_to[0];
+    float *to = add ? a.thread_dp + (size_t)plan->threads * a.t * a.t : dx;
 #pragma omp parallel for schedule(static) num_threads(tern_team(plan->threads, plan->batch *a.g, 1))
     for (size_t task = 0; task < plan->batch * a.g; task++)
-        backward_group(&a, task / a.g, task % a.g, x, dy, dx, a.thread_dp + (size_t)omp_get_thread_num() * a.t * a.t);
+        backward_group(&a, task / a.g, task % a.g, x, dy, to, a.thread_dp + (size_t)omp_get_thread_num() * a.t * a.t);
+    if (add) tern_add_into(plan->threads, dx, to, plan->batch * a.t * a.in);
 }
 
 const tern_op tern_op_attention = {.name = "attention",

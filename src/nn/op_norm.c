@@ -202,12 +202,12 @@ const tern_op tern_op_rmsnorm = {.name = "rmsnorm",
                                  .backward = rmsnorm_backward};
 
 const tern_op tern_op_trit_rmsnorm = {.name = "trit_rmsnorm",
-                                 .inputs = 1,
-                                 .shape = trit_rmsnorm_shape,
-                                 .needs_input = 1,
-                                 .prepare = norm_prepare,
-                                 .forward = rmsnorm_forward,
-                                 .backward = rmsnorm_backward};
+                                      .inputs = 1,
+                                      .shape = trit_rmsnorm_shape,
+                                      .needs_input = 1,
+                                      .prepare = norm_prepare,
+                                      .forward = rmsnorm_forward,
+                                      .backward = rmsnorm_backward};
 
 const tern_op tern_op_layernorm = {.name = "layernorm",
                                    .inputs = 1,

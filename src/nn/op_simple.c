@@ -1,5 +1,6 @@
 /* input    the caller's
  * flatten  the same elements as one dimension
+ * reshape  the same elements under the shape of the attributes
  * add      y = a + b            da = dy, db = dy
  * mul      y = a * b            da = dy * b, db = dy * a
  * scale    y = x * factor
@@ -20,6 +21,38 @@ static tern_status flatten_shape(tern_graph *graph, tern_node *node, tern_error 
 }
 
 const tern_op tern_op_flatten = {.name = "flatten", .inputs = 1, .shape = flatten_shape, .alias = 1};
+
+/* What is left of `elements` for the size dim[open]; 0 where the other sizes do not divide them. */
+static size_t rest_of(const size_t *dim, int rank, int open, size_t elements) {
+    for (int i = 0; i < rank; i++) {
+        if (i == open) continue;
+        if (elements % dim[i]) return 0;
+        elements /= dim[i];
+    }
+    return elements;
+}
+
+static tern_status reshape_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+    size_t elements = tern_node_input(graph, node, 0)->elements, *dim = node->at.dim;
+    int rank = 0, open = -1;
+    for (; rank < TERN_MAX_RANK && dim[rank]; rank++) {
+        if (dim[rank] != TERN_REST) continue;
+        TERN_CHECK_ARGUMENT(open < 0, err, "%s: more than one size is TERN_REST", node->name);
+        open = rank;
+    }
+    TERN_CHECK_ARGUMENT(rank, err, "%s: no dim is given", node->name);
+    for (int i = rank; i < TERN_MAX_RANK; i++)
+        TERN_CHECK_ARGUMENT(!dim[i], err, "%s: a size of %zu behind one of 0", node->name, dim[i]);
+    if (open >= 0) dim[open] = rest_of(dim, rank, open, elements);
+    TERN_CHECK_ARGUMENT(open < 0 || dim[open], err, "%s: the given sizes do not divide %zu elements", node->name,
+                        elements);
+    TERN_TRY(tern_node_set_shape(node, rank, dim[0], dim[1], dim[2], err));
+    TERN_CHECK_ARGUMENT(node->elements == elements, err, "%s: a shape of %zu elements for an input of %zu",
+                        node->name, node->elements, elements);
+    return TERN_OK;
+}
+
+const tern_op tern_op_reshape = {.name = "reshape", .inputs = 1, .shape = reshape_shape, .alias = 1};
 
 static tern_status pair_shape(tern_graph *graph, tern_node *node, tern_error *err) {
     const tern_shape *a = &tern_node_input(graph, node, 0)->shape, *b = &tern_node_input(graph, node, 1)->shape;

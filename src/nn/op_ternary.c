@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "nn/dense.h"
+#include "nn/depthwise.h"
 #include "nn/op.h"
 #include "nn/op_ternary.h"
 #include "nn/op_weights.h"
@@ -53,15 +54,15 @@ LATENT_SHAPE(bit_conv2d_shape, tern_conv_shape, TERN_RULE_ABSMEAN)
 LATENT_SHAPE(ternary_linear_shape, tern_linear_shape, TERN_RULE_TWN)
 LATENT_SHAPE(ternary_conv2d_shape, tern_conv_shape, TERN_RULE_TWN)
 
-#define TRIT_SHAPE(rule, geometry)                                                                                     \
-    static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                     \
-        TERN_TRY(geometry(graph, node, err));                                                                          \
-        size_t k = tern_weight_columns(graph, node);                                                                   \
-        float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                                  \
-        node->at.integers = 1;                                                                                         \
-        TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, k, gain / sqrtf((float)k), err));                 \
-        return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err)     \
-                             : TERN_OK;                                                                                \
+#define TRIT_SHAPE(rule, geometry)                                                                                 \
+    static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                 \
+        TERN_TRY(geometry(graph, node, err));                                                                      \
+        size_t k = tern_weight_columns(graph, node);                                                               \
+        float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                              \
+        node->at.integers = 1;                                                                                     \
+        TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, k, gain / sqrtf((float)k), err));             \
+        return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err) \
+                             : TERN_OK;                                                                            \
     }
 TRIT_SHAPE(trit_linear_shape, tern_linear_shape)
 TRIT_SHAPE(trit_conv2d_shape, tern_conv_shape)
@@ -82,7 +83,8 @@ PACKED_SHAPE(packed_conv2d_shape, tern_conv_shape)
 
 tern_ternary_sizes tern_ternary_sizes_of(const tern_plan *plan, size_t i, size_t batch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
-    tern_ternary_sizes s = {.rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
+    tern_ternary_sizes s = {
+        .rows = batch * node->rows, .n = node->channels, .k = tern_weight_columns(plan->graph, node)};
     s.x = batch * tern_node_input(plan->graph, node, 0)->elements;
     s.y = s.rows * s.n;
     s.scales = tern_node_is_conv(node) ? batch : s.rows;
@@ -168,6 +170,7 @@ static tern_status ternary_prepare(tern_plan *plan, size_t i, tern_error *err) {
     if (node->op->name[0] == 'p' && plan->training)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: packed weights cannot be trained", node->name);
     TERN_TRY(tern_ternary_prepare(&state->w, plan, i, err));
+    TERN_TRY(tern_depthwise_prepare(&state->depthwise, plan, i, &state->w, state->int8, err));
     if (state->int8) {
         TERN_TRY(tern_plan_keep(plan, &memory, s.x, err));
         state->q = memory;
@@ -197,7 +200,10 @@ static void ternary_release(tern_plan *plan, size_t i) {
 }
 
 static tern_status ternary_refresh(tern_plan *plan, size_t i, tern_error *err) {
-    return tern_ternary_refresh(&((tern_ternary_state *)plan->node[i].state)->w, plan, i, err);
+    tern_ternary_state *state = plan->node[i].state;
+    TERN_TRY(tern_ternary_refresh(&state->w, plan, i, err));
+    tern_depthwise_refresh(&state->depthwise, &state->w);
+    return TERN_OK;
 }
 
 /* ---- forward */
@@ -215,8 +221,8 @@ static const float *bias_of(const tern_plan *plan, size_t i) {
 }
 
 /* The part of a convolution's output rows first .. first + rows, in one thread. */
-static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, size_t first,
-                      size_t rows, char *scratch) {
+static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                      size_t first, size_t rows, char *scratch) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     conv_room room = room_of(state, node, s->k);
     char *patches = scratch;
@@ -246,6 +252,12 @@ static void conv_part(tern_plan *plan, size_t i, const tern_ternary_state *state
 static void packed_product(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     char *scratch = plan->scratch.data;
+    if (state->depthwise.weights) {
+        tern_depthwise_run(&state->depthwise, plan->threads, plan->node[i].value,
+                           state->int8 ? (const void *)state->q : tern_plan_in(plan, i, 0), state->inv_scale,
+                           bias_of(plan, i), plan->batch);
+        return;
+    }
     if (tern_node_is_conv(node)) {
         size_t total = room_of(state, node, s->k).total;
         TERN_FOR_PARTS(plan->threads, s->rows, state->part_rows, begin, end)
@@ -324,6 +336,10 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
     tern_ternary_sizes s = tern_ternary_sizes_of(plan, i, plan->batch);
     tern_exec exec = {.threads = plan->threads};
     if (!tern_node_is_conv(node)) return tern_matmul_sums(sums, state->w.matrix[0], state->q, s.rows, &exec, err);
+    if (state->depthwise.weights) {
+        tern_depthwise_sums(&state->depthwise, plan->threads, sums, state->q, plan->batch);
+        return TERN_OK;
+    }
     size_t part = state->part_rows, n = s.n / node->at.groups;
     int8_t *patches = malloc(part * s.k);
     int32_t *outputs = malloc(part * n * sizeof *outputs);
@@ -346,8 +362,8 @@ tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_
 
 /* ---- backward */
 
-static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
-                            void *room) {
+static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                            void *dy, void *room) {
     float *dw = tern_plan_param_grad(plan, i, 0);
     if (!dw) return;
     tern_operand o = {.dtype = plan->products,
@@ -365,8 +381,8 @@ static void weight_gradient(tern_plan *plan, size_t i, const tern_ternary_state 
     tern_linear_weight_gradient(&l, dw, dy, x);
 }
 
-static void input_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s, void *dy,
-                           void *room) {
+static void input_gradient(tern_plan *plan, size_t i, const tern_ternary_state *state, const tern_ternary_sizes *s,
+                           void *dy, void *room) {
     float *dx = tern_plan_in_grad(plan, i, 0);
     if (!dx) return;
     int add = plan->node[i].add_to[0];

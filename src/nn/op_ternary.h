@@ -3,6 +3,7 @@
 #ifndef TERN_NN_OP_TERNARY_H
 #define TERN_NN_OP_TERNARY_H
 
+#include "nn/depthwise.h"
 #include "nn/ternary_weights.h"
 
 typedef struct tern_ternary_state {
@@ -13,8 +14,10 @@ typedef struct tern_ternary_state {
     tern_conv *conv;        /* float products of a convolution, in training: gradients, and mixed weights forward */
     size_t part_rows;       /* of a convolution: output rows of one part */
     size_t product_scratch; /* of one thread's part of a convolution, or of the whole linear product */
-    size_t tile_rows;       /* of whole-number weights: outputs whose gradients are made at once */
-    tern_conv *tile_conv[2]; /* of a convolution in more than one tile: a whole tile, and the last where it is shorter */
+    tern_depthwise depthwise;
+    size_t tile_rows; /* of whole-number weights: outputs whose gradients are made at once */
+    tern_conv
+        *tile_conv[2]; /* of a convolution in more than one tile: a whole tile, and the last where it is shorter */
 } tern_ternary_state;
 
 typedef struct tern_ternary_sizes {

@@ -23,8 +23,12 @@ static tern_status trit_embedding_shape(tern_graph *graph, tern_node *node, tern
     TERN_TRY(tern_embedding_shape(graph, node, err));
     float sigma = node->at.init_gain > 0 ? node->at.init_gain : 0.02f;
     node->at.integers = 1;
+    TERN_CHECK_ARGUMENT(node->at.update != TERN_UPDATE_ORTHO, err,
+                        "%s: ortho steps whole matrices; a table, of which a batch takes rows, needs another update",
+                        node->name);
     TERN_TRY(tern_trit_add_params(graph, node, node->at.outputs, node->at.width, sigma, err));
-    return tern_node_add_integers(graph, node, "row_steps", TERN_ROLE_RULE, TERN_STORE_I32, node->at.outputs, 0, 0, err);
+    return tern_node_add_integers(graph, node, "row_steps", TERN_ROLE_RULE, TERN_STORE_I32, node->at.outputs, 0, 0,
+                                  err);
 }
 
 static tern_status packed_embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {

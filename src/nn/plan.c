@@ -22,7 +22,8 @@ static void find_gradients(const tern_plan *plan, char *wanted) {
     for (size_t i = 0; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         wanted[i] = 0;
-        for (int p = 0; p < node->params; p++) wanted[i] |= tern_param_is_trained(&graph->param[node->param[p]]);
+        for (int p = 0; p < node->params; p++)
+            if (tern_param_is_trained(&graph->param[node->param[p]])) wanted[i] = 1;
         for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
     }
 }
@@ -61,11 +62,10 @@ static void find_spans(const tern_plan *plan, tern_span *value, tern_span *grad,
     grad[out].last = tern_max_size(grad[out].last, n);
 }
 
-static void point_into_arena(tern_plan *plan, const tern_span *value, const tern_span *grad, const char *wanted) {
+static void point_into_arena(tern_plan *plan, const tern_span *value, const tern_span *grad, const char *wanted,
+                             char *grad_is_set) {
     const tern_graph *graph = plan->graph;
     char *base = plan->arena.data;
-    char *grad_is_set = calloc(graph->nodes, 1);
-    if (!grad_is_set) return;
     for (size_t i = 1; i < graph->nodes; i++) {
         size_t own = owner(graph, i);
         if (own) plan->node[i].value = (float *)(base + value[own].offset);
@@ -81,13 +81,12 @@ static void point_into_arena(tern_plan *plan, const tern_span *value, const tern
             if (!node->op->alias) grad_is_set[owner(graph, in)] = 1;
         }
     }
-    free(grad_is_set);
 }
 
 static tern_status plan_memory(tern_plan *plan, tern_error *err) {
     size_t n = plan->graph->nodes;
     tern_span *span = calloc(2 * n, sizeof *span);
-    char *wanted = calloc(n, 1);
+    char *wanted = calloc(2 * n, 1); /* and behind it, which gradients are set */
     tern_status status = TERN_OK;
     if (!span || !wanted) {
         status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to plan %zu nodes", n);
@@ -100,7 +99,7 @@ static tern_status plan_memory(tern_plan *plan, tern_error *err) {
                                "no memory for the activations of %zu samples (%zu MiB); try a smaller batch",
                                plan->batch_max, plan->arena_bytes >> 20);
         else
-            point_into_arena(plan, span, span + n, wanted);
+            point_into_arena(plan, span, span + n, wanted, wanted + n);
     }
     free(span);
     free(wanted);

@@ -22,9 +22,9 @@ typedef struct tern_plan_node {
 
 /* What the rules of whole-number weights do in a backward pass. plan->step numbers it in their random streams. */
 typedef struct tern_plan_rules {
-    int32_t *rate;   /* per node, Q12 counts (quant/trit_rules.h); all 0: nothing changes */
-    double squares;  /* of all gradients that streamed past in this pass, summed */
-    size_t trouble;  /* the node whose gradient was not finite: from there on nothing changed in this pass. Else 0 */
+    int32_t *rate;  /* per node, Q12 counts (quant/trit_rules.h); all 0: nothing changes */
+    double squares; /* of all gradients that streamed past in this pass, summed */
+    size_t trouble; /* the node whose gradient was not finite: from there on nothing changed in this pass. Else 0 */
 } tern_plan_rules;
 
 typedef struct tern_plan {

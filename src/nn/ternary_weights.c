@@ -65,7 +65,8 @@ static tern_status make_packed(tern_ternary_weights *w, const tern_packed *p, te
                                  .packed = p->bytes + g * bytes,
                                  .packed_bytes = bytes,
                                  .scale_kind = p->scale_kind,
-                                 .scales = p->scales ? p->scales + (p->scale_kind == TERN_SCALE_ROW ? g * scales : 0) : NULL,
+                                 .scales = p->scales ? p->scales + (p->scale_kind == TERN_SCALE_ROW ? g * scales : 0)
+                                                     : NULL,
                                  .exponents = p->exponents ? p->exponents + g * scales : NULL,
                                  .scale_count = scales,
                                  .group = p->group,

@@ -9,8 +9,11 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/random.h"
+#include "nn/dense.h"
 #include "nn/op_weights.h"
+#include "nn/orthogonal.h"
 #include "nn/parts.h"
+#include "quant/exponents.h"
 #include "quant/packing.h"
 #include "quant/trit_rules.h"
 #include "tern/pack.h"
@@ -31,9 +34,9 @@ tern_status tern_check_scales(const tern_node *node, size_t cols, tern_error *er
 static tern_status check_attributes(tern_node *node, size_t cols, tern_error *err) {
     tern_attrs *at = &node->at;
     if (at->update == TERN_UPDATE_DEFAULT) at->update = TERN_UPDATE_R2;
-    TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_SEED_CORR, err,
-                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote) and 4 (seed-corr) are possible", node->name,
-                        at->update);
+    TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_ORTHO, err,
+                        "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible",
+                        node->name, at->update);
     TERN_TRY(tern_check_scales(node, cols, err));
     TERN_CHECK_ARGUMENT(!at->frozen, err, "%s: frozen is for weights that are floats", node->name);
     TERN_CHECK_ARGUMENT(!at->group || at->update != TERN_UPDATE_SEED_CORR, err,
@@ -57,11 +60,11 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     size_t scales = tern_trit_scale_count(node, rows, cols);
     /* The first parameter is the one that says by its role that a gradient is wanted. */
     if (packs)
-        TERN_TRY(tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0,
-                                        err));
+        TERN_TRY(
+            tern_node_add_integers(graph, node, "trits", counter, TERN_STORE_U8, rows, row_bytes_t5(cols), 0, err));
     if (update != TERN_UPDATE_SEED_CORR)
         TERN_TRY(tern_node_add_integers(graph, node, "counter", counter, TERN_STORE_I8, rows, cols, 0, err));
-    if (update == TERN_UPDATE_R2)
+    if (update == TERN_UPDATE_R2 || update == TERN_UPDATE_ORTHO)
         TERN_TRY(tern_node_add_integers(graph, node, "momentum", rule, TERN_STORE_I8, rows, cols, 0, err));
     if (update == TERN_UPDATE_SEED_CORR) {
         TERN_TRY(tern_node_add_integers(graph, node, "correlation", rule, TERN_STORE_I64, scales, 0, 0, err));
@@ -69,8 +72,8 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
     }
     TERN_TRY(tern_node_add_integers(graph, node, "exponent", rule, TERN_STORE_I8, scales, 0, 0, err));
     graph->param[graph->params - 1].init_sigma = sigma;
-    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0,
-                                    TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(tern_node_add_integers(graph, node, "gradient_exponent", rule, TERN_STORE_I8, 1, 0, TERN_NO_GRADIENT_EXP,
+                                    err));
     if (node->at.slow_exponents)
         TERN_TRY(tern_node_add_integers(graph, node, "exponent_sum", rule, TERN_STORE_I64, scales, 0, 0, err));
     return TERN_OK;
@@ -91,8 +94,6 @@ typedef struct first_values {
     int8_t *counts, *trits;
     float *weights;
 } first_values;
-
-static int rounded_log2(double mean) { return mean > 0 ? (int)lrint(log2(mean)) : 0; }
 
 static double mean_kept(const first_values *v, size_t cols) {
     double sum = 0;
@@ -120,18 +121,19 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
         draw_counts(v.counts, key, row, cols);
         tern_trits_of_counters(v.trits, v.counts, cols, TERN_TRIT_THRESHOLD);
         for (size_t c = 0; c < cols; c++) v.weights[c] = (float)v.counts[c] * exponent->init_sigma / TERN_TRIT_SPREAD;
-        if (node->at.update == TERN_UPDATE_R1 || node->at.update == TERN_UPDATE_R2)
+        if (!trits)
             memcpy((int8_t *)counter->integers + row * cols, v.counts, cols);
         else
-            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5, v.trits,
-                      1, cols, NULL);
+            tern_pack((uint8_t *)trits->integers + row * row_bytes_t5(cols), row_bytes_t5(cols), TERN_PACK_T5,
+                      v.trits, 1, cols, NULL);
         tensor += mean_kept(&v, cols) / (double)rows;
         if (group)
-            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group, NULL);
+            tern_group_exponents(e + row * tern_groups_per_row(group, cols), v.weights, v.trits, 1, cols, group,
+                                 NULL);
         else if (exponent->count == rows)
-            e[row] = (int8_t)rounded_log2(mean_kept(&v, cols));
+            e[row] = tern_rounded_log2(mean_kept(&v, cols));
     }
-    if (exponent->count == 1) e[0] = (int8_t)rounded_log2(tensor);
+    if (exponent->count == 1) e[0] = tern_rounded_log2(tensor);
     free(v.counts);
     free(v.trits);
     free(v.weights);
@@ -159,7 +161,8 @@ static tern_status check_range(const tern_param *p, int least, int most, int als
     const int8_t *v = p ? p->integers : NULL;
     for (size_t i = 0; p && i < p->count; i++)
         if ((v[i] < least || v[i] > most) && v[i] != also)
-            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least, most);
+            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is %d; %d to %d are possible", p->name, i, v[i], least,
+                             most);
     return TERN_OK;
 }
 
@@ -168,7 +171,8 @@ tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) 
     const tern_param *trits = tern_node_find_param(graph, node, "trits");
     if (!tern_node_find_param(graph, node, "exponent")) return TERN_OK;
     TERN_TRY(check_range(tern_node_find_param(graph, node, "exponent"), -100, 100, 0, err));
-    TERN_TRY(check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
+    TERN_TRY(
+        check_range(tern_node_find_param(graph, node, "gradient_exponent"), -100, 100, TERN_NO_GRADIENT_EXP, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "counter"), -127, 127, 0, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "momentum"), -127, 127, 0, err));
     TERN_TRY(check_counts(tern_node_find_param(graph, node, "steps"), err));
@@ -208,6 +212,9 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     TERN_TRY(tern_plan_keep(plan, &memory, (size_t)plan->threads * w->cols, err));
     w->room = memory;
     tern_plan_want_scratch(plan, w->rows * w->cols);
+    if (plan->training && tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO)
+        tern_plan_want_scratch(
+            plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) * sizeof(float));
     return TERN_OK;
 }
 
@@ -307,6 +314,10 @@ static size_t update_row(const tern_ternary_weights *w, int update, size_t row, 
         tern_unpack_row(room, TERN_PACK_T5, s->trits + row * row_bytes_t5(cols), 0, cols);
         return update_packed(w, update, row, room, g, step);
     }
+    if (update == TERN_UPDATE_ORTHO) {
+        tern_trit_momentum(s->momentum + row * cols, g, first, cols, step);
+        return 0;
+    }
     if (update == TERN_UPDATE_R1) return tern_trit_r1(s->counter + row * cols, g, first, cols, step);
     return tern_trit_r2(s->counter + row * cols, s->momentum + row * cols, g, first, cols, step);
 }
@@ -320,8 +331,8 @@ static tern_trit_step step_of(const tern_plan *plan, size_t i, int gradient_exp,
                             .threshold = vote ? TERN_VOTE_THRESHOLD : TERN_TRIT_THRESHOLD};
 }
 
-size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row, const float *g,
-                            int gradient_exp, uint64_t number, int8_t *room) {
+size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t i, size_t row,
+                            const float *g, int gradient_exp, uint64_t number, int8_t *room) {
     tern_trit_step step = step_of(plan, i, gradient_exp, number);
     return update_row(w, tern_plan_graph_node(plan, i)->at.update, row, room, g, &step);
 }
@@ -332,8 +343,27 @@ void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t
     size_t flips = 0, cols = w->cols;
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, rows * cols, TERN_PART))
     for (size_t row = 0; row < rows; row++)
-        flips += update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols,
-                            &step);
+        flips +=
+            update_row(w, update, first + row, w->room + (size_t)omp_get_thread_num() * cols, g + row * cols, &step);
+    w->flipping += flips;
+}
+
+enum { NEWTON_STEPS = 4 };
+
+/* The counters' part of ortho: the whole momentum as floats, made orthogonal, in scratch that the tiles no longer need.
+ * Its singular values are near 1, so its mean square is near 1 / the longer side. */
+static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size_t i) {
+    size_t n = w->rows * w->cols, cols = w->cols, flips = 0;
+    float *x = plan->scratch.data;
+    double square = 1 / (double)tern_max_size(w->rows, cols);
+    tern_trit_step step = step_of(plan, i, tern_gradient_exponent(square), plan->step);
+    step.key = tern_stream(plan->seed, ((uint64_t)3 << 32) + i);
+    tern_operand_from_i8(plan->threads, TERN_F32, x, w->rule.momentum, n);
+    tern_orthogonalise(plan->dnn, plan->threads, x, x + tern_round_up(n, 16), w->rows, cols, NEWTON_STEPS);
+#pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, n, TERN_PART))
+    for (size_t row = 0; row < w->rows; row++)
+        flips +=
+            tern_trit_r1(w->rule.counter + row * cols, x + row * cols, row * tern_round_up(cols, 8), cols, &step);
     w->flipping += flips;
 }
 
@@ -354,9 +384,9 @@ static void step_exponents(tern_ternary_weights *w, uint64_t step) {
 }
 
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t i, double squares) {
-    (void)i;
     int e = tern_gradient_exponent(squares / (double)(w->rows * w->cols));
     if (e != TERN_NO_GRADIENT_EXP) w->rule.gradient_exponent[0] = (int8_t)e;
     if (w->rule.steps) w->rule.steps[0] += w->rule.steps[0] < INT32_MAX;
+    if (tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO) step_along_orthogonal(w, plan, i);
     step_exponents(w, plan->step);
 }

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
+#include "quant/exponents.h"
 #include "quant/shape_checks.h"
 #include "tern/quant.h"
 
@@ -26,10 +27,10 @@ static tern_status check_group(const char *name, size_t group, size_t cols, tern
 
 /* ---- exponents ----------------------------------------------------------------------------------------------- */
 
-/* clamp(round(log2(mean)), -128, 127), 0 for a mean of 0. With mean = f 2^e, 1/2 <= f < 1, the logarithm rounds to e
+/* With mean = f 2^e, 1/2 <= f < 1, the logarithm rounds to e
  * where f > sqrt(1/2) and to e - 1 below. The constant is the least double above the irrational sqrt(1/2), so >= it
  * decides exactly; there are no ties. */
-static int8_t rounded_log2(double mean) {
+int8_t tern_rounded_log2(double mean) {
     if (mean == 0) return 0;
     int e;
     double f = frexp(mean, &e);
@@ -65,7 +66,7 @@ tern_status tern_group_exponents(int8_t *exponents, const float *w, const int8_t
             n = tern_min_size(group, cols - c);
             size_t at = r * cols + c;
             double mean = mean_kept_weight(w + at, trits ? trits + at : NULL, n);
-            *exponents++ = rounded_log2(mean);
+            *exponents++ = tern_rounded_log2(mean);
         }
     }
     return TERN_OK;
@@ -100,7 +101,7 @@ tern_status tern_regroup_exponents(int8_t *to, size_t to_group, const int8_t *fr
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0, end; c < cols; c = end) {
             end = c + tern_min_size(to_group, cols - c);
-            *to++ = rounded_log2(mean_kept_scale(from + r * from_groups, from_group, trits + r * cols, c, end));
+            *to++ = tern_rounded_log2(mean_kept_scale(from + r * from_groups, from_group, trits + r * cols, c, end));
         }
     }
     return TERN_OK;

@@ -7,8 +7,8 @@ static inline uint8_t code_of(int8_t trit) { return (uint8_t)((trit + 1) >> 1 | 
 
 TERN_CLONES static void pack_bytes(uint8_t *restrict packed, const int8_t *restrict trits, size_t bytes) {
     for (size_t b = 0; b < bytes; b++)
-        packed[b] = (uint8_t)(code_of(trits[4 * b]) | code_of(trits[4 * b + 1]) << 2 | code_of(trits[4 * b + 2]) << 4 |
-                              code_of(trits[4 * b + 3]) << 6);
+        packed[b] = (uint8_t)(code_of(trits[4 * b]) | code_of(trits[4 * b + 1]) << 2 |
+                              code_of(trits[4 * b + 2]) << 4 | code_of(trits[4 * b + 3]) << 6);
 }
 
 void tern_t2_pack_row(uint8_t *packed, const int8_t *trits, size_t cols) {

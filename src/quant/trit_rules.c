@@ -100,6 +100,26 @@ size_t tern_trit_r2(int8_t *c, int8_t *m, const float *g, size_t first, size_t n
     return flips;
 }
 
+/* As in r2: below 2^23 + 2^30, and below 2^24 with u. */
+TERN_CLONES static void momentum(int8_t *restrict m, const float *restrict g, const uint16_t *restrict u, size_t n,
+                                 float f) {
+    for (size_t i = 0; i < n; i++) {
+        ASSERT_I32((int64_t)m[i] * KEEP + whole(g[i], f));
+        int32_t mn = clamp(m[i] * KEEP + whole(g[i], f), 127 * 65536);
+        m[i] = (int8_t)clamp((mn + u[i]) >> 16, 127);
+    }
+}
+
+void tern_trit_momentum(int8_t *m, const float *g, size_t first, size_t n, const tern_trit_step *s) {
+    uint16_t u[BLOCK];
+    float f = ldexpf((float)GAIN, -s->gradient_exp);
+    for (size_t i = 0, count; i < n; i += count) {
+        count = tern_min_size(BLOCK, n - i);
+        draw(u, s->key, (first + i) / 8, s->step, (count + 7) / 8);
+        momentum(m + i, g + i, u, count, f);
+    }
+}
+
 /* |v| and votes are below 2^8, and so is what a vote of the threshold leaves. */
 TERN_CLONES static size_t vote(int8_t *restrict t, int8_t *restrict v, const float *restrict g, size_t n, int votes,
                                int threshold) {

@@ -8,20 +8,21 @@
 #include "base/clones.h"
 #include "base/error.h"
 #include "nn/dense.h"
-#include "nn/dnn.h"
+#include "nn/orthogonal.h"
 #include "nn/parts.h"
 
 static size_t matrix_rows(const tern_param *p) { return p->dim[0]; }
 static size_t matrix_columns(const tern_param *p) { return p->count / p->dim[0]; }
 
-/* Newton-Schulz works on the side that is shorter: x [a][b], a <= b, and two a x a products. */
+/* u, and the room to make it orthogonal. */
 static size_t newton_floats(const tern_param *p) {
-    size_t a = tern_min_size(matrix_rows(p), matrix_columns(p));
-    return 2 * tern_round_up(p->count, 16) + 2 * tern_round_up(a * a, 16);
+    return tern_round_up(p->count, 16) + tern_orthogonal_floats(matrix_rows(p), matrix_columns(p));
 }
 
 /* Whole numbers are stepped by rules of their own. */
-static int is_float(const tern_plan *plan, size_t p) { return plan->param_grad[p] && !plan->graph->param[p].integers; }
+static int is_float(const tern_plan *plan, size_t p) {
+    return plan->param_grad[p] && !plan->graph->param[p].integers;
+}
 
 tern_status tern_optimizer_create(tern_optimizer **out, tern_plan *plan, const tern_method *methods,
                                   tern_error *err) {
@@ -123,60 +124,15 @@ TERN_CLONES static void momentum_update(float *restrict u, float *restrict b, co
     }
 }
 
-static void transpose(float *to, const float *from, size_t rows, size_t columns) {
-    for (size_t i = 0; i < rows; i += 16)
-        for (size_t j = 0; j < columns; j += 16)
-            for (size_t r = i; r < tern_min_size(i + 16, rows); r++)
-                for (size_t c = j; c < tern_min_size(j + 16, columns); c++) to[c * rows + r] = from[r * columns + c];
-}
-
-static void multiply(tern_optimizer *o, float *c, const float *a, const float *b, size_t m, size_t n, size_t k,
-                     int transpose_b) {
-    tern_gemm g = {.transpose_b = transpose_b,
-                   .m = m,
-                   .n = n,
-                   .k = k,
-                   .a = a,
-                   .lda = k,
-                   .b = b,
-                   .ldb = transpose_b ? k : n,
-                   .c = c,
-                   .ldc = n};
-    tern_dnn_gemm(o->plan->dnn, &g);
-}
-
-/* x [a][b], a <= b, becomes nearly orthogonal: x = c0 x + (c1 s + c2 s^2) x, s = x x^T, from norm 1. */
-static void newton_schulz(tern_optimizer *o, float *x, float *next, size_t a, size_t b) {
-    float *s = next + tern_round_up(a * b, 16), *s2 = s + tern_round_up(a * a, 16);
-    int threads = o->plan->threads;
-    float inverse = (float)(1.0 / (norm_of(threads, x, a * b) + 1e-7));
-    TERN_FOR_PARTS(threads, a * b, TERN_PART, begin, end)
-    for (size_t i = begin; i < end; i++) x[i] *= inverse;
-    for (int step = 0; step < o->newton_steps; step++) {
-        multiply(o, s, x, x, a, a, b, 1);
-        multiply(o, s2, s, s, a, a, a, 0);
-        TERN_FOR_PARTS(threads, a * a, TERN_PART, begin, end)
-        blend(s + begin, s2 + begin, end - begin, -4.7750f, 2.0315f);
-        multiply(o, next, s, x, a, b, a, 0);
-        TERN_FOR_PARTS(threads, a * b, TERN_PART, begin, end)
-        blend(x + begin, next + begin, end - begin, 3.4445f, 1);
-    }
-}
-
 static void muon(tern_optimizer *o, size_t p, const tern_param_rule *rule, float factor) {
     const tern_param *param = &o->plan->graph->param[p];
     size_t rows = matrix_rows(param), columns = matrix_columns(param), n = param->count;
-    int threads = o->plan->threads, wide = rows <= columns;
-    float *w = param->value, *x = o->scratch.data, *next = x + tern_round_up(n, 16);
+    int threads = o->plan->threads;
+    float *w = param->value, *x = o->scratch.data;
     const float *g = o->plan->param_grad[p];
     TERN_FOR_PARTS(threads, n, TERN_PART, begin, end)
-    momentum_update((wide ? x : next) + begin, o->first[p] + begin, g + begin, end - begin, o->momentum, factor);
-    if (!wide) transpose(x, next, rows, columns);
-    newton_schulz(o, x, next, tern_min_size(rows, columns), tern_max_size(rows, columns));
-    if (!wide) {
-        transpose(next, x, columns, rows);
-        x = next;
-    }
+    momentum_update(x + begin, o->first[p] + begin, g + begin, end - begin, o->momentum, factor);
+    tern_orthogonalise(o->plan->dnn, threads, x, x + tern_round_up(n, 16), rows, columns, o->newton_steps);
     float keep, length;
     if (o->normalise) {
         keep = (float)(sqrt((double)rows) / (norm_of(threads, w, n) + 1e-12));

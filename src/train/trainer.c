@@ -8,8 +8,8 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
-#include "model/networks.h"
 #include "base/random.h"
+#include "model/networks.h"
 #include "nn/dense.h"
 #include "nn/loss.h"
 #include "nn/op.h"
@@ -105,7 +105,8 @@ static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
 static double share_done(const tern_trainer *t) { return ((double)t->step + 0.5) / (double)t->steps; }
 
 tern_status tern_trainer_refresh(tern_trainer *t, tern_error *err) {
-    t->plan->lambda = t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
+    t->plan->lambda =
+        t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
     if (t->step >= t->steps) t->plan->lambda = 1;
     return tern_plan_refresh(t->plan, err);
 }
@@ -253,11 +254,11 @@ static void step_fixed(tern_trainer *t, size_t p, float lr) {
     const float *g = t->plan->param_grad[p];
     int e = tern_gradient_exponent(tern_sum_of_squares(t->plan->threads, g, param->count) / (double)param->count);
     if (e == TERN_NO_GRADIENT_EXP) return;
-    tern_trit_step step = {.key = tern_stream((uint64_t)t->config.seed, ((uint64_t)2 << 32) + p),
-                           .step = t->step,
-                           .rate = (int32_t)lrint(fmin((double)lr * ldexp(TERN_RATE_ONE, -param->exponent),
-                                                       TERN_FIXED_RATE_MAX)),
-                           .gradient_exp = e};
+    tern_trit_step step = {
+        .key = tern_stream((uint64_t)t->config.seed, ((uint64_t)2 << 32) + p),
+        .step = t->step,
+        .rate = (int32_t)lrint(fmin((double)lr * ldexp(TERN_RATE_ONE, -param->exponent), TERN_FIXED_RATE_MAX)),
+        .gradient_exp = e};
     tern_fixed_step(param->integers, g, 0, param->count, &step);
     tern_param_view(param);
 }

@@ -1,27 +1,13 @@
 /* Every op's backward pass against central differences of its forward pass, through a random linear loss:
  * L = sum of r * y. The forward pass is fp32, so the step is large and the tolerance relative to the gradient's norm.
  * Ops with quantizers have no useful difference quotient; test_ternary_ops.c checks them against their written rule. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/random.h"
 #include "nn/loss.h"
 #include "nn/op.h"
 #include "nn/plan.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
 
 enum { BATCH = 3 };
 
@@ -196,14 +182,44 @@ static void test_mul_and_flatten(void **state) {
     check(&b, 4e-3);
 }
 
-static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base) {
+/* An alias shares its input's memory and gradient; here the input has other readers before and after. */
+static void test_reshape(void **state) {
+    (void)state;
+    tern_value front;
+    tern_graph *g = images(3, 2, 8, &front);
+    tern_value gate = tern_graph_add(g, "silu", "gate", front, NULL);
+    tern_value wide = tern_graph_add(g, "reshape", "wide", front, &(tern_attrs){.dim = {TERN_REST, 16}});
+    tern_value norm = tern_graph_add(g, "rmsnorm", "norm", wide, NULL);
+    tern_value image = tern_graph_add(g, "reshape", "image", norm, &(tern_attrs){.dim = {3, 2, 8}});
+    tern_value product = tern_graph_add2(g, "mul", "product", image, gate);
+    tern_value sum = tern_graph_add2(g, "add", "sum", product, front);
+    tern_value tall = tern_graph_add(g, "reshape", "tall", sum, &(tern_attrs){.dim = {TERN_REST, 4}});
+    tern_graph_add(g, "linear", "head", tall, &(tern_attrs){.outputs = 5});
+    OK(tern_graph_check(g, &err));
+    assert_int_equal(g->node[wide].shape.dim[0], 3);
+    assert_int_equal(g->node[tall].at.dim[0], 12); /* the size left open is filled in, so files have it */
+    bench b = bench_make(g, 2);
+    loss_of(&b);
+    assert_ptr_equal(b.plan->node[wide].value, b.plan->node[front].value);
+    assert_ptr_equal(b.plan->node[wide].grad, b.plan->node[front].grad);
+    check(&b, 4e-3);
+}
+
+/* Who else reads the input: a reader before attention adds to its gradient, one behind has set it. */
+enum { ALONE = 0, BEFORE = 1, BEHIND = 2 };
+
+static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t width, float base, int others) {
     tern_graph *g;
     OK(tern_graph_create(&g, &err));
-    tern_value x = tern_graph_input(g, (tern_shape){2, {tokens, 6}});
+    tern_value x = tern_graph_input(g, (tern_shape){2, {tokens, 6}}), y, before = -1;
     size_t channels = (heads + 2 * kv_heads) * width;
+    const tern_attrs narrow = {.outputs = heads * width};
     x = tern_graph_add(g, "linear", "qkv", x, &(tern_attrs){.outputs = channels, .bias = 1, .init_gain = 2});
-    tern_graph_add(g, "attention", "attend", x,
-                   &(tern_attrs){.heads = heads, .kv_heads = kv_heads, .rope_base = base});
+    if (others & BEFORE) before = tern_graph_add(g, "linear", "before", x, &narrow);
+    y = tern_graph_add(g, "attention", "attend", x,
+                       &(tern_attrs){.heads = heads, .kv_heads = kv_heads, .rope_base = base});
+    if (others & BEFORE) y = tern_graph_add2(g, "add", "sum1", y, before);
+    if (others & BEHIND) y = tern_graph_add2(g, "add", "sum2", tern_graph_add(g, "linear", "behind", x, &narrow), y);
     OK(tern_graph_check(g, &err));
     bench b = bench_make(g, 2);
     check(&b, 6e-3);
@@ -211,9 +227,12 @@ static void check_attention(size_t tokens, size_t heads, size_t kv_heads, size_t
 
 static void test_attention(void **state) {
     (void)state;
-    check_attention(5, 2, 2, 4, 0);
-    check_attention(7, 4, 2, 6, 10000);
-    check_attention(33, 3, 1, 8, 100);
+    check_attention(5, 2, 2, 4, 0, ALONE);
+    check_attention(7, 4, 2, 6, 10000, ALONE);
+    check_attention(33, 3, 1, 8, 100, ALONE);
+    check_attention(5, 2, 2, 4, 0, BEFORE);
+    check_attention(7, 4, 2, 6, 10000, BEHIND);
+    check_attention(6, 3, 1, 8, 100, BEFORE | BEHIND);
 }
 
 static void test_embedding(void **state) {
@@ -267,16 +286,16 @@ static void test_cross_entropy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_relu),          cmocka_unit_test(test_relu2),
-        cmocka_unit_test(test_gelu),          cmocka_unit_test(test_silu),
-        cmocka_unit_test(test_rmsnorm),       cmocka_unit_test(test_layernorm),
-        cmocka_unit_test(test_affine),        cmocka_unit_test(test_batch_norm),
-        cmocka_unit_test(test_plain_norms),   cmocka_unit_test(test_batch_norm_evaluation),
-        cmocka_unit_test(test_scale),         cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_linear),        cmocka_unit_test(test_conv2d),
-        cmocka_unit_test(test_pools),         cmocka_unit_test(test_mul_and_flatten),
-        cmocka_unit_test(test_embedding),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_cross_entropy),
+        cmocka_unit_test(test_relu),        cmocka_unit_test(test_relu2),
+        cmocka_unit_test(test_gelu),        cmocka_unit_test(test_silu),
+        cmocka_unit_test(test_rmsnorm),     cmocka_unit_test(test_layernorm),
+        cmocka_unit_test(test_affine),      cmocka_unit_test(test_batch_norm),
+        cmocka_unit_test(test_plain_norms), cmocka_unit_test(test_batch_norm_evaluation),
+        cmocka_unit_test(test_scale),       cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_linear),      cmocka_unit_test(test_conv2d),
+        cmocka_unit_test(test_pools),       cmocka_unit_test(test_mul_and_flatten),
+        cmocka_unit_test(test_reshape),     cmocka_unit_test(test_embedding),
+        cmocka_unit_test(test_attention),   cmocka_unit_test(test_cross_entropy),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

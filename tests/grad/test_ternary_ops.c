@@ -1,27 +1,13 @@
 /* The ternary products against a naive reference in whole numbers and doubles: the forward pass of the bit_ ops to the
  * bit, everything else by the rule that src/nn/op_ternary.c writes down. A linear layer is a convolution of a window
  * of one place here, whose activations are quantized by place and not by image. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/random.h"
 #include "nn/op.h"
 #include "nn/plan.h"
 #include "nn/ternary_weights.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
 
 enum { BATCH_MAX = 40 };
 

@@ -2,16 +2,6 @@
  * times powers of two, so that every sum is exact in whatever order and type it is taken: outputs, input gradients and
  * the integers that a step leaves must be those of the reference to the bit, though it has the gradient of the whole
  * layer and the plan makes it in tiles. The rules themselves are tested by test_trit_rules.c. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/checked.h"
 #include "base/random.h"
 #include "nn/op.h"
@@ -19,14 +9,9 @@
 #include "nn/plan.h"
 #include "quant/trit_rules.h"
 #include "tern/pack.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
 enum { BATCH = 5, SEED = 6, FRONT = 1 };
 
 typedef struct op_case {

@@ -1,17 +1,10 @@
 /* Atomic files: the new content or the old, never a mixture, and nothing left beside it. */
 #define _GNU_SOURCE
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-
-#include <cmocka.h> /* needs the headers above */
 
 #include "io/atomic_file.h"
-#include "temporary_folder.h"
+#include "testing.h"
 
 static void check_content(const char *path, const char *want) {
     char *text = file_text(path, NULL);
@@ -34,7 +27,7 @@ static void test_replace(void **state) {
     assert_int_equal(info.st_mode & 07777, 0640);
     assert_int_equal(tern_atomic_file_replace(path, NULL, 0, NULL), TERN_OK);
     check_content(path, "");
-    assert_int_equal(folder_count(&folder, 0), 1);
+    assert_int_equal(folder_count(&folder), 1);
     folder_remove(&folder);
 }
 
@@ -51,13 +44,13 @@ static void test_old_file_until_commit(void **state) {
     assert_int_equal(tern_atomic_file_write(second, "other", 5, NULL), TERN_OK);
     assert_int_equal(tern_atomic_file_write(file, "w", 1, NULL), TERN_OK);
     check_content(path, "old");
-    assert_int_equal(folder_count(&folder, 0), 3);
+    assert_int_equal(folder_count(&folder), 3);
     tern_atomic_file_free(&second);
     assert_null(second);
     assert_int_equal(tern_atomic_file_commit(&file, NULL), TERN_OK);
     assert_null(file);
     check_content(path, "new");
-    assert_int_equal(folder_count(&folder, 0), 1);
+    assert_int_equal(folder_count(&folder), 1);
     folder_remove(&folder);
 }
 
@@ -114,7 +107,7 @@ static void test_full_disk(void **state) {
     assert_int_equal(err.place, 10000);
     assert_non_null(strstr(err.message, "cannot write: File too large"));
     check_content(path, "old");
-    assert_int_equal(folder_count(&folder, 0), 1);
+    assert_int_equal(folder_count(&folder), 1);
     folder_remove(&folder);
     free(bytes);
 }
@@ -143,7 +136,7 @@ static void test_refusals(void **state) {
     assert_int_equal(tern_atomic_file_commit(&file, &err), TERN_E_FILE);
     assert_null(file);
     assert_int_equal(rmdir(inner), 0);
-    assert_int_equal(folder_count(&folder, 0), 0);
+    assert_int_equal(folder_count(&folder), 0);
     tern_atomic_file_free(NULL);
     tern_atomic_file_free(&file);
     folder_remove(&folder);

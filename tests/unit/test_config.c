@@ -1,33 +1,11 @@
 /* Configurations: presets and their networks, settings by name, files. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "model/configuration.h"
 #include "model/networks.h"
 #include "nn/nodes.h"
-#include "temporary_folder.h"
 #include "tern/data.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
-#define REFUSED(call, wanted, text)                                                                       \
-    do {                                                                                                  \
-        err = (tern_error){0};                                                                            \
-        tern_status status_ = (call);                                                                     \
-        if (status_ != (wanted) || !strstr(err.message, text))                                            \
-            fail_msg("%s: %s: %s; should say '%s'", #call, tern_status_text(status_), err.message, text); \
-    } while (0)
 
 static tern_config *preset(const char *name) {
     tern_config *config = NULL;

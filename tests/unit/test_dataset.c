@@ -1,31 +1,51 @@
 /* Data sets: files that the test makes, whole, cut off and wrong; and the real ones where they are there. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
+#include <lzma.h>
+#include <zlib.h>
 
 #include "io/idx.h"
 #include "io/text_tokens.h"
 #include "io/unpacked_file.h"
-#include "scratch_folder.h"
 #include "tern/data.h"
+#include "testing.h"
 
-static scratch_folder scratch;
+static temporary_folder scratch;
 
 static int open_scratch(void **state) {
     (void)state;
-    scratch_open(&scratch);
+    folder_create(&scratch);
     return 0;
 }
 
 static int close_scratch(void **state) {
     (void)state;
-    scratch_close(&scratch);
+    folder_remove(&scratch);
     return 0;
+}
+
+/* Packed copies of some bytes: malloc'ed. */
+static uint8_t *gzipped(size_t *packed, const void *data, size_t bytes) {
+    z_stream z = {0};
+    if (deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) abort();
+    size_t room = deflateBound(&z, bytes) + 64;
+    uint8_t *out = malloc(room);
+    if (!out) abort();
+    z.next_in = (Bytef *)(uintptr_t)data;
+    z.avail_in = (uInt)bytes;
+    z.next_out = out;
+    z.avail_out = (uInt)room;
+    if (deflate(&z, Z_FINISH) != Z_STREAM_END) abort();
+    *packed = room - z.avail_out;
+    deflateEnd(&z);
+    return out;
+}
+
+static uint8_t *xzed(size_t *packed, const void *data, size_t bytes) {
+    size_t room = lzma_stream_buffer_bound(bytes);
+    uint8_t *out = malloc(room);
+    *packed = 0;
+    if (!out || lzma_easy_buffer_encode(0, LZMA_CHECK_CRC64, NULL, data, bytes, out, packed, room) != LZMA_OK)
+        abort();
+    return out;
 }
 
 /* Opens, closes, and gives the status; *err has the message. */
@@ -79,45 +99,45 @@ static void check_tiny_mnist(void) {
 
 static void test_idx_plain_and_packed(void **state) {
     (void)state;
-    scratch_write(&scratch, images_name, idx_images, IMAGES);
-    scratch_write(&scratch, labels_name, idx_labels, LABELS);
+    folder_put(&scratch, images_name, idx_images, IMAGES);
+    folder_put(&scratch, labels_name, idx_labels, LABELS);
     check_tiny_mnist();
     size_t gz, xz;
-    uint8_t *packed_gz = scratch_gzip(&gz, idx_images, IMAGES), *packed_xz = scratch_xz(&xz, idx_labels, LABELS);
-    remove(scratch_path(&scratch, images_name));
-    remove(scratch_path(&scratch, labels_name));
-    scratch_write(&scratch, "t10k-images-idx3-ubyte.gz", packed_gz, gz);
-    scratch_write(&scratch, "t10k-labels-idx1-ubyte.xz", packed_xz, xz);
+    uint8_t *packed_gz = gzipped(&gz, idx_images, IMAGES), *packed_xz = xzed(&xz, idx_labels, LABELS);
+    remove(folder_file(&scratch, images_name));
+    remove(folder_file(&scratch, labels_name));
+    folder_put(&scratch, "t10k-images-idx3-ubyte.gz", packed_gz, gz);
+    folder_put(&scratch, "t10k-labels-idx1-ubyte.xz", packed_xz, xz);
     check_tiny_mnist();
     free(packed_gz);
     free(packed_xz);
-    remove(scratch_path(&scratch, "t10k-images-idx3-ubyte.gz"));
-    remove(scratch_path(&scratch, "t10k-labels-idx1-ubyte.xz"));
+    remove(folder_file(&scratch, "t10k-images-idx3-ubyte.gz"));
+    remove(folder_file(&scratch, "t10k-labels-idx1-ubyte.xz"));
 }
 
 static void test_idx_cut_off(void **state) {
     (void)state;
     tern_dataset_desc desc = mnist_test();
     tern_error err;
-    scratch_write(&scratch, labels_name, idx_labels, LABELS);
+    folder_put(&scratch, labels_name, idx_labels, LABELS);
     for (size_t length = 0; length < IMAGES; length++) {
-        scratch_write(&scratch, images_name, idx_images, length);
+        folder_put(&scratch, images_name, idx_images, length);
         assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
         assert_says(&err, images_name);
         assert_int_equal(err.place, length);
     }
-    scratch_write(&scratch, images_name, idx_images, IMAGES);
+    folder_put(&scratch, images_name, idx_images, IMAGES);
     for (size_t length = 0; length < LABELS; length++) {
-        scratch_write(&scratch, labels_name, idx_labels, length);
+        folder_put(&scratch, labels_name, idx_labels, length);
         assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
         assert_says(&err, labels_name);
     }
     uint8_t longer[LABELS + 1] = {0};
     memcpy(longer, idx_labels, LABELS);
-    scratch_write(&scratch, labels_name, longer, sizeof longer);
+    folder_put(&scratch, labels_name, longer, sizeof longer);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
-    remove(scratch_path(&scratch, images_name));
-    remove(scratch_path(&scratch, labels_name));
+    remove(folder_file(&scratch, images_name));
+    remove(folder_file(&scratch, labels_name));
 }
 
 /* Every length and every flipped byte of a packed file. */
@@ -125,7 +145,7 @@ static void check_packed(const char *name, const uint8_t *packed, size_t bytes) 
     tern_dataset_desc desc = mnist_test();
     tern_error err;
     for (size_t length = 0; length < bytes; length++) {
-        scratch_write(&scratch, name, packed, length);
+        folder_put(&scratch, name, packed, length);
         assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
         assert_says(&err, name);
         assert_true(err.place <= IMAGES);
@@ -135,30 +155,30 @@ static void check_packed(const char *name, const uint8_t *packed, size_t bytes) 
     for (size_t i = 0; i < bytes; i++) {
         memcpy(damaged, packed, bytes);
         damaged[i] ^= 0x5a;
-        scratch_write(&scratch, name, damaged, bytes);
+        folder_put(&scratch, name, damaged, bytes);
         tern_status status =
             try_open(&desc, &err); /* gzip has bytes that nothing is read from: the time, the system */
         assert_true(status == TERN_OK || status == TERN_E_DATA || status == TERN_E_MEMORY);
     }
     memcpy(damaged, packed, bytes);
     damaged[bytes] = 1;
-    scratch_write(&scratch, name, damaged, bytes + 1);
+    folder_put(&scratch, name, damaged, bytes + 1);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     free(damaged);
-    remove(scratch_path(&scratch, name));
+    remove(folder_file(&scratch, name));
 }
 
 static void test_packed_cut_off(void **state) {
     (void)state;
     size_t bytes;
-    scratch_write(&scratch, labels_name, idx_labels, LABELS);
-    uint8_t *packed = scratch_gzip(&bytes, idx_images, IMAGES);
+    folder_put(&scratch, labels_name, idx_labels, LABELS);
+    uint8_t *packed = gzipped(&bytes, idx_images, IMAGES);
     check_packed("t10k-images-idx3-ubyte.gz", packed, bytes);
     free(packed);
-    packed = scratch_xz(&bytes, idx_images, IMAGES);
+    packed = xzed(&bytes, idx_images, IMAGES);
     check_packed("t10k-images-idx3-ubyte.xz", packed, bytes);
     free(packed);
-    remove(scratch_path(&scratch, labels_name));
+    remove(folder_file(&scratch, labels_name));
 }
 
 /* Two gzip members one after the other are one content, and so are two .xz streams. */
@@ -167,15 +187,15 @@ static void test_packed_twice(void **state) {
     static const char *const names[2] = {"twice.gz", "twice.xz"};
     for (int i = 0; i < 2; i++) {
         size_t a, b;
-        uint8_t *first = i ? scratch_xz(&a, "tern ", 5) : scratch_gzip(&a, "tern ", 5);
-        uint8_t *second = i ? scratch_xz(&b, "bird", 4) : scratch_gzip(&b, "bird", 4);
+        uint8_t *first = i ? xzed(&a, "tern ", 5) : gzipped(&a, "tern ", 5);
+        uint8_t *second = i ? xzed(&b, "bird", 4) : gzipped(&b, "bird", 4);
         uint8_t *both = malloc(a + b);
         assert_non_null(both);
         memcpy(both, first, a);
         memcpy(both + a, second, b);
-        scratch_write(&scratch, names[i], both, a + b);
+        folder_put(&scratch, names[i], both, a + b);
         tern_bytes content;
-        assert_int_equal(tern_read_unpacked(&content, scratch_path(&scratch, names[i]), NULL), TERN_OK);
+        assert_int_equal(tern_read_unpacked(&content, folder_file(&scratch, names[i]), NULL), TERN_OK);
         assert_int_equal(content.size, 9);
         assert_memory_equal(content.data, "tern bird", 9);
         tern_bytes_free(&content);
@@ -193,14 +213,14 @@ static void test_packed_large(void **state) {
     assert_non_null(data);
     for (size_t i = 0; i < bytes; i++) data[i] = (uint8_t)(i * i >> 7 ^ i >> 3);
     size_t gz, xz;
-    uint8_t *packed_gz = scratch_gzip(&gz, data, bytes), *packed_xz = scratch_xz(&xz, data, bytes);
-    scratch_write(&scratch, "large", data, bytes);
-    scratch_write(&scratch, "large.gz", packed_gz, gz);
-    scratch_write(&scratch, "large.xz", packed_xz, xz);
+    uint8_t *packed_gz = gzipped(&gz, data, bytes), *packed_xz = xzed(&xz, data, bytes);
+    folder_put(&scratch, "large", data, bytes);
+    folder_put(&scratch, "large.gz", packed_gz, gz);
+    folder_put(&scratch, "large.xz", packed_xz, xz);
     static const char *const names[3] = {"large", "large.gz", "large.xz"};
     for (int i = 0; i < 3; i++) {
         tern_bytes content;
-        assert_int_equal(tern_read_unpacked(&content, scratch_path(&scratch, names[i]), NULL), TERN_OK);
+        assert_int_equal(tern_read_unpacked(&content, folder_file(&scratch, names[i]), NULL), TERN_OK);
         assert_int_equal(content.size, bytes);
         assert_memory_equal(content.data, data, bytes);
         tern_bytes_free(&content);
@@ -238,21 +258,21 @@ static void test_idx_wrong(void **state) {
 
     tern_dataset_desc desc = mnist_test();
     uint8_t labels[LABELS + 1] = {0, 0, 8, 1, 0, 0, 0, 3, 9, 0, 10};
-    scratch_write(&scratch, images_name, idx_images, IMAGES);
-    scratch_write(&scratch, labels_name, labels, LABELS);
+    folder_put(&scratch, images_name, idx_images, IMAGES);
+    folder_put(&scratch, labels_name, labels, LABELS);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_int_equal(err.place, 10);
     assert_says(&err, "label 10");
     labels[7] = 4;
     labels[10] = 1;
-    scratch_write(&scratch, labels_name, labels, LABELS + 1);
+    folder_put(&scratch, labels_name, labels, LABELS + 1);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_says(&err, "4 labels");
     assert_says(&err, "3 images");
-    remove(scratch_path(&scratch, labels_name));
+    remove(folder_file(&scratch, labels_name));
     assert_int_equal(try_open(&desc, &err), TERN_E_FILE);
     assert_says(&err, labels_name);
-    remove(scratch_path(&scratch, images_name));
+    remove(folder_file(&scratch, images_name));
 }
 
 /* ---- CIFAR-10 ---------------------------------------------------------------------------------------------------- */
@@ -273,7 +293,7 @@ static void test_cifar(void **state) {
         fill_record(records, (uint8_t)(2 * f));
         fill_record(records + RECORD, (uint8_t)(2 * f + 1));
         snprintf(name, sizeof name, "data_batch_%d.bin", f + 1);
-        scratch_write(&scratch, name, records, 2 * RECORD);
+        folder_put(&scratch, name, records, 2 * RECORD);
     }
     tern_dataset_desc desc = {.kind = TERN_DATA_CIFAR10, .path = scratch.path};
     tern_dataset *d = NULL;
@@ -293,21 +313,21 @@ static void test_cifar(void **state) {
     assert_string_equal(tern_dataset_class_name(d, 3), "cat");
     tern_dataset_close(&d);
 
-    scratch_write(&scratch, "data_batch_4.bin", records, RECORD); /* cut off between records */
+    folder_put(&scratch, "data_batch_4.bin", records, RECORD); /* cut off between records */
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_says(&err, "data_batch_4.bin");
-    scratch_write(&scratch, "data_batch_4.bin", records, 2 * RECORD - 1);
+    folder_put(&scratch, "data_batch_4.bin", records, 2 * RECORD - 1);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_int_equal(err.place, 2 * RECORD - 1);
-    scratch_write(&scratch, "data_batch_4.bin", records, 0);
+    folder_put(&scratch, "data_batch_4.bin", records, 0);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     fill_record(records, 1);
     fill_record(records + RECORD, 10);
-    scratch_write(&scratch, "data_batch_4.bin", records, 2 * RECORD);
+    folder_put(&scratch, "data_batch_4.bin", records, 2 * RECORD);
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_int_equal(err.place, RECORD);
     assert_says(&err, "label 10");
-    remove(scratch_path(&scratch, "data_batch_4.bin"));
+    remove(folder_file(&scratch, "data_batch_4.bin"));
     assert_int_equal(try_open(&desc, &err), TERN_E_FILE);
     assert_says(&err, "data_batch_4.bin");
     free(records);
@@ -320,10 +340,10 @@ static const uint32_t story_points[] = {'a', 0xe4, 0x20ac, 0x1f426, ' ', 'b', '\
 static const uint32_t story_vocabulary[] = {'\n', ' ', 'a', 'b', 0xe4, 0x20ac, 0x1f426};
 
 static tern_dataset_desc story_desc(tern_split split, tern_text_unit unit, double share) {
-    scratch_write(&scratch, "story.txt", story, sizeof story - 1);
+    folder_put(&scratch, "story.txt", story, sizeof story - 1);
     return (tern_dataset_desc){.kind = TERN_DATA_TEXT,
                                .split = split,
-                               .path = scratch_path(&scratch, "story.txt"),
+                               .path = folder_file(&scratch, "story.txt"),
                                .unit = unit,
                                .train_share = share};
 }
@@ -438,17 +458,17 @@ static void test_utf8(void **state) {
         assert_int_equal(tern_utf8_next((const uint8_t *)wrong[i], strlen(wrong[i]), &at), UINT32_MAX);
     }
     tern_error err;
-    scratch_write(&scratch, "latin1.txt",
-                  "stra\xdf"
-                  "e",
-                  6);
-    tern_dataset_desc desc = {.kind = TERN_DATA_TEXT, .path = scratch_path(&scratch, "latin1.txt")};
+    folder_put(&scratch, "latin1.txt",
+               "stra\xdf"
+               "e",
+               6);
+    tern_dataset_desc desc = {.kind = TERN_DATA_TEXT, .path = folder_file(&scratch, "latin1.txt")};
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
     assert_int_equal(err.place, 4);
     desc.unit = TERN_TEXT_BYTES;
     assert_int_equal(try_open(&desc, &err), TERN_OK);
-    scratch_write(&scratch, "empty.txt", "", 0);
-    desc.path = scratch_path(&scratch, "empty.txt");
+    folder_put(&scratch, "empty.txt", "", 0);
+    desc.path = folder_file(&scratch, "empty.txt");
     assert_int_equal(try_open(&desc, &err), TERN_E_DATA);
 }
 
@@ -478,8 +498,8 @@ static void test_places(void **state) {
     tern_dataset_desc desc = {.kind = TERN_DATA_CIFAR10, .split = TERN_SPLIT_TEST};
     uint8_t record[RECORD];
     fill_record(record, 4);
-    scratch_mkdir(&scratch, "cifar-10");
-    scratch_write(&scratch, "cifar-10/test_batch.bin", record, RECORD);
+    folder_mkdir(&scratch, "cifar-10");
+    folder_put(&scratch, "cifar-10/test_batch.bin", record, RECORD);
     setenv("TERN_DATA", scratch.path, 1);
     tern_dataset *d = NULL;
     tern_dataset_info info;
@@ -498,14 +518,14 @@ static void test_places(void **state) {
     assert_says(&err, " data/cifar-10");
     assert_says(&err, "/usr/share/datasets/cifar-10");
     assert_says(&err, "tern data");
-    scratch_mkdir(&scratch, "data");
+    folder_mkdir(&scratch, "data");
     assert_int_equal(rename("cifar-10", "data/cifar-10"), 0);
     assert_int_equal(try_open(&desc, &err), TERN_OK);
     desc.split = TERN_SPLIT_TRAIN;
     assert_int_equal(try_open(&desc, &err), TERN_E_FILE);
     assert_says(&err, "data_batch_1.bin");
     assert_int_equal(chdir(before), 0);
-    desc.path = scratch_path(&scratch, "nowhere");
+    desc.path = folder_file(&scratch, "nowhere");
     assert_int_equal(try_open(&desc, &err), TERN_E_FILE);
     assert_says(&err, "nowhere");
     desc.kind = TERN_DATA_TEXT;

@@ -1,15 +1,7 @@
 /* The views that evaluation averages, pixel by pixel: a network whose logits are its input shows them. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "base/random.h"
 #include "model/evaluate.h"
+#include "testing.h"
 
 static tern_error err;
 

@@ -1,31 +1,24 @@
 /* PNG and JPEG made through libpng and libjpeg, whole, cut off and damaged, and folders of them. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include <cmocka.h> /* needs the headers above */
 #include <jpeglib.h>
 #include <png.h>
 
 #include "io/image_decode.h"
-#include "scratch_folder.h"
 #include "tern/data.h"
+#include "testing.h"
 
-static scratch_folder scratch;
+static temporary_folder scratch;
 
 static int open_scratch(void **state) {
     (void)state;
-    scratch_open(&scratch);
+    folder_create(&scratch);
     return 0;
 }
 
 static int close_scratch(void **state) {
     (void)state;
-    scratch_close(&scratch);
+    folder_remove(&scratch);
     return 0;
 }
 
@@ -92,7 +85,7 @@ static void make_jpeg(file *f, const uint8_t *pixels, uint32_t height, uint32_t 
     free(out);
 }
 
-static void keep(const file *f, const char *name) { scratch_write(&scratch, name, f->bytes, f->size); }
+static void keep(const file *f, const char *name) { folder_put(&scratch, name, f->bytes, f->size); }
 
 enum { H = 9, W = 13 };
 
@@ -245,7 +238,7 @@ static void test_image_files(void **state) {
     fill(rgb, 3);
     make_png(&f, rgb, W * 3, H, W, PNG_COLOR_TYPE_RGB, 8, 0);
     keep(&f, "picture.jpg"); /* the content decides */
-    const char *path = scratch_path(&scratch, "picture.jpg");
+    const char *path = folder_file(&scratch, "picture.jpg");
     assert_int_equal(tern_image_describe(&info, path, NULL), TERN_OK);
     assert_int_equal(info.height, H);
     assert_int_equal(info.width, W);
@@ -260,9 +253,9 @@ static void test_image_files(void **state) {
     assert_int_equal(tern_image_read(NULL, H, W, 3, out, &err), TERN_E_ARGUMENT);
     assert_int_equal(tern_image_describe(NULL, path, &err), TERN_E_ARGUMENT);
     assert_int_equal(tern_image_describe(&info, NULL, &err), TERN_E_ARGUMENT);
-    assert_int_equal(tern_image_read(scratch_path(&scratch, "none.png"), H, W, 3, out, &err), TERN_E_FILE);
-    scratch_write(&scratch, "words.png", "words", 5);
-    assert_int_equal(tern_image_read(scratch_path(&scratch, "words.png"), H, W, 3, out, &err), TERN_E_DATA);
+    assert_int_equal(tern_image_read(folder_file(&scratch, "none.png"), H, W, 3, out, &err), TERN_E_FILE);
+    folder_put(&scratch, "words.png", "words", 5);
+    assert_int_equal(tern_image_read(folder_file(&scratch, "words.png"), H, W, 3, out, &err), TERN_E_DATA);
 }
 
 /* ---- folders ----------------------------------------------------------------------------------------------------- */
@@ -279,16 +272,16 @@ static void test_folder(void **state) {
     static file f;
     uint8_t pixels[H * W * 3], first;
     tern_error err;
-    scratch_mkdir(&scratch, "set");
+    folder_mkdir(&scratch, "set");
     tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES};
     char root[512];
-    strcpy(root, scratch_path(&scratch, "set"));
+    strcpy(root, folder_file(&scratch, "set"));
     desc.path = root;
     assert_int_equal(try_folder(&desc, &err), TERN_E_DATA); /* no class */
-    scratch_mkdir(&scratch, "set/zebra");
-    scratch_mkdir(&scratch, "set/Ant");
-    scratch_mkdir(&scratch, "set/.hidden");
-    scratch_mkdir(&scratch, "set/ant.png"); /* a class, in spite of its name */
+    folder_mkdir(&scratch, "set/zebra");
+    folder_mkdir(&scratch, "set/Ant");
+    folder_mkdir(&scratch, "set/.hidden");
+    folder_mkdir(&scratch, "set/ant.png"); /* a class, in spite of its name */
     static const char *const names[] = {"set/zebra/b.png", "set/zebra/a.PNG", "set/Ant/10.jpeg", "set/Ant/9.png",
                                         "set/ant.png/x.png"};
     for (int i = 0; i < 5; i++) {
@@ -300,8 +293,8 @@ static void test_folder(void **state) {
             make_png(&f, pixels, W * 3, H, W, PNG_COLOR_TYPE_RGB, 8, 0);
         keep(&f, names[i]);
     }
-    scratch_write(&scratch, "set/zebra/notes.txt", "x", 1);
-    scratch_write(&scratch, "set/zebra/.b.png", "x", 1);
+    folder_put(&scratch, "set/zebra/notes.txt", "x", 1);
+    folder_put(&scratch, "set/zebra/.b.png", "x", 1);
     tern_dataset *d = NULL;
     tern_dataset_info info;
     assert_int_equal(tern_dataset_open(&d, &desc, NULL), TERN_OK);
@@ -351,23 +344,23 @@ static void test_folder(void **state) {
     assert_int_equal(try_folder(&desc, &err), TERN_E_SIZE);
     assert_non_null(strstr(err.message, "zebra/c.png: is 9 x 12"));
     assert_non_null(strstr(err.message, "9 x 13"));
-    remove(scratch_path(&scratch, "set/zebra/c.png"));
-    scratch_mkdir(&scratch, "set/empty");
+    remove(folder_file(&scratch, "set/zebra/c.png"));
+    folder_mkdir(&scratch, "set/empty");
     assert_int_equal(try_folder(&desc, &err), TERN_E_DATA);
     assert_non_null(strstr(err.message, "set/empty"));
 
     /* splits */
-    scratch_mkdir(&scratch, "split");
-    scratch_mkdir(&scratch, "split/test");
-    scratch_mkdir(&scratch, "split/test/one");
+    folder_mkdir(&scratch, "split");
+    folder_mkdir(&scratch, "split/test");
+    folder_mkdir(&scratch, "split/test/one");
     make_png(&f, pixels, W * 3, H, W, PNG_COLOR_TYPE_RGB, 8, 0);
     keep(&f, "split/test/one/a.png");
-    strcpy(root, scratch_path(&scratch, "split"));
+    strcpy(root, folder_file(&scratch, "split"));
     assert_int_equal(try_folder(&desc, &err), TERN_E_FILE);
     assert_non_null(strstr(err.message, "split/train"));
     desc.split = TERN_SPLIT_TEST;
     assert_int_equal(try_folder(&desc, &err), TERN_OK);
-    strcpy(root, scratch_path(&scratch, "nowhere"));
+    strcpy(root, folder_file(&scratch, "nowhere"));
     desc.split = TERN_SPLIT_TRAIN;
     assert_int_equal(try_folder(&desc, &err), TERN_E_FILE);
 }
@@ -383,10 +376,10 @@ static void test_large_promise(void **state) {
     for (size_t i = 0; i + 9 < f.size; i++)
         if (f.bytes[i] == 0xff && f.bytes[i + 1] == 0xc2)
             memcpy(f.bytes + i + 5, (uint8_t[]){20000 >> 8, 20000 & 255, 20000 >> 8, 20000 & 255}, 4);
-    scratch_mkdir(&scratch, "large");
-    scratch_mkdir(&scratch, "large/one");
+    folder_mkdir(&scratch, "large");
+    folder_mkdir(&scratch, "large/one");
     keep(&f, "large/one/a.jpg");
-    tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = scratch_path(&scratch, "large")};
+    tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = folder_file(&scratch, "large")};
     assert_int_equal(try_folder(&desc, &err), TERN_E_MEMORY);
     assert_non_null(strstr(err.message, "20000 x 20000"));
     assert_int_equal(err.place, TERN_NO_PLACE);
@@ -400,8 +393,8 @@ static void test_first_failure(void **state) {
     uint8_t pixels[H * W * 3];
     char name[64], root[512];
     tern_error err;
-    scratch_mkdir(&scratch, "many");
-    scratch_mkdir(&scratch, "many/one");
+    folder_mkdir(&scratch, "many");
+    folder_mkdir(&scratch, "many/one");
     fill(pixels, 3);
     for (int i = 0; i < FILES; i++) {
         pixels[0] = (uint8_t)i;
@@ -409,7 +402,7 @@ static void test_first_failure(void **state) {
         snprintf(name, sizeof name, "many/one/%03d.png", i);
         keep(&f, name);
     }
-    strcpy(root, scratch_path(&scratch, "many"));
+    strcpy(root, folder_file(&scratch, "many"));
     tern_dataset_desc desc = {.kind = TERN_DATA_IMAGES, .path = root};
     tern_dataset *d = NULL;
     assert_int_equal(tern_dataset_open(&d, &desc, NULL), TERN_OK);
@@ -417,7 +410,7 @@ static void test_first_failure(void **state) {
     tern_dataset_close(&d);
     for (int i = 57; i < FILES; i += 3) {
         snprintf(name, sizeof name, "many/one/%03d.png", i);
-        scratch_write(&scratch, name, f.bytes, 40);
+        folder_put(&scratch, name, f.bytes, 40);
     }
     for (int i = 0; i < 20; i++) {
         assert_int_equal(try_folder(&desc, &err), TERN_E_DATA);

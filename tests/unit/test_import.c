@@ -1,24 +1,10 @@
 /* A real model that others trained, expressed as a graph and run packed: its logits agree with those of a float forward
  * pass of its authors' network, sample by sample. Skipped where the shared data is not. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "tern/tern.h"
+#include "testing.h"
 
 static const char folder[] = "../shared/data/models/bitnetcnn/";
 static tern_error err;
-
-#define OK(call)                                          \
-    do {                                                  \
-        if (call) fail_msg("%s: %s", #call, err.message); \
-    } while (0)
 
 enum { BATCH = 50, CLASSES = 10 };
 

@@ -1,21 +1,8 @@
 /* One layer taken out of a model computes what the model computes, to the bit: trained or deployed, in both packings. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "tern/tern.h"
+#include "testing.h"
 
 static tern_error err;
-
-#define OK(call)                                          \
-    do {                                                  \
-        if (call) fail_msg("%s: %s", #call, err.message); \
-    } while (0)
 
 enum { BATCH = 3, INPUTS = 37, OUTPUTS = 21, LAYER = 2 };
 

@@ -1,19 +1,11 @@
 /* Loaders: what is in a batch against a naive search, and that a batch depends on its step alone. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <zlib.h>
-
-#include <cmocka.h> /* needs the headers above */
 
 #include "base/memory.h"
 #include "base/random.h"
 #include "io/dataset.h"
 #include "tern/data.h"
+#include "testing.h"
 
 /* ---- data sets without files ------------------------------------------------------------------------------------- */
 

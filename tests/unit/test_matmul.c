@@ -1,18 +1,9 @@
 /* Products through the public API: every tier, packing, scale and direction against sums written out naively, any
  * number of threads, and every refusal. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "base/half.h"
 #include "base/random.h"
 #include "tern/tern.h"
+#include "testing.h"
 
 /* A matrix as trits, with every kind of scale. */
 typedef struct model {
@@ -292,7 +283,7 @@ static void test_bad_descriptions(void **state) {
                                    .scales = scales,
                                    .exponents = exponents,
                                    .scale_count = 1};
-#define REFUSED(want, ...)                                        \
+#define NOT_CREATED(want, ...)                                    \
     do {                                                          \
         tern_matrix_desc d = good;                                \
         __VA_ARGS__;                                              \
@@ -301,28 +292,29 @@ static void test_bad_descriptions(void **state) {
         assert_null(w);                                           \
         assert_true(err.message[0]);                              \
     } while (0)
-    REFUSED(TERN_E_ARGUMENT, d.rows = 0);
-    REFUSED(TERN_E_ARGUMENT, d.cols = 0);
-    REFUSED(TERN_E_ARGUMENT, d.packed = NULL);
-    REFUSED(TERN_E_ARGUMENT, d.scales = NULL);
-    REFUSED(TERN_E_ARGUMENT, d.packing = (tern_packing)7);
-    REFUSED(TERN_E_ARGUMENT, d.scale_kind = (tern_scale_kind)5);
-    REFUSED(TERN_E_ARGUMENT, d.tier = (tern_tier)99);
-    REFUSED(TERN_E_SIZE, d.packed_bytes = 3);
-    REFUSED(TERN_E_SIZE, d.scale_count = 2);
-    REFUSED(TERN_E_SIZE, d.rows = SIZE_MAX / 4);
-    REFUSED(TERN_E_SIZE, d.cols = ((size_t)1 << 22) + 1; d.rows = 1);
-    REFUSED(TERN_E_DATA, scales[0] = NAN);
-    REFUSED(TERN_E_DATA, scales[0] = INFINITY);
-    REFUSED(TERN_E_DATA, scales[0] = -1);
+    NOT_CREATED(TERN_E_ARGUMENT, d.rows = 0);
+    NOT_CREATED(TERN_E_ARGUMENT, d.cols = 0);
+    NOT_CREATED(TERN_E_ARGUMENT, d.packed = NULL);
+    NOT_CREATED(TERN_E_ARGUMENT, d.scales = NULL);
+    NOT_CREATED(TERN_E_ARGUMENT, d.packing = (tern_packing)7);
+    NOT_CREATED(TERN_E_ARGUMENT, d.scale_kind = (tern_scale_kind)5);
+    NOT_CREATED(TERN_E_ARGUMENT, d.tier = (tern_tier)99);
+    NOT_CREATED(TERN_E_SIZE, d.packed_bytes = 3);
+    NOT_CREATED(TERN_E_SIZE, d.scale_count = 2);
+    NOT_CREATED(TERN_E_SIZE, d.rows = SIZE_MAX / 4);
+    NOT_CREATED(TERN_E_SIZE, d.cols = ((size_t)1 << 22) + 1; d.rows = 1);
+    NOT_CREATED(TERN_E_DATA, scales[0] = NAN);
+    NOT_CREATED(TERN_E_DATA, scales[0] = INFINITY);
+    NOT_CREATED(TERN_E_DATA, scales[0] = -1);
     scales[0] = 1;
-    REFUSED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 5; d.scale_count = 4);
-    REFUSED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 0; d.scale_count = 4);
-    REFUSED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 4; d.scale_count = 4; d.exponents = NULL);
+    NOT_CREATED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 5; d.scale_count = 4);
+    NOT_CREATED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 0; d.scale_count = 4);
+    NOT_CREATED(TERN_E_ARGUMENT, d.scale_kind = TERN_SCALE_GROUP_EXP; d.group = 4; d.scale_count = 4;
+                d.exponents = NULL);
     packed[2] = 0x0c;
-    REFUSED(TERN_E_DATA, (void)0);
+    NOT_CREATED(TERN_E_DATA, (void)0);
     assert_int_equal(err.place, 2);
-#undef REFUSED
+#undef NOT_CREATED
     assert_int_equal(tern_matrix_create(NULL, &good, &err), TERN_E_ARGUMENT);
     assert_int_equal(tern_matrix_create(&w, NULL, &err), TERN_E_ARGUMENT);
 }

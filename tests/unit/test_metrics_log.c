@@ -1,16 +1,9 @@
 /* metrics.jsonl: the lines as they are written, and what resuming keeps of them. */
 #define _GNU_SOURCE
-#include <math.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/resource.h>
 
-#include <cmocka.h> /* needs the headers above */
-
-#include "temporary_folder.h"
+#include "testing.h"
 #include "train/metrics_log.h"
 
 static void check_content(const char *path, const char *want) {
@@ -123,7 +116,7 @@ static void test_truncate(void **state) {
     const char *path = folder_file(&folder, "metrics.jsonl");
     assert_int_equal(tern_metrics_log_truncate(path, 3, &damaged, NULL), TERN_OK);
     assert_int_equal(damaged, 0);
-    assert_int_equal(folder_count(&folder, 0), 0);
+    assert_int_equal(folder_count(&folder), 0);
     file_put(path, text, sizeof text - 1);
     assert_int_equal(tern_metrics_log_truncate(path, 3, &damaged, NULL), TERN_OK);
     assert_int_equal(damaged, 3);
@@ -133,7 +126,7 @@ static void test_truncate(void **state) {
     check_content(path, "{\"step\":1}\n{\"step\":2,\"layer\":\"x\"}\n");
     assert_int_equal(tern_metrics_log_truncate(path, 0, NULL, NULL), TERN_OK);
     check_content(path, "");
-    assert_int_equal(folder_count(&folder, 0), 1);
+    assert_int_equal(folder_count(&folder), 1);
     assert_int_equal(tern_metrics_log_truncate(folder.path, 0, NULL, NULL), TERN_E_FILE);
     folder_remove(&folder);
 }

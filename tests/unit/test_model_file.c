@@ -1,12 +1,5 @@
 /* Models in files: graphs as JSON and back, parameters to the bit, and refusals of what does not fit together. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 
-#include <cmocka.h> /* needs the headers above */
 #include <jansson.h>
 
 #include "base/random.h"
@@ -14,23 +7,10 @@
 #include "model/model_file.h"
 #include "model/networks.h"
 #include "nn/op.h"
-#include "temporary_folder.h"
 #include "tern/pack.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
-#define REFUSED(call, wanted, text)                                                                       \
-    do {                                                                                                  \
-        err = (tern_error){0};                                                                            \
-        tern_status status_ = (call);                                                                     \
-        if (status_ != (wanted) || !strstr(err.message, text))                                            \
-            fail_msg("%s: %s: %s; should say '%s'", #call, tern_status_text(status_), err.message, text); \
-    } while (0)
 
 /* ---- graphs as JSON */
 
@@ -107,6 +87,7 @@ static void test_attributes_as_json(void **state) {
     x = tern_graph_add(graph, "dropout", "d", x, &(tern_attrs){.rate = 0.1f});
     tern_value y = tern_graph_add(graph, "scale", "s", x, &(tern_attrs){.factor = -1.7e-11f});
     x = tern_graph_add2(graph, "mul", "m", x, y);
+    x = tern_graph_add(graph, "reshape", "t", x, &(tern_attrs){.dim = {2, TERN_REST}});
     tern_graph_add(graph, "packed_linear", "p", x, &(tern_attrs){.outputs = 2, .acts = TERN_I8, .init_gain = -1});
     OK(tern_graph_check(graph, &err));
     json_t *json = tern_graph_to_json(graph);
@@ -168,6 +149,13 @@ static const struct {
      TERN_E_DATA, "n: bias"},
     {NODES("{\"op\": \"rmsnorm\", \"name\": \"n\", \"from\": [\"input\"], \"epsilon\": 1e300}"), TERN_E_DATA,
      "n: epsilon"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": 24}"), TERN_E_DATA, "n: no dim"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, 2, 2, 3]}"), TERN_E_DATA,
+     "n: no dim of 1 to 3"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, -12]}"), TERN_E_DATA,
+     "n: dim is no size"},
+    {NODES("{\"op\": \"reshape\", \"name\": \"n\", \"from\": [\"input\"], \"dim\": [2, 13]}"), TERN_E_DATA,
+     "n: a shape of 26 elements"},
 };
 
 static void test_bad_graphs(void **state) {
@@ -283,8 +271,8 @@ static void test_round_trip(void **state) {
         assert_int_equal(read.packed, 0);
         tern_model_file_close(&read);
         assert_null(read.graph);
-        file_put(folder_file(&folder, "model.tern"), m.bytes, m.size);
-        OK(tern_model_file_open(&read, folder.file, &err));
+        folder_put(&folder, "model.tern", m.bytes, m.size);
+        OK(tern_model_file_open(&read, folder_file(&folder, "model.tern"), &err));
         check_same_model(&m, &read);
         tern_model_file_close(&read);
         model_free(&m);

@@ -1,24 +1,10 @@
 /* Optimisers against their formulas in double, and schedules at their corners. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/random.h"
+#include "testing.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
 
 /* ---- a plan whose parameters have the shapes that are wanted */
 

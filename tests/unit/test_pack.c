@@ -1,17 +1,9 @@
 /* Packings: golden vectors, round trips, exhaustive bytes, and every refusal. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
 #include <zlib.h>
-
-#include <cmocka.h> /* needs the headers above */
 
 #include "base/random.h"
 #include "tern/pack.h"
+#include "testing.h"
 
 enum { POISON = 0x5a };
 

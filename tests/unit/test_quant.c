@@ -1,19 +1,10 @@
 /* The quantizers against worked examples and against a naive reference written from tern/quant.h alone. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-/* cmocka.h wants these four first. */
-#include <cmocka.h>
-
 #include <float.h>
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/half.h"
 #include "base/random.h"
 #include "tern/quant.h"
+#include "testing.h"
 
 enum { PATTERN = 0x5a, ROOM = 4096 };
 

@@ -1,19 +1,10 @@
 /* What a training step does with its weights: quantize them on several threads, and give the trits to matrices that
  * exist. Both must be what one thread, and a new matrix, would give. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "base/half.h"
 #include "base/random.h"
 #include "cpu/ternary_matrix.h"
 #include "tern/tern.h"
+#include "testing.h"
 
 /* ---- quantizing -------------------------------------------------------------------------------------------------- */
 

@@ -1,24 +1,10 @@
 /* Float-free graphs, deployed: groups, rows and tensors, tables and shared layers compute what they did in training, to
  * the bit in both packings; left out of the packing they still do; and the float twin and the
  * matrix of one layer have the same weights. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "tern/tern.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                          \
-    do {                                                  \
-        if (call) fail_msg("%s: %s", #call, err.message); \
-    } while (0)
-
 enum { BATCH = 4 };
 
 typedef struct scales {

@@ -1,28 +1,13 @@
 /* Files of float-free models that somebody has changed: integers of another shape or type, out of their range, codes
  * that stand for no trits, attributes that cannot be. Each is refused with a message that names it. The models here are
  * seeds of tests/fuzz/fuzz_model.c too. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "model/model_file.h"
 #include "model/networks.h"
 #include "nn/nodes.h"
-#include "temporary_folder.h"
 #include "tern/model.h"
+#include "testing.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
 enum { TOKENS = 4, VOCABULARY = 7 };
 
 typedef struct file {
@@ -79,10 +64,10 @@ static file make_deployed(tern_packing packing) {
     tern_model *model;
     file checkpoint = make_checkpoint(), deployed;
     folder_create(&folder);
-    file_put(folder_file(&folder, "checkpoint"), checkpoint.bytes, checkpoint.size);
-    OK(tern_model_open(&model, folder.file, NULL, &err));
+    folder_put(&folder, "checkpoint", checkpoint.bytes, checkpoint.size);
+    OK(tern_model_open(&model, folder_file(&folder, "checkpoint"), NULL, &err));
     OK(tern_model_export(model, folder_file(&folder, "deployed"), &(tern_export_options){.packing = packing}, &err));
-    deployed.bytes = file_text(folder.file, &deployed.size);
+    deployed.bytes = file_text(folder_file(&folder, "deployed"), &deployed.size);
     tern_model_close(&model);
     folder_remove(&folder);
     free(checkpoint.bytes);
@@ -157,8 +142,8 @@ static tern_status open_file(const file *f) {
     temporary_folder folder;
     tern_model *model = NULL;
     folder_create(&folder);
-    file_put(folder_file(&folder, "model"), f->bytes, f->size);
-    tern_status status = tern_model_open(&model, folder.file, NULL, &err);
+    folder_put(&folder, "model", f->bytes, f->size);
+    tern_status status = tern_model_open(&model, folder_file(&folder, "model"), NULL, &err);
     assert_true(status ? !model : model != NULL);
     tern_model_close(&model);
     folder_remove(&folder);

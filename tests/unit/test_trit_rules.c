@@ -1,19 +1,11 @@
 /* The integer rules, to the bit, against the mathematics of quant/trit_rules.h written down naively: every quantity in
  * 64 bits, one weight at a time, its random number taken from the generator by itself. */
 #include <float.h>
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
 
 #include "base/random.h"
 #include "base/random_fill.h"
 #include "quant/trit_rules.h"
+#include "testing.h"
 
 /* ---- the reference */
 
@@ -67,6 +59,11 @@ static void reference_r2(int8_t *c, int8_t *m, float g, uint64_t i, const tern_t
     int64_t part = floor_divide(floor_divide(n, 256) * s->rate + 128, 256); /* 2^-8 by 2^-12, by 1/16, in 2^-16 */
     *m = (int8_t)floor_divide(n + u_of(s, i / 4, 2 * (int)(i % 4)), 65536);
     *c = (int8_t)hold(floor_divide(*c * (int64_t)65536 - part + u_of(s, i / 4, 2 * (int)(i % 4) + 1), 65536), 127);
+}
+
+static void reference_momentum(int8_t *m, float g, uint64_t i, const tern_trit_step *s) {
+    int64_t n = hold(*m * (int64_t)58982 + d_of(g, 331350, -s->gradient_exp), 127 * 65536);
+    *m = (int8_t)floor_divide(n + u_of(s, i / 8, (int)(i % 8)), 65536);
 }
 
 static void reference_vote(int8_t *t, int8_t *v, float g, const tern_trit_step *s) {
@@ -178,6 +175,14 @@ static size_t one_r2(inputs *in, size_t i) {
     reference_r2(&in->c[i], &in->m[i], in->g[i], in->first + i, &in->step);
     return old != trit_of(in->c[i], in->step.threshold);
 }
+static size_t step_momentum(inputs *in, size_t at, size_t n) {
+    tern_trit_momentum(in->m + at, in->g + at, in->first + at, n, &in->step);
+    return 0;
+}
+static size_t one_momentum(inputs *in, size_t i) {
+    reference_momentum(&in->m[i], in->g[i], in->first + i, &in->step);
+    return 0;
+}
 static size_t step_vote(inputs *in, size_t at, size_t n) {
     return tern_trit_vote(in->t + at, in->c + at, in->g + at, n, &in->step);
 }
@@ -197,6 +202,7 @@ static size_t one_fixed(inputs *in, size_t i) {
 
 static const rule rules[] = {{"r1", step_r1, one_r1},
                              {"r2", step_r2, one_r2},
+                             {"momentum of ortho", step_momentum, one_momentum},
                              {"vote", step_vote, one_vote},
                              {"fixed", step_fixed, one_fixed}};
 enum { RULES = sizeof rules / sizeof *rules };

@@ -1,34 +1,17 @@
 /* A float-free training run keeps whole numbers alone: no tensor of its checkpoint is a float, and a run whose floats
  * are all lost between every two steps ends with the same bits as one that never stopped. On images and a text that
  * are made here. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h> /* needs the headers above */
-
 #include "base/random.h"
 #include "io/safetensors.h"
 #include "model/configuration.h"
 #include "nn/op.h"
 #include "nn/ternary_weights.h"
 #include "nn/trit_weights.h"
-#include "scratch_folder.h"
-#include "temporary_folder.h"
+#include "testing.h"
 #include "train/trainer.h"
 
 static tern_error err;
-#define OK(call)                                                                            \
-    do {                                                                                    \
-        tern_status status_ = (call);                                                       \
-        if (status_) fail_msg("%s: %s: %s", #call, tern_status_text(status_), err.message); \
-    } while (0)
-
-static scratch_folder folder;
+static temporary_folder folder;
 
 /* ---- data */
 
@@ -45,24 +28,24 @@ static void write_idx(const char *images, const char *labels, uint64_t key) {
             pixels[HEAD + i * SIDE * SIDE + p] =
                 (uint8_t)(tern_random_u32(key, i * SIDE * SIDE + p) % 100 + (p / SIDE / 2 == i % 10 ? 150 : 0));
     }
-    scratch_write(&folder, images, pixels, BYTES);
-    scratch_write(&folder, labels, digits, sizeof digits);
+    folder_put(&folder, images, pixels, BYTES);
+    folder_put(&folder, labels, digits, sizeof digits);
 }
 
 static int make_data(void **state) {
     (void)state;
     static char text[6000];
-    scratch_open(&folder);
+    folder_create(&folder);
     write_idx("train-images-idx3-ubyte", "train-labels-idx1-ubyte", 1);
     write_idx("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", 2);
     for (size_t i = 0; i < sizeof text; i++) text[i] = "the quick brown fox "[tern_random_u32(3, i) % 20];
-    scratch_write(&folder, "text.txt", text, sizeof text);
+    folder_put(&folder, "text.txt", text, sizeof text);
     return 0;
 }
 
 static int remove_data(void **state) {
     (void)state;
-    scratch_close(&folder);
+    folder_remove(&folder);
     return 0;
 }
 
@@ -82,7 +65,7 @@ static tern_config *config_of(const run_case *c) {
     OK(tern_config_set(config, "threads", "1", &err));
     if (config->data != TERN_DATA_TEXT) OK(tern_config_set(config, "data", "mnist", &err));
     OK(tern_config_set(config, "path",
-                       config->data == TERN_DATA_TEXT ? scratch_path(&folder, "text.txt") : folder.path, &err));
+                       config->data == TERN_DATA_TEXT ? folder_file(&folder, "text.txt") : folder.path, &err));
     for (const char *text = c->settings; sscanf(text, " %31[^=]=%63s%n", key, value, &read) == 2; text += read)
         OK(tern_config_set(config, key, value, &err));
     return config;
@@ -103,7 +86,7 @@ static void step(tern_trainer *t) {
 
 static const run_case cases[] = {
     {"mnist-mlp-trit", "width=24 update=r1"},
-    {"mnist-mlp-trit", "width=24 granularity=T8 slow_exponents=1"},
+    {"mnist-mlp-trit", "width=24 update=r2 granularity=T8 slow_exponents=1"},
     {"mnist-mlp-trit", "width=24 update=vote granularity=T6 schedule=halvings"},
     {"mnist-mlp-trit", "width=24 update=seed-corr granularity=tensor"},
     {"mnist-cnn-trit", "width=8 depth=1"},
@@ -137,7 +120,7 @@ static void check_no_floats(const char *path, const run_case *c) {
 static void test_no_float_persists(void **state) {
     (void)state;
     char path[512];
-    snprintf(path, sizeof path, "%s/run.safetensors", folder.path); /* scratch_path's are used in turn */
+    snprintf(path, sizeof path, "%s/run.safetensors", folder.path); /* folder_file's are used in turn */
     for (size_t i = 0; i < CASES; i++) {
         tern_trainer *t = trainer_of(&cases[i]);
         for (int k = 0; k < 3; k++) step(t);

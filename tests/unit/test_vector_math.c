@@ -1,13 +1,6 @@
 /* The functions of vector_math.h against libm's. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include "nn/vector_math.h"
+#include "testing.h"
 
 static void check_exp(float x, double ulps) {
     double want = exp((double)x), got = (double)tern_exp(x);

@@ -102,10 +102,17 @@ static tern_value add_packed(export *x, size_t i) {
     return add_node(x, node, packed_op(node), &at);
 }
 
+/* Whole-number weights that stay so. Where the node that they are shared with is packed, they are its own. */
+static tern_value add_skipped(export *x, const tern_node *node) {
+    tern_attrs at = node->at;
+    if (at.same_as) at.same_as = is_packed_here(x, at.same_as) ? 0 : (size_t)x->value[at.same_as];
+    return add_node(x, node, node->op->name, &at);
+}
+
 static tern_value add_other(export *x, const tern_node *node) {
     tern_attrs at = deployed_attrs(node);
     if (is_op(node, "trit_rmsnorm")) return add_node(x, node, "rmsnorm", &at);
-    if (!strncmp(node->op->name, "trit_", 5)) return add_node(x, node, node->op->name, &node->at); /* skipped */
+    if (!strncmp(node->op->name, "trit_", 5)) return add_skipped(x, node);
     return add_node(x, node, node->op->name, &at);
 }
 

@@ -18,8 +18,8 @@ static const char *float_op(const tern_node *node, int ternary) {
 static tern_value add_node(tern_graph *to, const tern_plan *plan, size_t i) {
     const tern_node *node = &plan->graph->node[i];
     tern_attrs at = node->at;
-    at.integers = 0;
-    at.same_as = 0;
+    at.integers = at.update = at.floats = at.slow_exponents = 0;
+    at.group = at.same_as = 0;
     if (node->inputs == 2) return tern_graph_add2(to, node->op->name, node->name, node->input[0], node->input[1]);
     return tern_graph_add(to, float_op(node, tern_plan_ternary(plan, i) != NULL), node->name, node->input[0], &at);
 }

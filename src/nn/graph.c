@@ -188,6 +188,19 @@ static tern_status share_params(tern_graph *graph, tern_node *node, size_t first
     return TERN_OK;
 }
 
+/* What only whole-number weights have; groups of columns, packed ones too. */
+static tern_status check_whole_attrs(const tern_node *node, tern_error *err) {
+    const char *op = node->op->name;
+    int trit = !strncmp(op, "trit_", 5), packed = !strncmp(op, "packed_", 7);
+    const char *wrong = node->at.group && !packed ? "group"
+                        : node->at.update         ? "update"
+                        : node->at.floats         ? "floats"
+                        : node->at.slow_exponents ? "slow_exponents"
+                                                  : NULL;
+    TERN_CHECK_ARGUMENT(trit || !wrong, err, "%s: %s is for trit_ operations, not %s", node->name, wrong, op);
+    return TERN_OK;
+}
+
 static tern_status add_node(tern_graph *graph, const char *op, const char *name, int inputs, const tern_value *input,
                             const tern_attrs *attrs, tern_error *err) {
     TERN_TRY(check_name(graph, name, err));
@@ -205,6 +218,7 @@ static tern_status add_node(tern_graph *graph, const char *op, const char *name,
                             "%s: only an embedding reads the input of tokens, not %s", name, op);
     }
     if (attrs) node.at = *attrs;
+    TERN_TRY(check_whole_attrs(&node, err));
     size_t params = graph->params;
     tern_status status = node.op->shape(graph, &node, err);
     if (!node.params) node.at.integers = 0; /* nothing to keep */

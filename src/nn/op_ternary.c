@@ -29,23 +29,18 @@ tern_ternary_weights *tern_plan_ternary(const tern_plan *plan, size_t i) {
     const tern_op *op = plan->graph->node[i].op;
     int ternary = strstr(op->name, "bit_") == op->name || strstr(op->name, "ternary_") == op->name ||
                   strstr(op->name, "packed_") == op->name || strstr(op->name, "trit_") == op->name;
+    ternary &= strcmp(op->name, "trit_rmsnorm") != 0; /* whole numbers, and no trits */
     return ternary && plan->node[i].state ? &((tern_ternary_state *)plan->node[i].state)->w : NULL;
 }
 
 /* ---- shapes */
-
-static tern_status check_granularity(const tern_node *node, tern_error *err) {
-    TERN_CHECK_ARGUMENT(node->at.granularity == TERN_PER_TENSOR || node->at.granularity == TERN_PER_ROW, err,
-                        "%s: granularity %d; 0 (tensor) and 1 (row) are possible", node->name, node->at.granularity);
-    return TERN_OK;
-}
 
 static tern_status check_rule(tern_node *node, int of_default, tern_error *err) {
     if (node->at.rule == TERN_RULE_DEFAULT) node->at.rule = of_default;
     TERN_CHECK_ARGUMENT(node->at.rule >= TERN_RULE_ABSMEAN && node->at.rule <= TERN_RULE_TWN, err,
                         "%s: rule %d; 1 (absmean), 2 (absmedian) and 3 (twn) are possible", node->name,
                         node->at.rule);
-    return check_granularity(node, err);
+    return tern_check_scales(node, 0, err);
 }
 
 #define LATENT_SHAPE(rule, geometry, of_default)                                   \
@@ -61,7 +56,6 @@ LATENT_SHAPE(ternary_conv2d_shape, tern_conv_shape, TERN_RULE_TWN)
 
 #define TRIT_SHAPE(rule, geometry)                                                                                 \
     static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                 \
-        TERN_TRY(check_granularity(node, err));                                                                    \
         TERN_TRY(geometry(graph, node, err));                                                                      \
         size_t k = tern_weight_columns(graph, node);                                                               \
         float gain = node->at.init_gain > 0 ? node->at.init_gain : 1;                                              \
@@ -77,8 +71,8 @@ TRIT_SHAPE(trit_conv2d_shape, tern_conv_shape)
     static tern_status rule(tern_graph *graph, tern_node *node, tern_error *err) {                                 \
         TERN_CHECK_ARGUMENT(node->at.acts == TERN_I8 || node->at.acts == TERN_F32, err,                            \
                             "%s: acts %d; 0 (fp32) and 3 (int8) are possible", node->name, node->at.acts);         \
-        TERN_TRY(check_granularity(node, err));                                                                    \
         TERN_TRY(geometry(graph, node, err));                                                                      \
+        TERN_TRY(tern_check_scales(node, tern_weight_columns(graph, node), err));                                  \
         return node->at.bias ? tern_node_add_vector(graph, node, "bias", TERN_ROLE_BIAS, node->at.outputs, 0, err) \
                              : TERN_OK;                                                                            \
     }

@@ -33,6 +33,11 @@ static tern_status trit_embedding_shape(tern_graph *graph, tern_node *node, tern
                                   err);
 }
 
+static tern_status packed_embedding_shape(tern_graph *graph, tern_node *node, tern_error *err) {
+    TERN_TRY(tern_embedding_shape(graph, node, err));
+    return tern_check_scales(node, node->at.width, err);
+}
+
 /* Scratch of the backward pass: where each row's places begin, the places, the sums of squares, a gradient a thread. */
 typedef struct embedding_room {
     size_t first, place, squares, g, total;
@@ -122,9 +127,8 @@ static void embedding_backward(tern_plan *plan, size_t i) {
     const int32_t *token = (const int32_t *)(const void *)tern_plan_in(plan, i, 0);
     int32_t *row_steps = tern_node_find_param(plan->graph, node, "row_steps")->integers;
     sort_places(first, place, token, places, rows);
-    size_t flips = 0;
-    int good = 1;
-#pragma omp parallel for schedule(static) reduction(+ : flips) reduction(& : good) num_threads(tern_team(plan->threads, rows, 1))
+    size_t flips = 0, strange = 0;
+#pragma omp parallel for schedule(static) reduction(+ : flips, strange) num_threads(tern_team(plan->threads, rows, 1))
     for (size_t row = 0; row < rows; row++) {
         size_t thread = (size_t)omp_get_thread_num(), count = first[row + 1] - first[row];
         squares[row] = 0;
@@ -132,16 +136,16 @@ static void embedding_backward(tern_plan *plan, size_t i) {
         float *g = (float *)(void *)(gradients + thread * tern_round_up(width * sizeof(float), 64));
         squares[row] = row_gradient(g, plan->node[i].grad, place + first[row], count, width);
         int e = tern_gradient_exponent(squares[row] / (double)width);
-        good &= isfinite(squares[row]) != 0;
+        if (!isfinite(squares[row])) strange++;
         if (!plan->rules.rate[i] || plan->rules.trouble || e == TERN_NO_GRADIENT_EXP || !isfinite(squares[row]))
             continue;
         flips += tern_trit_update_row(w, plan, i, row, g, e, (uint64_t)row_steps[row], w->room + thread * width);
-        row_steps[row] += row_steps[row] < INT32_MAX;
+        row_steps[row] += row_steps[row] < INT32_MAX; /* numbers of steps need not differ for ever */
     }
     for (size_t row = 0; row < rows; row++) total += squares[row];
     w->flipping += flips;
     plan->rules.squares += total;
-    if (!good && !plan->rules.trouble) plan->rules.trouble = i;
+    if (strange && !plan->rules.trouble) plan->rules.trouble = i;
     if (plan->rules.rate[i] && !plan->rules.trouble) tern_trit_finish(w, plan, i, total);
 }
 
@@ -158,7 +162,7 @@ const tern_op tern_op_trit_embedding = {.name = "trit_embedding",
 
 const tern_op tern_op_packed_embedding = {.name = "packed_embedding",
                                           .inputs = 1,
-                                          .shape = tern_embedding_shape,
+                                          .shape = packed_embedding_shape,
                                           .prepare = embedding_prepare,
                                           .forward = embedding_forward,
                                           .release = embedding_release};

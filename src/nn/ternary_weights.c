@@ -168,7 +168,7 @@ tern_status tern_ternary_take_trits(const tern_ternary_weights *w, const tern_no
 
 float tern_ternary_scale(const tern_ternary_weights *w, const tern_node *node, size_t s) {
     const tern_packed *p = &node->packed;
-    if (w->group) return ldexpf(1, (p->bytes ? p->exponents : w->rule.exponent)[s]);
+    if (w->group) return ldexpf(1, (p->bytes ? p->exponents : w->used_exponent)[s]);
     return (p->bytes ? p->scales : w->scales)[s];
 }
 

@@ -27,8 +27,9 @@ typedef struct tern_ternary_weights {
     int8_t *trits, *counted; /* [rows][cols]; and those of the last count */
 
     /* Only of whole-number weights; NULL for others. */
-    uint8_t *used; /* t2 [rows][cols]: the trits of this pass, whatever its updates do to the counters */
-    int8_t *room;  /* [threads][cols] */
+    uint8_t *used;         /* t2 [rows][cols]: the trits of this pass, whatever its updates do to the counters */
+    int8_t *used_exponent; /* [scale_count]: likewise; NULL without groups */
+    int8_t *room;          /* [threads][cols] */
     tern_trit_state rule;
 
     /* Only in training: what the float products of a pass multiply by, in plan->products. While lambda < 1 it is the

@@ -1,5 +1,6 @@
 #include "nn/trit_weights.h"
 
+#include <assert.h>
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -34,16 +35,25 @@ static tern_status check_group_attributes(tern_node *node, tern_error *err) {
     return TERN_OK;
 }
 
+tern_status tern_check_scales(const tern_node *node, size_t cols, tern_error *err) {
+    const tern_attrs *at = &node->at;
+    TERN_CHECK_ARGUMENT(at->granularity == TERN_PER_TENSOR || at->granularity == TERN_PER_ROW, err,
+                        "%s: granularity %d; 0 (tensor) and 1 (row) are possible", node->name, at->granularity);
+    TERN_CHECK_ARGUMENT(!at->group || tern_group_is_valid(at->group, cols), err,
+                        "%s: groups of %zu columns; 6 and the multiples of 4 up to %zu are possible", node->name,
+                        at->group, tern_round_up(cols, 4));
+    return TERN_OK;
+}
+
 static tern_status check_attributes(tern_node *node, size_t cols, tern_error *err) {
     tern_attrs *at = &node->at;
     if (at->update == TERN_UPDATE_DEFAULT) at->update = TERN_UPDATE_R2;
     TERN_CHECK_ARGUMENT(at->update >= TERN_UPDATE_R1 && at->update <= TERN_UPDATE_ORTHO, err,
                         "%s: update %d; 1 (r1), 2 (r2), 3 (vote), 4 (seed-corr) and 5 (ortho) are possible",
                         node->name, at->update);
-    TERN_CHECK_ARGUMENT(!at->group || tern_group_is_valid(at->group, cols), err,
-                        "%s: groups of %zu columns; 6 and the multiples of 4 up to %zu are possible", node->name,
-                        at->group, tern_round_up(cols, 4));
+    TERN_TRY(tern_check_scales(node, cols, err));
     TERN_TRY(check_group_attributes(node, err));
+    TERN_CHECK_ARGUMENT(!at->frozen, err, "%s: frozen is for weights that are floats", node->name);
     TERN_CHECK_ARGUMENT(!at->group || at->update != TERN_UPDATE_SEED_CORR, err,
                         "%s: seed-corr's scales are no powers of two: it takes one a row or a tensor, not groups",
                         node->name);
@@ -149,6 +159,24 @@ void tern_trit_initialise(tern_graph *graph, size_t i, uint64_t seed) {
     free(v.weights);
 }
 
+/* Sums of 64 bits start each pass within 2^62: what passes add stays far from 2^63. */
+static const int64_t most_of_a_sum = (int64_t)1 << 62;
+
+static tern_status check_sums(const tern_param *p, tern_error *err) {
+    const int64_t *v = p ? p->integers : NULL;
+    for (size_t i = 0; p && i < p->count; i++)
+        if (v[i] < -most_of_a_sum || v[i] > most_of_a_sum)
+            return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is beyond 2^62", p->name, i);
+    return TERN_OK;
+}
+
+static tern_status check_counts(const tern_param *p, tern_error *err) {
+    const int32_t *v = p ? p->integers : NULL;
+    for (size_t i = 0; p && i < p->count; i++)
+        if (v[i] < 0) return tern_fail(err, TERN_E_DATA, i, "%s[%zu] is negative", p->name, i);
+    return TERN_OK;
+}
+
 static tern_status check_range(const tern_param *p, int least, int most, int also, tern_error *err) {
     const int8_t *v = p ? p->integers : NULL;
     for (size_t i = 0; p && i < p->count; i++)
@@ -160,8 +188,7 @@ static tern_status check_range(const tern_param *p, int least, int most, int als
 
 tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) {
     const tern_node *node = &graph->node[i];
-    const tern_param *trits = tern_node_find_param(graph, node, "trits"),
-                     *steps = tern_node_find_param(graph, node, "steps");
+    const tern_param *trits = tern_node_find_param(graph, node, "trits");
     if (!tern_node_find_param(graph, node, "exponent")) return TERN_OK;
     TERN_TRY(check_range(tern_node_find_param(graph, node, "exponent"), -100, 100, 0, err));
     TERN_TRY(
@@ -171,8 +198,10 @@ tern_status tern_trit_check(const tern_graph *graph, size_t i, tern_error *err) 
     TERN_TRY(check_range(tern_node_find_param(graph, node, "group_rate"), -TERN_GROUP_RATE_MAX, TERN_GROUP_RATE_MAX,
                          0, err));
     TERN_TRY(check_range(tern_node_find_param(graph, node, "group_threshold"), 1, 126, 1, err));
-    if (steps && *(const int32_t *)steps->integers < 0)
-        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s is negative", steps->name);
+    TERN_TRY(check_counts(tern_node_find_param(graph, node, "steps"), err));
+    TERN_TRY(check_counts(tern_node_find_param(graph, node, "row_steps"), err));
+    TERN_TRY(check_sums(tern_node_find_param(graph, node, "correlation"), err));
+    TERN_TRY(check_sums(tern_node_find_param(graph, node, "exponent_sum"), err));
     if (!trits) return TERN_OK;
     return tern_validate(TERN_PACK_T5, trits->integers, trits->count, node->at.outputs,
                          tern_weight_columns(graph, node), err);
@@ -211,6 +240,10 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     TERN_TRY(tern_packed_bytes(&bytes, TERN_PACK_T2, w->rows, w->cols, err));
     TERN_TRY(tern_plan_keep(plan, &memory, bytes, err));
     w->used = memory;
+    if (w->group) {
+        TERN_TRY(tern_plan_keep(plan, &memory, w->scale_count, err));
+        w->used_exponent = memory;
+    }
     TERN_TRY(tern_plan_keep(plan, &memory, (size_t)plan->threads * w->cols, err));
     w->room = memory;
     tern_plan_want_scratch(plan, w->rows * w->cols);
@@ -257,6 +290,13 @@ void tern_trit_stored_rows(const tern_ternary_weights *w, int8_t *trits, size_t 
             counters_to_trits(w, row, trits);
 }
 
+static void hold_sums(int64_t *sum, size_t n) {
+    for (size_t i = 0; sum && i < n; i++) {
+        assert(sum[i] / 3 < most_of_a_sum / 2 && sum[i] / 3 > -(most_of_a_sum / 2));
+        sum[i] = sum[i] > most_of_a_sum ? most_of_a_sum : sum[i] < -most_of_a_sum ? -most_of_a_sum : sum[i];
+    }
+}
+
 tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i, tern_error *err) {
     (void)i;
     int8_t *trits = plan->scratch.data;
@@ -267,6 +307,9 @@ tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t i
                   cols, NULL);
     }
     make_scales(w);
+    if (w->group) memcpy(w->used_exponent, w->rule.exponent, w->scale_count);
+    hold_sums(w->rule.correlation, w->scale_count);
+    hold_sums(w->rule.exponent_sum, w->scale_count);
     size_t rows = w->rows / w->groups, scales = w->scale_count / w->groups;
     for (size_t g = 0; g < w->groups && w->matrix[g]; g++)
         TERN_TRY(tern_matrix_set_trits(w->matrix[g], trits + g * rows * cols,
@@ -282,7 +325,7 @@ void tern_trit_rows(const tern_ternary_weights *w, int8_t *trits, size_t first, 
 
 /* ---- updates */
 
-/* 8-bit fractions of a normalised gradient, at most 2^30 a weight and row: sums stay far below 2^63. */
+/* 8-bit fractions of a normalised gradient, at most 2^18 a weight: with fewer than 2^33 weights below 2^51 a pass. */
 static void add_exponent_gradients(const tern_ternary_weights *w, size_t row, const int8_t *trits, const float *g,
                                    int gradient_exp) {
     float f = ldexpf(256, -gradient_exp);
@@ -290,7 +333,8 @@ static void add_exponent_gradients(const tern_ternary_weights *w, size_t row, co
     for (size_t b = 0, c = 0; b < groups; b++) {
         int64_t sum = 0;
         for (size_t end = tern_min_size(c + group, w->cols); c < end; c++)
-            sum += (int64_t)llrintf(fminf(fmaxf(g[c] * f, -0x1p30f), 0x1p30f)) * trits[c];
+            sum += (int64_t)llrintf(fminf(fmaxf(g[c] * f, -0x1p18f), 0x1p18f)) * trits[c];
+        assert(sum < (int64_t)1 << 51 && sum > -((int64_t)1 << 51));
         int64_t *to = &w->rule.exponent_sum[w->scale_count == 1 ? 0 : row * groups + b];
 #pragma omp atomic
         *to += sum;
@@ -426,7 +470,7 @@ static void step_thresholds(tern_ternary_weights *w, int percent, uint64_t step)
 void tern_trit_finish(tern_ternary_weights *w, tern_plan *plan, size_t i, double squares) {
     int e = tern_gradient_exponent(squares / (double)(w->rows * w->cols));
     if (e != TERN_NO_GRADIENT_EXP) w->rule.gradient_exponent[0] = (int8_t)e;
-    if (w->rule.steps) w->rule.steps[0]++;
+    if (w->rule.steps) w->rule.steps[0] += w->rule.steps[0] < INT32_MAX;
     if (tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO) step_along_orthogonal(w, plan, i);
     step_exponents(w, plan->step);
     step_thresholds(w, tern_plan_graph_node(plan, i)->at.zeros, plan->step);

@@ -4,14 +4,17 @@
  *   r1         counter int8 [rows][cols]
  *   r2         counter, momentum int8 [rows][cols]
  *   vote       trits, t5 by rows; counter int8 [rows][cols]
- *   seed-corr  trits; correlation int64 [scales]; steps int32 [1]: the number of updates
+ *   seed-corr  trits; correlation int64 [scales], held to 2^62 between steps; a pass moves it by no more than the
+ *              number of weights, below 2^33; steps int32 [1]: the number of updates, which stops counting at its largest
  * and of every rule
  *   exponent           int8 [scales]: the scale is 2^exponent; one a tensor, a row or a group of columns
  *   gradient_exponent  int8 [1]: rounded log2 of the last gradients' root mean square, TERN_NO_GRADIENT_EXP at first.
  *                      A step is normalised by that of the step before: gradients stream past once.
  *   group_rate         int8 [scales], with group_rates: r1 and r2, of a scale a row or group   (quant/trit_groups.h)
  *   group_threshold    uint8 [scales], with group_thresholds: r1 and r2
- *   exponent_sum       int64 [scales], with slow_exponents: the gradient of the exponent, summed since its last step */
+ *   exponent_sum       int64 [scales], with slow_exponents: the gradient of the exponent, summed since its last step, in
+ *                      units of 2^-8 and no more than 2^18 a weight: a pass moves it by less than 2^51, and between
+ *                      steps it is held to 2^62 */
 #ifndef TERN_NN_TRIT_WEIGHTS_H
 #define TERN_NN_TRIT_WEIGHTS_H
 
@@ -26,6 +29,9 @@ tern_status tern_trit_add_params(tern_graph *graph, tern_node *node, size_t rows
                                  tern_error *err);
 /* The operation's `initialise`. */
 void tern_trit_initialise(tern_graph *graph, size_t node, uint64_t seed);
+
+/* For shape rules: a granularity that there is, and groups that rows of so many columns can have. */
+tern_status tern_check_scales(const tern_node *node, size_t cols, tern_error *err);
 
 /* Scales of W: 1, rows, or rows * groups a row. */
 size_t tern_trit_scale_count(const tern_node *node, size_t rows, size_t cols);

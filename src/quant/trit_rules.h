@@ -1,23 +1,29 @@
 /* The rules that train integers: what one step does to counters, given the gradient of the weights behind them.
  *
  * A gradient is a transient float; everything that persists is an integer. Each gradient g is turned into a whole
- * number once, d = clamp(round_half_even(g * f), -2^30, 2^30), with f a product of a whole number below 2^24 and a power
- * of two, hence exact. From there on all arithmetic is on integers, and the bits do not depend on the machine.
+ * number once, d = clamp(round(g * f), +-2^30): the product is rounded to fp32, then to an integer, both to nearest
+ * even; f is a whole number below 2^24 times a power of two, hence exact. From there on all arithmetic is on integers
+ * of 32 bits, and the bits do not depend on the machine.
  *
  *   r            = 2^-gradient_exp; gradient_exp is the rounded log2 of the gradients' root mean square
  *   rate         counts a step, Q12 (4096 is one count)
  *   SR(x, u)     = floor(x + u), u uniform in [0, 1): stochastic rounding; SR of a whole number is that number
- *   u            16 bits of Philox4x32-10 with key `key`: number i % 8 of the block i / 8 for weight i, but with r2 the two
- *                of number i % 4 of the block i / 4, the first for m; the counter's upper half is the step
+ *   u            16 bits of Philox4x32-10 with key `key`, of each word the lower half first: number i % 8 of the block
+ *                i / 8 for weight i, but with r2 two of the block i / 4: 2 (i % 4) for m and the next for c. The counter's
+ *                upper half is the step. fixed drops the lowest 4 of the 16 bits
  *
  *   r1     c = clamp(SR(c - rate g r), +-127)                        8 bits a weight
+ *          d = rate g r in units of 2^-16
  *   r2     n = clamp(0.9 m + 0.1 * 50.56 g r, +-127);  m = SR(n);  c = clamp(SR(c - rate n / 16), +-127)      16 bits
+ *          n, and the gradient's part d, in units of 2^-16, with 0.9 = 58982 / 2^16 and 5.056 = 331350 / 2^16; n is cut
+ *          (floor) to 2^-8 before it meets the rate, and rate n / 16 is rounded to 2^-16, ties up
  *   ortho  m as r2's;  c = clamp(SR(c - rate o), +-127), o = m made orthogonal as a whole matrix (floats that live for
  *          the step), of root mean square near 1                      16 bits
  *   vote   v = clamp(v - sign(g) rate, +-127), where |v| > threshold: t one step towards v, v less the threshold
- *          (both signed)                                             8 bits and the trit
+ *          (both signed); the rate in whole counts, ties up, one at least unless it is zero    8 bits and the trit
  *   corr   the seed's: k -= sum over the group of sign(g) t; its scale is 2^(e + 4 k / (steps group)), its trits rest
  *   fixed  c = clamp(SR(c - rate g r), +-32767) of 16 bits: gains, biases, dense weights
+ *          d = rate g r in units of 2^-12
  *
  * With r1 and r2 the trit is (c > threshold) - (c < -threshold). R1 and R2: shared notes on float-free training;
  * stochastic rounding of an integer accumulator: Gupta et al., arXiv:1502.02551. */
@@ -53,7 +59,7 @@ size_t tern_trit_r2(int8_t *c, int8_t *m, const float *g, size_t first, size_t n
 void tern_trit_momentum(int8_t *m, const float *g, size_t first, size_t n, const tern_trit_step *step);
 size_t tern_trit_vote(int8_t *trits, int8_t *votes, const float *g, size_t n, const tern_trit_step *step);
 
-/* sum of sign(g) t: at most n in size. */
+/* sum of sign(g) t: at most n in size, far from 2^63. */
 int64_t tern_trit_correlation(const int8_t *trits, const float *g, size_t n);
 
 void tern_fixed_step(int16_t *c, const float *g, size_t first, size_t n, const tern_trit_step *step);

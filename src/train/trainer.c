@@ -306,6 +306,7 @@ tern_status tern_trainer_step(tern_trainer *t, tern_error *err) {
     copy_statistics(t, 1);
     t->step++;
     t->skipped++;
+    TERN_TRY(tern_trainer_refresh(t, err)); /* rules have stepped in the layers behind the trouble */
     if (++t->skipped_in_row > (uint64_t)t->config.max_skips)
         return tern_fail(
             err, TERN_E_DATA, t->step,

@@ -67,8 +67,43 @@ static tern_graph *text_network(void) {
     return g;
 }
 
+/* The same of whole numbers; that they learn is another test (test_trit.c). */
+static tern_graph *whole_image_network(void) {
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input(g, (tern_shape){3, {9, 8, 4}});
+    x = tern_graph_add(g, "trit_conv2d", "conv", x, &(tern_attrs){.outputs = 12, .kernel = 3, .bias = 1, .group = 8});
+    x = tern_graph_add(g, "batch_norm", "norm1", x, &(tern_attrs){.integers = 1});
+    x = tern_graph_add(g, "relu", "relu", x, NULL);
+    x = tern_graph_add(
+        g, "trit_conv2d", "grouped", x,
+        &(tern_attrs){.outputs = 6, .kernel = 3, .groups = 2, .floats = 1, .update = TERN_UPDATE_VOTE});
+    x = tern_graph_add(g, "flatten", "flat", x, NULL);
+    x = tern_graph_add(g, "trit_linear", "fc1", x, &(tern_attrs){.outputs = 30, .bias = 1, .granularity = 1});
+    x = tern_graph_add(g, "trit_linear", "fc2", x, &(tern_attrs){.outputs = 30, .update = TERN_UPDATE_SEED_CORR});
+    x = tern_graph_add(g, "trit_linear", "fc3", x,
+                       &(tern_attrs){.outputs = 30, .update = TERN_UPDATE_SEED_CORR, .same_as = 7});
+    tern_graph_add(g, "linear", "head", x, &(tern_attrs){.outputs = 10, .integers = 1});
+    return g;
+}
+
+static tern_graph *whole_text_network(void) {
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input_tokens(g, 19, 23), y;
+    x = tern_graph_add(g, "trit_embedding", "embedding", x, &(tern_attrs){.width = 48, .init_gain = 0.5f});
+    y = tern_graph_add(g, "trit_rmsnorm", "norm1", x, NULL);
+    y = tern_graph_add(g, "trit_linear", "up", y, &(tern_attrs){.outputs = 64, .update = TERN_UPDATE_R1});
+    y = tern_graph_add(g, "relu2", "relu2", y, NULL);
+    y = tern_graph_add(g, "trit_linear", "down", y, &(tern_attrs){.outputs = 48, .group = 32});
+    x = tern_graph_add2(g, "add", "add", x, y);
+    tern_graph_add(g, "trit_linear", "head", x, &(tern_attrs){.outputs = 23, .floats = 1, .granularity = 1});
+    return g;
+}
+
 typedef tern_graph *(*network)(void);
-static const network networks[] = {image_network, text_network};
+static const network networks[] = {image_network, text_network, whole_image_network, whole_text_network};
+enum { NETWORKS = sizeof networks / sizeof *networks };
 
 static tern_graph *build(network make) {
     tern_graph *g = make();
@@ -83,16 +118,17 @@ static tern_graph *build(network make) {
 
 static void test_every_op_is_here(void **state) {
     (void)state;
-    tern_graph *g[2] = {image_network(), text_network()};
+    tern_graph *g[NETWORKS];
+    for (int k = 0; k < NETWORKS; k++) g[k] = networks[k]();
     const char *op;
     for (size_t i = 0; (op = tern_op_name(i)) != NULL; i++) {
         int found = !strncmp(op, "packed_", 7); /* below */
-        for (int k = 0; k < 2; k++)
+        for (int k = 0; k < NETWORKS; k++)
             for (size_t n = 0; n < g[k]->nodes; n++) found |= !strcmp(g[k]->node[n].op->name, op);
         if (!found) fail_msg("no network of this test has the op %s", op);
     }
     assert_null(tern_op_name(1000));
-    for (int k = 0; k < 2; k++) tern_graph_free(&g[k]);
+    for (int k = 0; k < NETWORKS; k++) tern_graph_free(&g[k]);
 }
 
 enum { BATCH_MAX = 21 };
@@ -131,7 +167,8 @@ static void step(record *r, tern_plan *plan, size_t batch) {
     keep(r, plan->grads.data, plan->gradients);
     plan->train_mode = 0;
     keep(r, tern_plan_forward(plan, x, batch), out);
-    for (size_t p = 0; p < g->params; p++) keep(r, g->param[p].value, g->param[p].count); /* running statistics */
+    for (size_t p = 0; p < g->params; p++) /* running statistics */
+        if (g->param[p].value) keep(r, g->param[p].value, g->param[p].count);
     OK(tern_dnn_check(plan->dnn, NULL));
     free(x);
 }
@@ -166,7 +203,7 @@ static int bf16_works(void) {
 static void test_threads_change_no_bit(void **state) {
     (void)state;
     int bf16 = bf16_works();
-    for (size_t n = 0; n < 2; n++)
+    for (size_t n = 0; n < NETWORKS; n++)
         for (int products = 0; products <= bf16; products++)
             for (int mixed = 0; mixed < 2 - products; mixed++) {
                 record one = run(networks[n], 1, (tern_dtype)products, mixed ? 0.4f : 1);
@@ -232,7 +269,7 @@ static void test_arena_shares(void **state) {
 /* An arena of its own for inference is smaller, and the values that lie closer in it are the same. */
 static void test_inference(void **state) {
     (void)state;
-    for (size_t n = 0; n < 2; n++) {
+    for (size_t n = 0; n < NETWORKS; n++) {
         tern_graph *g = build(networks[n]);
         tern_plan *training, *inference;
         tern_plan_desc desc = {.batch_max = BATCH_MAX, .training = 1, .threads = 2};
@@ -265,7 +302,7 @@ static void test_inference(void **state) {
 /* Runs node by node: whatever the backward pass reads is what the last writer left there. */
 static void test_nothing_is_overwritten(void **state) {
     (void)state;
-    for (size_t n = 0; n < 2; n++) {
+    for (size_t n = 0; n < NETWORKS; n++) {
         tern_graph *g = build(networks[n]);
         tern_plan *plan;
         OK(tern_plan_create(&plan, g, &(tern_plan_desc){.batch_max = 3, .training = 1, .threads = 1}, &err));
@@ -491,6 +528,32 @@ static const hostile cases[] = {
     {"attention", SEQUENCE, {.heads = 2, .rope_base = NAN}, "positive base"},
     {"attention", IMAGE, {.heads = 2}, "a sequence has 2"},
     {"attention", {2, {(size_t)1 << 30, 3}}, {.heads = 1}, "tokens"}, /* the square of which wraps round */
+    {"trit_linear", IMAGE, {0}, "outputs is 0"},
+    {"trit_conv2d", IMAGE, {.outputs = 8, .kernel = 7}, "does not fit"},
+    {"trit_conv2d", IMAGE, {.outputs = BIG, .kernel = 3}, "too large"},
+    {"trit_linear", IMAGE, {.outputs = 8, .update = 6}, "update 6"},
+    {"trit_conv2d", IMAGE, {.outputs = 8, .update = 99}, "update 99"},
+    {"trit_linear", IMAGE, {.outputs = 8, .update = -1}, "update -1"},
+    {"trit_linear", IMAGE, {.outputs = 8, .granularity = 2}, "granularity 2"},
+    {"trit_linear", IMAGE, {.outputs = 8, .group = 1}, "groups of 1 columns"},
+    {"trit_linear", IMAGE, {.outputs = 8, .group = 5}, "groups of 5 columns"},
+    {"trit_conv2d", IMAGE, {.outputs = 8, .kernel = 3, .group = 40}, "groups of 40 columns"},
+    {"trit_linear", IMAGE, {.outputs = 8, .group = SIZE_MAX - 3}, "columns"},
+    {"trit_linear", IMAGE, {.outputs = 8, .group = BIG}, "columns"},
+    {"trit_linear", IMAGE, {.outputs = 8, .group = 4, .update = TERN_UPDATE_SEED_CORR}, "seed-corr"},
+    {"packed_linear", IMAGE, {.outputs = 8, .group = 5}, "groups of 5 columns"},
+    {"packed_conv2d", IMAGE, {.outputs = 8, .kernel = 3, .group = BIG}, "columns"},
+    {"trit_embedding", SEQUENCE, {.width = 8}, "input of tokens"},
+    {"packed_embedding", SEQUENCE, {.width = 8}, "input of tokens"},
+    {"trit_rmsnorm", IMAGE, {.epsilon = NAN}, "epsilon"},
+    {"linear", IMAGE, {.outputs = 8, .group = 4}, "group"},
+    {"bit_linear", IMAGE, {.outputs = 8, .group = 4}, "group"},
+    {"bit_linear", IMAGE, {.outputs = 8, .slow_exponents = 1}, "slow_exponents"},
+    {"rmsnorm", IMAGE, {.update = 1}, "update"},
+    {"trit_linear", IMAGE, {.outputs = 8, .frozen = 1}, "frozen"},
+    {"trit_linear", IMAGE, {.outputs = 8, .same_as = 1}, "same_as 1"},
+    {"trit_linear", IMAGE, {.outputs = 8, .same_as = SIZE_MAX}, "same_as"},
+    {"relu", IMAGE, {.same_as = 1}, "same_as"},
     {"reshape", IMAGE, {0}, "no dim"},
     {"reshape", IMAGE, {.dim = {5, 7}}, "35 elements for an input of 144"},
     {"reshape", IMAGE, {.dim = {288}}, "288 elements for an input of 144"},
@@ -530,6 +593,41 @@ static void test_hostile_attributes(void **state) {
             fail_msg("case %zu, %s: accepted; it should say '%s'", i, c->op, c->message);
         assert_int_equal(g->params, params);
         check_refused(g, "culprit", c->message);
+    }
+}
+
+/* Parameters are shared by two layers alike, or not at all. */
+static void test_hostile_sharing(void **state) {
+    (void)state;
+    const tern_attrs first = {.outputs = 12, .bias = 1};
+    const struct {
+        const char *op;
+        tern_attrs at;
+        const char *message;
+    } bad[] = {
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 2}, "same_as 2"}, /* another operation */
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 3}, "same_as 3"}, /* itself */
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 4}, "same_as 4"},
+        {"relu", {.same_as = 2}, "same_as 2"}, /* nothing to share */
+        {"linear", {.outputs = 12, .bias = 1, .same_as = 1}, "same_as 1"},
+        {"trit_linear", {.outputs = 8, .bias = 1, .same_as = 1}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .same_as = 1}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 1, .update = TERN_UPDATE_R1}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 1, .update = TERN_UPDATE_VOTE}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 1, .granularity = TERN_PER_ROW}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 1, .group = 4}, "cannot share"},
+        {"trit_linear", {.outputs = 12, .bias = 1, .same_as = 1, .slow_exponents = 1}, "cannot share"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        tern_graph *g;
+        OK(tern_graph_create(&g, &err));
+        tern_value x = tern_graph_input(g, (tern_shape){1, {12}});
+        x = tern_graph_add(g, "relu", "relu", tern_graph_add(g, "trit_linear", "first", x, &first), NULL);
+        size_t params = g->params;
+        if (tern_graph_add(g, bad[i].op, "culprit", x, &bad[i].at) >= 0)
+            fail_msg("case %zu: accepted; it should say '%s'", i, bad[i].message);
+        assert_int_equal(g->params, params);
+        check_refused(g, "culprit", bad[i].message);
     }
 }
 
@@ -669,6 +767,7 @@ int main(void) {
         cmocka_unit_test(test_nothing_is_overwritten),
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_hostile_attributes),
+        cmocka_unit_test(test_hostile_sharing),
         cmocka_unit_test(test_hostile_inputs),
         cmocka_unit_test(test_names_and_uses),
         cmocka_unit_test(test_too_many_nodes),

@@ -120,7 +120,8 @@ static const char float_free[] =
 
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
-     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02", "lr=1 lr_side=2e-3"},
+     "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02",
+     "update=r2 lr_side=2e-3"},
     {"mnist-cnn", "MNIST, a ternary CNN",
      "model=cnn data=mnist width=32 depth=2 epochs=15 lr=3e-3 dropout=0.3 weight_decay=0.02 crop=2", "lr_side=3e-3"},
     {"fashion-cnn", "Fashion-MNIST, a ternary CNN",

@@ -249,7 +249,8 @@ tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t i
     tern_plan_want_scratch(plan, w->rows * w->cols);
     if (plan->training && tern_plan_graph_node(plan, i)->at.update == TERN_UPDATE_ORTHO)
         tern_plan_want_scratch(
-            plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols)) * sizeof(float));
+            plan, (tern_round_up(w->rows * w->cols, 16) + tern_orthogonal_floats(w->rows, w->cols, plan->products)) *
+                      sizeof(float));
     return TERN_OK;
 }
 
@@ -434,7 +435,8 @@ static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size
     tern_trit_step step = step_of(plan, i, tern_gradient_exponent(square), plan->step);
     step.key = tern_stream(plan->seed, ((uint64_t)3 << 32) + i);
     tern_operand_from_i8(plan->threads, TERN_F32, x, w->rule.momentum, n);
-    tern_orthogonalise(plan->dnn, plan->threads, x, x + tern_round_up(n, 16), w->rows, cols, NEWTON_STEPS);
+    tern_newton newton = {plan->dnn, plan->threads, NEWTON_STEPS, plan->products};
+    tern_orthogonalise(&newton, x, x + tern_round_up(n, 16), w->rows, cols);
 #pragma omp parallel for schedule(static) reduction(+ : flips) num_threads(tern_team(plan->threads, n, TERN_PART))
     for (size_t row = 0; row < w->rows; row++)
         flips +=

@@ -16,7 +16,7 @@ static size_t matrix_columns(const tern_param *p) { return p->count / p->dim[0];
 
 /* u, and the room to make it orthogonal. */
 static size_t newton_floats(const tern_param *p) {
-    return tern_round_up(p->count, 16) + tern_orthogonal_floats(matrix_rows(p), matrix_columns(p));
+    return tern_round_up(p->count, 16) + tern_orthogonal_floats(matrix_rows(p), matrix_columns(p), TERN_F32);
 }
 
 /* Whole numbers are stepped by rules of their own. */
@@ -132,7 +132,8 @@ static void muon(tern_optimizer *o, size_t p, const tern_param_rule *rule, float
     const float *g = o->plan->param_grad[p];
     TERN_FOR_PARTS(threads, n, TERN_PART, begin, end)
     momentum_update(x + begin, o->first[p] + begin, g + begin, end - begin, o->momentum, factor);
-    tern_orthogonalise(o->plan->dnn, threads, x, x + tern_round_up(n, 16), rows, columns, o->newton_steps);
+    tern_newton newton = {o->plan->dnn, threads, o->newton_steps, TERN_F32};
+    tern_orthogonalise(&newton, x, x + tern_round_up(n, 16), rows, columns);
     float keep, length;
     if (o->normalise) {
         keep = (float)(sqrt((double)rows) / (norm_of(threads, w, n) + 1e-12));

@@ -24,8 +24,7 @@ static void usage(FILE *to) {
         "Trains a network, and leaves checkpoint.safetensors, metrics.jsonl and report.html in DIR (default: "
         "runs/PRESET).\n"
         "Interrupt it (Ctrl-C) and it saves and stops; --resume goes on to the same bits.\n\nPresets; -fp behind a "
-        "name "
-        "makes its full-precision twin:\n",
+        "name makes its full-precision twin,\n-trit the one that trains whole numbers alone, 8 or 16 bits a weight:\n",
         to);
     for (size_t i = 0; tern_preset_name(i); i++)
         fprintf(to, "  %-15s %s\n", tern_preset_name(i), tern_preset_summary(i));
@@ -191,15 +190,13 @@ static tern_status run_once(tern_train_result *result, const train_options *o, c
     return status;
 }
 
-/* The same configuration with float weights. */
 static tern_status run_twin(const train_options *o, const tern_train_result *ternary, const char *out,
                             tern_error *err) {
     char folder[4096];
     tern_config *config = NULL;
     tern_train_result twin = {0};
     snprintf(folder, sizeof folder, "%s-fp", out);
-    tern_status status = tern_config_clone(&config, o->config, err);
-    if (!status) status = tern_config_set(config, "weights", "float", err);
+    tern_status status = tern_config_twin(&config, o->config, err);
     if (!status) status = run_once(&twin, o, config, folder, err);
     if (!status && twin.finished && !o->json)
         printf("ternary: val loss %.4f, accuracy %.2f %%; its full-precision twin: %.4f, %.2f %%\n",

@@ -13,10 +13,14 @@ extern "C" {
 
 typedef struct tern_config tern_config;
 
-/* A preset by its name, such as "mnist-mlp"; "-fp" behind it makes the full-precision twin. An unknown name is
+/* A preset by its name, such as "mnist-mlp"; "-fp" behind it makes the full-precision twin, "-trit" the one that trains
+ * whole numbers alone (docs/float-free.md). An unknown name is
  * TERN_E_ARGUMENT with the nearest one suggested. */
 TERN_API tern_status tern_config_create(tern_config **out, const char *preset, tern_error *err);
 TERN_API tern_status tern_config_clone(tern_config **out, const tern_config *config, tern_error *err);
+/* Its full-precision twin: the same but for float weights. Of a float-free configuration: the twin of its preset with
+ * whatever else was changed; rates in counts mean nothing to it. */
+TERN_API tern_status tern_config_twin(tern_config **out, const tern_config *config, tern_error *err);
 TERN_API void tern_config_free(tern_config **config);
 
 /* The i-th preset (without the twins), NULL past the end, and what it is. */

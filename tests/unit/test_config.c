@@ -72,6 +72,46 @@ static void test_presets(void **state) {
     assert_null(tern_preset_summary(i));
 }
 
+static void assert_setting(const tern_config *config, const char *key, const char *wanted) {
+    char value[512];
+    OK(tern_config_get(config, key, value, sizeof value, &err));
+    assert_string_equal(value, wanted);
+}
+
+/* Every setting of the twin of `name`, with one changed, is that of the preset `twin`, with it changed too. */
+static void check_twin(const char *name, const char *twin) {
+    tern_config *config = preset(name), *wanted = preset(twin), *got = NULL;
+    OK(tern_config_set(config, "batch", "77", &err));
+    OK(tern_config_set(wanted, "batch", "77", &err));
+    OK(tern_config_twin(&got, config, &err));
+    char value[512];
+    for (size_t i = 1; tern_config_key(i); i++) { /* the first is the name */
+        OK(tern_config_get(wanted, tern_config_key(i), value, sizeof value, &err));
+        assert_setting(got, tern_config_key(i), value);
+    }
+    tern_config_free(&config);
+    tern_config_free(&wanted);
+    tern_config_free(&got);
+}
+
+static void test_twins(void **state) {
+    (void)state;
+    check_twin("charlm", "charlm-fp");
+    for (size_t i = 0; tern_preset_name(i); i++) {
+        char trit[64], twin[64];
+        snprintf(trit, sizeof trit, "%s-trit", tern_preset_name(i));
+        snprintf(twin, sizeof twin, "%s-fp", tern_preset_name(i));
+        check_twin(trit, twin);
+    }
+    /* A rate in counts is none for floats. */
+    tern_config *config = preset("charlm-trit"), *got = NULL;
+    OK(tern_config_set(config, "lr", "1.5", &err));
+    OK(tern_config_twin(&got, config, &err));
+    assert_setting(got, "lr", "0.003");
+    tern_config_free(&config);
+    tern_config_free(&got);
+}
+
 static void test_preset_names(void **state) {
     (void)state;
     tern_config *config = (tern_config *)(uintptr_t)1;
@@ -292,6 +332,7 @@ static void test_files(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_presets),
+        cmocka_unit_test(test_twins),
         cmocka_unit_test(test_preset_names),
         cmocka_unit_test(test_networks_refused),
         cmocka_unit_test(test_round_trip),

@@ -24,7 +24,8 @@ static void usage(FILE *to) {
         "Trains a network, and leaves checkpoint.safetensors, metrics.jsonl and report.html in DIR (default: "
         "runs/PRESET).\n"
         "Interrupt it (Ctrl-C) and it saves and stops; --resume goes on to the same bits.\n\nPresets; -fp behind a "
-        "name makes its full-precision twin,\n-trit the one that trains whole numbers alone, 8 or 16 bits a weight:\n",
+        "name makes its full-precision twin,\n-trit the one that trains whole numbers alone, 8 or 16 bits a "
+        "weight:\n",
         to);
     for (size_t i = 0; tern_preset_name(i); i++)
         fprintf(to, "  %-15s %s\n", tern_preset_name(i), tern_preset_summary(i));

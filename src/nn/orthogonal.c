@@ -46,7 +46,7 @@ static const void *operand(const tern_newton *t, void *room, const float *x, siz
 }
 
 /* x = x * a + y * b. */
-TERN_CLONES static void blend(float *restrict x, const float *restrict y, size_t n, float a, float b) {
+TERN_CLONES static void blend_into(float *restrict x, const float *restrict y, size_t n, float a, float b) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] * a + y[i] * b;
 }
 
@@ -64,10 +64,10 @@ static void newton_schulz(const tern_newton *t, float *x, float *next, float *s,
         const void *s_operand = operand(t, s_room, s, a * a);
         multiply(t, s2, s_operand, s_operand, a, a, a, 0);
         TERN_FOR_PARTS(t->threads, a * a, TERN_PART, begin, end)
-        blend(s + begin, s2 + begin, end - begin, -4.7750f, 2.0315f);
+        blend_into(s + begin, s2 + begin, end - begin, -4.7750f, 2.0315f);
         multiply(t, next, operand(t, s_room, s, a * a), x_operand, a, b, a, 0);
         TERN_FOR_PARTS(t->threads, a * b, TERN_PART, begin, end)
-        blend(x + begin, next + begin, end - begin, 3.4445f, 1);
+        blend_into(x + begin, next + begin, end - begin, 3.4445f, 1);
     }
 }
 

@@ -331,14 +331,10 @@ static void test_files(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_presets),
-        cmocka_unit_test(test_twins),
-        cmocka_unit_test(test_preset_names),
-        cmocka_unit_test(test_networks_refused),
-        cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_reals_keep_their_digits),
-        cmocka_unit_test(test_bad_settings),
-        cmocka_unit_test(test_choices),
+        cmocka_unit_test(test_presets),      cmocka_unit_test(test_twins),
+        cmocka_unit_test(test_preset_names), cmocka_unit_test(test_networks_refused),
+        cmocka_unit_test(test_round_trip),   cmocka_unit_test(test_reals_keep_their_digits),
+        cmocka_unit_test(test_bad_settings), cmocka_unit_test(test_choices),
         cmocka_unit_test(test_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,7 @@ typedef struct command {
 
 int command_bench(int argc, char **argv);
 int command_data(int argc, char **argv); /* with networks only */
+int command_devices(int argc, char **argv);
 int command_machine(int argc, char **argv);
 int command_train(int argc, char **argv);
 int command_export(int argc, char **argv);

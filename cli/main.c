@@ -18,6 +18,7 @@ static const command commands[] = {
 #ifdef TERN_NETWORKS
     {"data", "fetch a data set", command_data},
 #endif
+    {"devices", "the GPUs of this machine, or why none is used", command_devices},
     {"machine", "what this machine offers: tiers, processors, huge pages", command_machine},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
@@ -53,7 +54,8 @@ static void print_usage(FILE *to) {
             tern_version());
     for (size_t i = 0; i < COMMANDS; i++) fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].summary);
     fprintf(to, "\n  tern COMMAND --help   options and an example\n  tern --version\n\n"
-                "Environment: TERN_KERNEL=TIER pins a kernel tier (see tern machine).\n");
+                "Environment: TERN_KERNEL=TIER pins a kernel tier (see tern machine), TERN_DEVICE a device (see tern "
+                "devices).\n");
 }
 
 /* OpenMP's threads wait for each other by spinning, GCC's for milliseconds. That starves whoever shares the processors,

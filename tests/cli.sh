@@ -22,6 +22,9 @@ expect 0 bench kernels --help
 expect 2
 expect 2 nonsense
 expect 2 machine --nonsense
+expect 0 devices
+expect 0 devices --json
+expect 2 devices --nonsense
 expect 2 bench nonsense
 expect 2 bench kernels --shape 10
 expect 2 bench kernels --shape 0x10
@@ -43,6 +46,11 @@ expect 2 bench packing --shape 10
 
 message=$(TERN_KERNEL=sse9 "$PROGRAM" machine 2>&1 >/dev/null || true)
 case $message in *scalar*amx*) ;; *) complain "an unknown TERN_KERNEL does not list the tiers: $message" ;; esac
+
+message=$(TERN_DEVICE=gpu "$PROGRAM" devices 2>&1 >/dev/null || true)
+case $message in *cpu*cuda:N*) ;; *) complain "an unknown TERN_DEVICE does not list the devices: $message" ;; esac
+row=$("$PROGRAM" devices --json)
+case $row in '{"device":'*'}') ;; *) complain "devices is no row: $row" ;; esac
 
 rows=$("$PROGRAM" bench kernels --json --shape 70x33 --m 1,3 --threads 1 --acts i8,f32 --cold 1 --seconds 0.001)
 echo "$rows" | grep -vq '^{"op":.*}$' && complain "a line is not a row: $rows"

@@ -6,7 +6,7 @@ if ! command -v clang-format > /dev/null; then
     exit 77
 fi
 failed=0
-for file in $(find include src cli examples bench tests -name '*.[ch]' 2> /dev/null | sort); do
+for file in $(find include src cli examples bench tests -name '*.[ch]' -o -name '*.cu' -o -name '*.cuh' 2> /dev/null | sort); do
     clang-format --dry-run -Werror "$file" 2> /dev/null || { echo "$file"; failed=1; }
 done
 [ $failed = 0 ] || echo 'clang-format -i these.'

@@ -9,17 +9,19 @@ src/base:     tern
 src/quant:    tern base
 src/kern:     tern base quant
 src/cpu:      tern base quant kern
+src/cuda:     tern base quant
 src/io:       tern base quant
 src/nn:       tern base quant kern cpu
 src/model:    tern base quant io nn
 src/train:    tern base quant io nn model
-src/api:      tern base quant kern cpu io nn model train
+src/api:      tern base quant kern cpu cuda io nn model train
 cli:          tern
 examples:     tern
 bench:        tern
-tests/unit:   tern base quant kern cpu io nn model train api
+tests/unit:   tern base quant kern cpu cuda io nn model train api
 tests/common: tern base io
 tests/kern:   tern base quant kern
+tests/gpu:    tern base
 tests/grad:   tern base quant kern cpu nn
 tests/fuzz:   tern base quant kern cpu io nn model train api
 tests/install: tern
@@ -42,7 +44,7 @@ find include src cli examples bench tests -name '*.[ch]' -o -name '*.cu' -o -nam
         }
         standard = ENVIRON["standard"]
         gsub(/\n/, " ", standard)
-        split("tern base quant kern cpu io nn model train api", ours)
+        split("tern base quant kern cpu cuda io nn model train api", ours)
         for (i in ours) is_ours[ours[i]] = 1
     }
     {

@@ -4,6 +4,7 @@
  *   quant.h    quantizers: weights to trits, activations to int8
  *   pack.h     packings: t2, t5 and the blocks of GGUF and Hugging Face
  *   matrix.h   ternary matrices and their products
+ *   device.h   GPUs, and products of ternary matrices on them
  *   data.h     data sets of images and texts, and loaders that make batches of them
  *   data.h     data sets and loaders
  *   graph.h    networks, described once
@@ -17,6 +18,7 @@
 
 #include "tern/config.h"
 #include "tern/data.h"
+#include "tern/device.h"
 #include "tern/graph.h"
 #include "tern/machine.h"
 #include "tern/matrix.h"

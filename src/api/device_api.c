@@ -1,0 +1,265 @@
+/* include/tern/device.h: checks every argument, then calls the table of libtern_cuda.so. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/kernel_names.h"
+#include "api/matrix_checks.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/half.h"
+#include "cuda/device_matrix.h"
+#include "cuda/load_backend.h"
+#include "tern/device.h"
+
+/* ---- what is there ----------------------------------------------------------------------------------------------- */
+
+tern_status tern_device_count(int *count, tern_error *err) {
+    const tern_cuda_backend *backend;
+    TERN_CHECK_ARGUMENT(count, err, "count is NULL");
+    TERN_TRY(tern_cuda_load(&backend, err));
+    return backend->count(count, err);
+}
+
+tern_status tern_device_describe(tern_device_info *info, int device, tern_error *err) {
+    const tern_cuda_backend *backend;
+    TERN_CHECK_ARGUMENT(info, err, "info is NULL");
+    TERN_TRY(tern_cuda_load(&backend, err));
+    return backend->describe(info, device, err);
+}
+
+/* The N of "cuda:N"; -1 where the text is not that. */
+static int number_of(const char *text) {
+    char *end;
+    if (!strcmp(text, "cuda")) return 0;
+    if (strncmp(text, "cuda:", 5) || text[5] < '0' || text[5] > '9') return -1;
+    const long number = strtol(text + 5, &end, 10);
+    return *end || number > 1023 ? -1 : (int)number;
+}
+
+tern_status tern_device_select(int *device, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    const char *wanted = getenv("TERN_DEVICE");
+    const int number = wanted ? number_of(wanted) : -1;
+    int count = 0;
+    if (!wanted || !*wanted || !strcmp(wanted, "auto")) {
+        *device = tern_device_count(&count, NULL) ? TERN_DEVICE_CPU : 0;
+        return TERN_OK;
+    }
+    if (!strcmp(wanted, "cpu")) {
+        *device = TERN_DEVICE_CPU;
+        return TERN_OK;
+    }
+    TERN_CHECK_ARGUMENT(number >= 0, err, "TERN_DEVICE=%.60s is unknown; valid: auto, cpu, cuda, cuda:N", wanted);
+    TERN_TRY(tern_device_count(&count, err));
+    if (number >= count)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "TERN_DEVICE=%.60s: there is no GPU %d: this machine has %d, from 0 on", wanted, number,
+                         count);
+    *device = number;
+    return TERN_OK;
+}
+
+/* ---- a device in use --------------------------------------------------------------------------------------------- */
+
+enum { LEAST_MAJOR = 7, LEAST_MINOR = 5 };
+
+static tern_status set_limits(tern_device *d, const tern_device_options *options, tern_error *err) {
+    tern_device_info info;
+    TERN_TRY(d->backend->describe(&info, options->device, err));
+    if (info.major * 10 + info.minor < LEAST_MAJOR * 10 + LEAST_MINOR)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "GPU %d (%s) has compute capability %d.%d; Tern's kernels take %d.%d or newer",
+                         options->device, info.name, info.major, info.minor, LEAST_MAJOR, LEAST_MINOR);
+    d->limits = (tern_cuda_limits){info.major, info.minor, info.multiprocessors, info.shared_bytes};
+    if (options->shared_limit) d->limits.shared_bytes = tern_min_size(options->shared_limit, info.shared_bytes);
+    return TERN_OK;
+}
+
+tern_status tern_device_open(tern_device **out, const tern_device_options *options, tern_error *err) {
+    static const tern_device_options first = {0};
+    TERN_CHECK_ARGUMENT(out, err, "out is NULL");
+    if (!options) options = &first;
+    tern_device d = {0};
+    TERN_TRY(tern_pinned_device_kernel(&d.pinned, err));
+    TERN_TRY(tern_cuda_load(&d.backend, err));
+    TERN_TRY(set_limits(&d, options, err));
+    tern_device *device = malloc(sizeof *device);
+    if (!device) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "out of memory: %zu bytes", sizeof *device);
+    tern_status status = d.backend->open(&d.context, options->device, options->serial, err);
+    if (status) {
+        free(device);
+        return status;
+    }
+    *device = d;
+    *out = device;
+    return TERN_OK;
+}
+
+void tern_device_close(tern_device **device) {
+    if (!device || !*device) return;
+    (*device)->backend->close((*device)->context);
+    free(*device);
+    *device = NULL;
+}
+
+void *tern_device_stream(tern_device *device) { return device ? device->backend->stream(device->context) : NULL; }
+
+tern_status tern_device_synchronize(tern_device *device, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return device->backend->synchronize(device->context, err);
+}
+
+tern_status tern_device_reserve(tern_device *device, size_t bytes, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return device->backend->reserve(device->context, bytes, err);
+}
+
+tern_status tern_device_alloc(void **out, tern_device *device, size_t bytes, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out, err, "out is NULL");
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return device->backend->alloc(out, device->context, bytes, "device memory", err);
+}
+
+void tern_device_free(tern_device *device, void *memory) {
+    if (device && memory) device->backend->free(device->context, memory);
+}
+
+static tern_status check_copy(tern_device *device, const void *to, const void *from, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    TERN_CHECK_ARGUMENT(to, err, "to is NULL");
+    TERN_CHECK_ARGUMENT(from, err, "from is NULL");
+    return TERN_OK;
+}
+
+tern_status tern_device_upload(tern_device *device, void *to, const void *from, size_t bytes, tern_error *err) {
+    TERN_TRY(check_copy(device, to, from, err));
+    return device->backend->upload(device->context, to, from, bytes, err);
+}
+
+tern_status tern_device_download(tern_device *device, void *to, const void *from, size_t bytes, tern_error *err) {
+    TERN_TRY(check_copy(device, to, from, err));
+    return device->backend->download(device->context, to, from, bytes, err);
+}
+
+/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+
+tern_status tern_device_matrix_create(tern_device_matrix **out, tern_device *device, const tern_matrix_desc *desc,
+                                      tern_error *err) {
+    TERN_CHECK_ARGUMENT(out, err, "out is NULL");
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    TERN_CHECK_ARGUMENT(desc, err, "desc is NULL");
+    if (desc->transposed)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "a GPU has no transposed ternary matrices yet");
+    TERN_TRY(tern_check_matrix_desc(desc, err));
+    return tern_cuda_matrix_create(out, device, desc, err);
+}
+
+tern_status tern_device_matrix_clone(tern_device_matrix **out, const tern_device_matrix *matrix, tern_error *err) {
+    TERN_CHECK_ARGUMENT(out, err, "out is NULL");
+    TERN_CHECK_ARGUMENT(matrix, err, "matrix is NULL");
+    return tern_cuda_matrix_clone(out, matrix, err);
+}
+
+void tern_device_matrix_free(tern_device_matrix **matrix) {
+    if (!matrix || !*matrix) return;
+    tern_cuda_matrix_free(*matrix);
+    *matrix = NULL;
+}
+
+size_t tern_device_matrix_bytes(const tern_device_matrix *matrix) {
+    return matrix ? matrix->tile_bytes + matrix->scale_bytes : 0;
+}
+
+/* ---- products ---------------------------------------------------------------------------------------------------- */
+
+static size_t bytes_of(tern_dtype type) { return type == TERN_F32 ? 4 : type == TERN_I8 ? 1 : 2; }
+
+static tern_status check_array(const void *array, const char *name, size_t alignment, tern_error *err) {
+    TERN_CHECK_ARGUMENT(array, err, "%s is NULL", name);
+    TERN_CHECK_ARGUMENT((uintptr_t)array % alignment == 0, err, "%s is not aligned for values of %zu bytes", name,
+                        alignment);
+    return TERN_OK;
+}
+
+static tern_status check_arrays(const tern_device_product *p, tern_error *err) {
+    TERN_TRY(check_array(p->x, "x", bytes_of(p->x_type), err));
+    TERN_TRY(check_array(p->y, "y", bytes_of(p->y_type), err));
+    if (p->x_type == TERN_I8) TERN_TRY(check_array(p->inv_scale, "inv_scale", sizeof(float), err));
+    if (p->bias) TERN_TRY(check_array(p->bias, "bias", sizeof(float), err));
+    if (p->residual) TERN_TRY(check_array(p->residual, "residual", bytes_of(p->y_type), err));
+    return TERN_OK;
+}
+
+static tern_status check_product(const tern_device_matrix *w, const tern_device_product *p, tern_error *err) {
+    TERN_CHECK_ARGUMENT((unsigned)p->x_type <= TERN_I8, err, "x_type = %d is no type", (int)p->x_type);
+    TERN_CHECK_ARGUMENT((unsigned)p->y_type <= TERN_F16, err,
+                        "y_type = %d: outputs are TERN_F32, TERN_BF16 or TERN_F16", (int)p->y_type);
+    TERN_CHECK_ARGUMENT((unsigned)p->activation <= TERN_DEVICE_SILU, err, "activation = %d is none",
+                        (int)p->activation);
+    TERN_CHECK_ARGUMENT((unsigned)p->kernel < TERN_DEVICE_KERNEL_COUNT, err, "kernel = %d is none", (int)p->kernel);
+    size_t values, bytes, widest = tern_max_size((size_t)w->weights.cols, (size_t)w->weights.rows);
+    if (p->m > INT32_MAX / 2 || !tern_checked_mul(&values, p->m, widest) ||
+        !tern_checked_mul(&bytes, values, sizeof(float)))
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "m = %zu rows of %zu values are too many", p->m, widest);
+    return p->m ? check_arrays(p, err) : TERN_OK;
+}
+
+/* Fills in kernel and variant. */
+static tern_status choose(tern_device_product *p, const tern_device_matrix *w, tern_error *err) {
+    const tern_cuda_limits *limits = &w->device->limits;
+    char why[160] = "";
+    const int by_environment = p->kernel == TERN_DEVICE_KERNEL_AUTO && w->device->pinned;
+    if (by_environment) p->kernel = w->device->pinned;
+    if (p->kernel == TERN_DEVICE_KERNEL_AUTO) {
+        TERN_CHECK_ARGUMENT(!p->variant, err, "variant = %d of no kernel: name one", p->variant);
+        tern_cuda_choose(&p->kernel, &p->variant, limits, &w->weights, p);
+        return TERN_OK;
+    }
+    TERN_CHECK_ARGUMENT(p->variant >= 0 && p->variant <= tern_cuda_variants(p->kernel), err,
+                        "variant = %d: %s has 1 to %d", p->variant, tern_device_kernel_name(p->kernel),
+                        tern_cuda_variants(p->kernel));
+    const int fits =
+        p->variant ? tern_cuda_fits(p->kernel, p->variant, limits, &w->weights, p, why, sizeof why)
+                   : (p->variant = tern_cuda_choose_variant(p->kernel, limits, &w->weights, p, why, sizeof why)) != 0;
+    if (fits) return TERN_OK;
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s%s cannot run this product: %s",
+                     by_environment ? "TERN_KERNEL=" : "", tern_device_kernel_name(p->kernel), why);
+}
+
+tern_status tern_device_matmul(const tern_device_matrix *w, const tern_device_product *product, tern_error *err) {
+    TERN_CHECK_ARGUMENT(w, err, "w is NULL");
+    TERN_CHECK_ARGUMENT(product, err, "product is NULL");
+    tern_device_product p = *product;
+    TERN_TRY(check_product(w, &p, err));
+    if (!p.m) return TERN_OK;
+    TERN_TRY(choose(&p, w, err));
+    return w->device->backend->multiply(w->device->context, &w->weights, &p, err);
+}
+
+int tern_device_variants(tern_device_kernel kernel) { return tern_cuda_variants(kernel); }
+
+tern_status tern_device_quantize(tern_device *device, const tern_device_quantizer *quantizer, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    TERN_CHECK_ARGUMENT(quantizer, err, "quantizer is NULL");
+    const tern_device_quantizer *q = quantizer;
+    TERN_CHECK_ARGUMENT((unsigned)q->x_type <= TERN_F16, err, "x_type = %d: must be TERN_F32, TERN_BF16 or TERN_F16",
+                        (int)q->x_type);
+    TERN_CHECK_ARGUMENT(q->cols, err, "cols = 0");
+    TERN_CHECK_ARGUMENT(!q->norm || (tern_f32_is_finite(q->epsilon) && q->epsilon >= 0), err,
+                        "epsilon is %g; it must be finite and not negative", (double)q->epsilon);
+    if (q->rows > INT32_MAX || q->cols > INT32_MAX / 2)
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%zu rows of %zu activations are too many", q->rows,
+                         q->cols);
+    if (!q->rows) return TERN_OK;
+    TERN_CHECK_ARGUMENT(q->q, err, "q is NULL");
+    TERN_TRY(check_array(q->inv_scale, "inv_scale", sizeof(float), err));
+    TERN_TRY(check_array(q->x, "x", bytes_of(q->x_type), err));
+    if (q->norm && q->gain) TERN_TRY(check_array(q->gain, "gain", sizeof(float), err));
+    return device->backend->quantize(device->context, q, err);
+}
+
+tern_status tern_device_measure_int8(double *per_second, tern_device *device, tern_error *err) {
+    TERN_CHECK_ARGUMENT(per_second, err, "per_second is NULL");
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return device->backend->measure_int8(per_second, device->context, err);
+}

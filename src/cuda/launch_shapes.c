@@ -1,0 +1,172 @@
+#include "cuda/launch_shapes.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/checked.h"
+#include "cuda/tiles.h"
+
+static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
+static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
+static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
+
+int tern_cuda_variants(tern_device_kernel kernel) {
+    switch (kernel) {
+    case TERN_DEVICE_KERNEL_PLAIN: return 1;
+    case TERN_DEVICE_KERNEL_DECODE: return TERN_DECODE_VARIANTS;
+    case TERN_DEVICE_KERNEL_MMA: return TERN_MMA_VARIANTS;
+    case TERN_DEVICE_KERNEL_WGMMA: return TERN_WGMMA_VARIANTS;
+    default: return 0;
+    }
+}
+
+/* ---- shared memory ----------------------------------------------------------------------------------------------- */
+
+/* One sum a warp, output and row of activations. */
+size_t tern_decode_shared_bytes(int variant, size_t m) {
+    const tern_decode_shape s = decode_shapes[variant - 1];
+    return (size_t)(s.warps * s.row_tiles * TERN_TILE_ROWS) * tern_min_size(m, TERN_DECODE_MAX_M) * sizeof(int32_t);
+}
+
+/* Stages of activations, rows 16 bytes longer than a tile is wide so that they start in different banks. */
+size_t tern_mma_shared_bytes(int variant, int t5) {
+    const tern_mma_shape s = mma_shapes[variant - 1];
+    return (size_t)(TERN_MMA_STAGES * s.warps_m * s.m_tiles * 8) * (tern_tile_cols(t5) + 16);
+}
+
+/* Stages of activations, a barrier pair a stage; 1024 bytes of them may be lost to alignment. The sums that the blocks
+ * of a cluster exchange take the place of the stages. */
+size_t tern_wgmma_shared_bytes(int variant) {
+    const tern_wgmma_shape s = wgmma_shapes[variant - 1];
+    const size_t stages = (size_t)(TERN_WGMMA_STAGES * s.m_tile * TERN_WGMMA_SLOT_COLS);
+    const size_t sums = s.splits > 1 ? (size_t)(TERN_WGMMA_SUM_PITCH * s.m_tile) * sizeof(int32_t) : 0;
+    return 1024 + TERN_WGMMA_BARRIER_BYTES + tern_max_size(stages, sums);
+}
+
+static size_t shared_bytes(tern_device_kernel kernel, int variant, int t5, size_t m) {
+    switch (kernel) {
+    case TERN_DEVICE_KERNEL_DECODE: return tern_decode_shared_bytes(variant, m);
+    case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, t5);
+    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant);
+    default: return 0;
+    }
+}
+
+/* ---- what a kernel can run --------------------------------------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, why_bytes, format, args);
+    va_end(args);
+    return 0;
+}
+
+static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits, char *why, size_t why_bytes) {
+    const int version = limits->major * 10 + limits->minor;
+    const int least = kernel == TERN_DEVICE_KERNEL_PLAIN ? 75 : 80;
+    if (kernel == TERN_DEVICE_KERNEL_WGMMA && version != 90)
+        return refuse(why, why_bytes, "it takes compute capability 9.0, this device has %d.%d", limits->major,
+                      limits->minor);
+    if (version < least)
+        return refuse(why, why_bytes, "it takes compute capability %d.%d or newer, this device has %d.%d", least / 10,
+                      least % 10, limits->major, limits->minor);
+    return 1;
+}
+
+int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                   const tern_device_product *product, char *why, size_t why_bytes) {
+    if (!device_fits(kernel, limits, why, why_bytes)) return 0;
+    if (kernel == TERN_DEVICE_KERNEL_PLAIN) return 1;
+    if (product->m > TERN_FAST_MAX_ROWS)
+        return refuse(why, why_bytes, "it takes up to %d rows of activations, not %zu", TERN_FAST_MAX_ROWS,
+                      product->m);
+    if (w->rows > TERN_FAST_MAX_OUTPUTS)
+        return refuse(why, why_bytes, "it takes up to %d outputs, not %d", TERN_FAST_MAX_OUTPUTS, w->rows);
+    if (w->exponents) return refuse(why, why_bytes, "scales per group are for cuda-plain only");
+    if (w->cols > TERN_FAST_MAX_COLS)
+        return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
+                      w->cols);
+    if (kernel != TERN_DEVICE_KERNEL_DECODE && product->x_type != TERN_I8)
+        return refuse(why, why_bytes, "it takes int8 activations");
+    const size_t shared = shared_bytes(kernel, variant, w->t5, product->m);
+    if (shared > limits->shared_bytes)
+        return refuse(why, why_bytes, "variant %d takes %zu bytes of shared memory a block, this device has %zu",
+                      variant, shared, limits->shared_bytes);
+    return 1;
+}
+
+/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt) ---------------------------------- */
+
+static int blocks_of(size_t rows, int per_block) { return (int)((rows + (size_t)per_block - 1) / (size_t)per_block); }
+
+/* The variant with these values. */
+static int decode_variant(int warps, int row_tiles) {
+    for (int v = 0; v < TERN_DECODE_VARIANTS; v++)
+        if (decode_shapes[v].warps == warps && decode_shapes[v].row_tiles == row_tiles) return v + 1;
+    return 1;
+}
+
+static int wgmma_variant(int m_tile, int splits) {
+    for (int v = 0; v < TERN_WGMMA_VARIANTS; v++)
+        if (wgmma_shapes[v].m_tile == m_tile && wgmma_shapes[v].splits == splits) return v + 1;
+    return 1;
+}
+
+/* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the more
+ * blocks there are, the fewer warps each needs. */
+static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                       const tern_device_product *product) {
+    const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
+    if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
+    if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
+    const int blocks = blocks_of((size_t)w->row_tiles, 4);
+    return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
+}
+
+static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
+}
+
+/* The largest tile where it still fills the device. Else small ones, and the columns are split as long as there are
+ * multiprocessors without a block, or as each part stays long. */
+static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
+    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
+    const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
+    const int blocks = n_blocks * blocks_of(m, m_tile);
+    int splits = 1;
+    while (splits < 8 &&
+           (splits * blocks < enough || (m > 128 && splits == 1 && w->k_tiles >= 48 && blocks < 2 * sm)))
+        splits *= 2;
+    return wgmma_variant(m_tile, splits);
+}
+
+int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                             const tern_device_product *product, char *why, size_t why_bytes) {
+    const int wish = kernel == TERN_DEVICE_KERNEL_DECODE  ? decode_wish(limits, w, product)
+                     : kernel == TERN_DEVICE_KERNEL_MMA   ? mma_wish(limits, w, product->m)
+                     : kernel == TERN_DEVICE_KERNEL_WGMMA ? wgmma_wish(limits, w, product->m)
+                                                          : 1;
+    if (tern_cuda_fits(kernel, wish, limits, w, product, why, why_bytes)) return wish;
+    for (int v = 1; v <= tern_cuda_variants(kernel); v++)
+        if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;
+    return 0;
+}
+
+void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
+                      const tern_cuda_weights *w, const tern_device_product *product) {
+    char why[160];
+    tern_device_kernel order[3];
+    int count = 0;
+    if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_MMA;
+    order[count++] = TERN_DEVICE_KERNEL_DECODE;
+    for (int i = 0; i < count; i++) {
+        *kernel = order[i];
+        *variant = tern_cuda_choose_variant(*kernel, limits, w, product, why, sizeof why);
+        if (*variant) return;
+    }
+    *kernel = TERN_DEVICE_KERNEL_PLAIN;
+    *variant = 1;
+}

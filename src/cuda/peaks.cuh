@@ -1,0 +1,14 @@
+/* What the tensor cores can do at most: int8 products of values that never leave registers (and, on Hopper, one small
+ * tile of shared memory). */
+#ifndef TERN_CUDA_PEAKS_CUH
+#define TERN_CUDA_PEAKS_CUH
+
+#include "cuda/common.cuh"
+
+/* Operations/s; a multiply and an add are two. */
+tern_status tern_cuda_measure_int8(double *per_second, tern_cuda_context *context, tern_error *err);
+
+/* Launches the busiest loop that the device has, for Hopper and for the others; sets the operations that it does. */
+tern_status tern_cuda_busy_wgmma(tern_cuda_context *context, int repeats, double *operations, tern_error *err);
+
+#endif

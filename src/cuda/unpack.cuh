@@ -1,0 +1,121 @@
+/* Trits from words of a tile into operands of the tensor cores, and the tensor cores' instructions (8.0 and newer). */
+#ifndef TERN_CUDA_UNPACK_CUH
+#define TERN_CUDA_UNPACK_CUH
+
+#include "cuda/common.cuh"
+
+/* A density. `Chunks` registers come out of a word, one a chunk; `finish` turns the sum of what int8_codes gives, times
+ * x, into the sum of trit * x. */
+struct t2 {
+    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0 };
+    __device__ static int32_t finish(int32_t sum) { return sum >> 6; }
+};
+struct t5 {
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1 };
+    __device__ static int32_t finish(int32_t sum) { return sum; }
+};
+
+/* Four int8 of 64 * trit for each chunk. */
+__device__ inline void int8_codes(t2, uint32_t word, uint32_t (&codes)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) codes[i] = word << (6 - 2 * i) & 0xc0c0c0c0u;
+}
+
+/* Four bytes of trit + 1 for each chunk. Two bytes at a time are multiplied by 3 and by 9: their upper halves are then the
+ * number that the next one or two digits make, the lower halves the fraction that is left. Of two digits the second is the
+ * number less three times the first; no byte borrows, every difference is 0, 1 or 2. */
+__device__ inline void digits(uint32_t word, uint32_t (&d)[5]) {
+    const uint32_t fraction = 0x00ff00ffu;
+    uint32_t even = word & fraction, odd = word >> 8 & fraction;
+#pragma unroll
+    for (int i = 0; i < 5; i += 2) {
+        d[i] = __byte_perm(even * 3, odd * 3, 0x7351);
+        if (i == 4) break;
+        even *= 9;
+        odd *= 9;
+        d[i + 1] = __byte_perm(even, odd, 0x7351) - 3 * d[i];
+        even &= fraction;
+        odd &= fraction;
+    }
+}
+
+/* Four int8 of trit for each chunk: adding 127 to a digit never carries, and the upper bit is then wrong. */
+__device__ inline void int8_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
+    digits(word, codes);
+#pragma unroll
+    for (int i = 0; i < 5; i++) codes[i] = (codes[i] + 0x7f7f7f7fu) ^ 0x80808080u;
+}
+
+/* Halves of a chunk: columns 0 and 2 of the lane's four, then 1 and 3. `half_scale` times their products is right. */
+template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32_t (&codes)[4][2]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) codes[i][j] = word << (14 - 8 * j - 2 * i) & 0xc000c000u;
+}
+__device__ inline float half_scale(t2) { return 0.5f; }
+
+/* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are exact. */
+template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32_t (&codes)[5][2]) {
+    uint32_t d[5];
+    digits(word, d);
+#pragma unroll
+    for (int i = 0; i < 5; i++)
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+            const uint32_t pair = __byte_perm(d[i], Bf16 ? 0x43434343u : 0x64646464u, j ? 0x4341 : 0x4240);
+            if constexpr (Bf16) {
+                const __nv_bfloat162 v = __hsub2(*(const __nv_bfloat162 *)&pair, __float2bfloat162_rn(129.0f));
+                codes[i][j] = *(const uint32_t *)&v;
+            } else {
+                const __half2 v = __hsub2(*(const __half2 *)&pair, __float2half2_rn(1025.0f));
+                codes[i][j] = *(const uint32_t *)&v;
+            }
+        }
+}
+__device__ inline float half_scale(t5) { return 1.0f; }
+
+/* A word a lane of a tile, past the L1 cache: nobody else on this multiprocessor reads it. */
+__device__ inline uint4 load_tile_part(const uint8_t *tile, int lane) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(tile + lane * 16));
+    return v;
+}
+
+/* c[16][8] += a[16][32] b[32][8], int8. */
+__device__ inline void mma_i8(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                              uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* The same with a unsigned. */
+__device__ inline void mma_u8(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                              uint32_t b1) {
+    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+/* c[16][8] += a[16][16] b[16][8], halves into fp32. */
+template <bool Bf16>
+__device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                                uint32_t b1) {
+    if constexpr (Bf16)
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+    else
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+
+#endif

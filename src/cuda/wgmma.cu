@@ -1,0 +1,282 @@
+/* Many rows of int8 activations on Hopper's warpgroup tensor cores. The copy engine brings activations, 128 columns a
+ * stage, into shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go from packed
+ * words into registers and from there into the tensor cores, never through shared memory. While one warpgroup unpacks, the
+ * other one keeps the tensor cores busy.
+ *
+ * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
+ * through each other's shared memory. */
+#include <cooperative_groups.h>
+#include <stdio.h>
+
+#include "cuda/epilogue.cuh"
+#include "cuda/hopper.cuh"
+#include "cuda/unpack.cuh"
+
+enum {
+    STAGES = TERN_WGMMA_STAGES,
+    SLOT_COLS = TERN_WGMMA_SLOT_COLS,
+    SLOT_STEPS = SLOT_COLS / 32,
+    UNIT_TILES = 4, /* a unit ends with a tile and with a slot of activations, for t2 and for t5 */
+    WARPS = 8,
+    THREADS = 32 * WARPS,
+    AHEAD = STAGES / 2, /* slots from the one that is multiplied to the one that is asked for */
+    BLOCK_ROWS = 128,
+    SUM_PITCH = TERN_WGMMA_SUM_PITCH
+};
+
+/* Slot i of the activations lies in stage i % STAGES, for the (i / STAGES)-th time. */
+struct ring {
+    uint32_t stages, full, empty;
+    int stage_bytes;
+
+    __device__ uint32_t stage(int slot) const { return stages + (uint32_t)(slot % STAGES * stage_bytes); }
+    __device__ uint32_t full_of(int slot) const { return full + (uint32_t)(slot % STAGES * 8); }
+    __device__ uint32_t empty_of(int slot) const { return empty + (uint32_t)(slot % STAGES * 8); }
+    __device__ static int parity(int slot) { return slot / STAGES & 1; }
+};
+
+/* The tiles [begin, end) of a row of tiles; begin is a multiple of UNIT_TILES. */
+struct part {
+    int begin, end;
+};
+
+template <class Density> __device__ static part my_part(const product &p) {
+    const int units = (p.w.k_tiles + UNIT_TILES - 1) / UNIT_TILES, splits = (int)gridDim.z, i = (int)blockIdx.z;
+    return {units * i / splits * UNIT_TILES, min(units * (i + 1) / splits * UNIT_TILES, p.w.k_tiles)};
+}
+
+template <class Density> __device__ static int slots_of(part mine) {
+    return ((mine.end - mine.begin) * Density::Chunks + SLOT_STEPS - 1) / SLOT_STEPS;
+}
+
+/* What the copy engine is to bring: `slots` boxes from (column, m0) on. */
+struct supply {
+    const CUtensorMap *acts;
+    int slots, column, m0;
+};
+
+__device__ static void ask_for(const supply &s, const ring &r, int slot) {
+    barrier_arrive_expecting(r.full_of(slot), r.stage_bytes);
+    copy_box(r.stage(slot), s.acts, s.column + slot * SLOT_COLS, s.m0, r.full_of(slot));
+}
+
+/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there. The
+ * first STAGES slots were asked for at the start. */
+__device__ static void ask_ahead(const supply &s, const ring &r, int slot) {
+    const int wanted = slot + AHEAD;
+    if (threadIdx.x == 0 && wanted >= STAGES && wanted < s.slots) {
+        barrier_wait(r.empty_of(wanted), ring::parity(wanted) ^ 1);
+        ask_for(s, r, wanted);
+    }
+    __syncwarp();
+}
+
+/* One tile: its steps multiply slots from `slot` on. Tile is its number in the unit. */
+template <class Density, int Tile, int Sums>
+__device__ static void multiply_tile(int32_t (&c)[Sums], const uint4 &tile, const ring &r, const supply &s,
+                                     int slot) {
+    enum { N = Density::Chunks, First = Tile * N };
+    uint32_t codes[2][2][N], a[N][4];
+    int8_codes(Density(), tile.x, codes[0][0]);
+    int8_codes(Density(), tile.y, codes[0][1]);
+    int8_codes(Density(), tile.z, codes[1][0]);
+    int8_codes(Density(), tile.w, codes[1][1]);
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
+        pin(a[k]);
+    }
+#pragma unroll
+    for (int step = First; step < First + N; step++) /* the slots that this tile begins */
+        if (step == First || step % SLOT_STEPS == 0) {
+            const int at = slot + step / SLOT_STEPS;
+            if (step % SLOT_STEPS == 0) ask_ahead(s, r, at);
+            barrier_wait(r.full_of(at), ring::parity(at));
+        }
+    pin(c);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        const int step = First + k, at = slot + step / SLOT_STEPS;
+        wgmma_i8(c, a[k], swizzled_rows(r.stage(at)) + (uint64_t)(step % SLOT_STEPS * 32 >> 4));
+    }
+    wgmma_commit();
+    wgmma_wait();
+    pin(c);
+    if (threadIdx.x % 32 == 0)
+#pragma unroll
+        for (int step = First; step < First + N; step++)
+            if (step % SLOT_STEPS == SLOT_STEPS - 1) barrier_arrive(r.empty_of(slot + step / SLOT_STEPS));
+}
+
+template <class Density, int Sums>
+__device__ static void multiply_part(int32_t (&c)[Sums], const ring &r, const supply &s, const uint8_t *tiles,
+                                     part mine) {
+    const int lane = (int)threadIdx.x % 32;
+    uint4 ahead[UNIT_TILES];
+#pragma unroll
+    for (int i = 0; i < UNIT_TILES; i++)
+        if (mine.begin + i < mine.end)
+            ahead[i] = load_tile_part(tiles + (size_t)(mine.begin + i) * TERN_TILE_BYTES, lane);
+    let_next_kernel_start();
+    wait_for_last_kernel();
+    if (threadIdx.x == 0)
+        for (int i = 0; i < min(STAGES, s.slots); i++) ask_for(s, r, i);
+    __syncwarp();
+    int slot = 0;
+    for (int t = mine.begin; t < mine.end; t += UNIT_TILES, slot += UNIT_TILES * Density::Chunks / SLOT_STEPS) {
+#define MULTIPLY(i)                                                                                  \
+    if (t + i < mine.end) {                                                                          \
+        const uint4 tile = ahead[i];                                                                 \
+        if (t + i + UNIT_TILES < mine.end)                                                           \
+            ahead[i] = load_tile_part(tiles + (size_t)(t + i + UNIT_TILES) * TERN_TILE_BYTES, lane); \
+        multiply_tile<Density, i>(c, tile, r, s, slot);                                              \
+    }
+        MULTIPLY(0)
+        MULTIPLY(1)
+        MULTIPLY(2)
+        MULTIPLY(3)
+#undef MULTIPLY
+    }
+}
+
+/* Sum i of a thread is that of output row n0 + 8 (i / 2 % 2), activations m0 + 8 (i / 4) + i % 2. */
+struct place {
+    int m0, n0, m_end, n_end;
+    __device__ int m(int i) const { return m0 + i / 4 * 8 + i % 2; }
+    __device__ int n(int i) const { return n0 + i / 2 % 2 * 8; }
+    __device__ bool valid(int i) const { return m(i) < m_end && n(i) < n_end; }
+};
+
+__device__ static place my_place(const epilogue &out, int n0, int m0) {
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+    return {m0 + lane % 4 * 2, n0 + warp * TERN_TILE_ROWS + lane / 4, out.m, out.rows};
+}
+
+template <class Density, int Sums>
+__device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, const place &at) {
+    float v[Sums], bias[2];
+    for (int i = 0; i < 2; i++) bias[i] = bias_of(out, min(at.n(2 * i), out.rows - 1));
+#pragma unroll
+    for (int i = 0; i < Sums; i++) {
+        const int m = min(at.m(i), out.m - 1), n = min(at.n(i), out.rows - 1);
+        v[i] = product_of(Density::finish(c[i]), factor_of(out, 0, m, n), bias[i / 2 % 2]);
+    }
+    put_products(v, out, at);
+}
+
+/* Adds up what the blocks of the cluster left in their shared memory, each block a share of the activations' rows. */
+template <class Density>
+__device__ static void put_shared(int32_t *sums, const epilogue &out, int n0, int m0, int m_tile) {
+    const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+    const int splits = (int)cluster.num_blocks(), share = m_tile / splits, first = (int)cluster.block_rank() * share;
+    for (int i = (int)threadIdx.x; i < share * BLOCK_ROWS; i += THREADS) {
+        const int column = first + i / BLOCK_ROWS, row = i % BLOCK_ROWS, m = m0 + column, n = n0 + row;
+        int32_t sum = 0;
+        for (int s = 0; s < splits; s++) sum += cluster.map_shared_rank(sums, (unsigned)s)[column * SUM_PITCH + row];
+        if (m < out.m && n < out.rows) put_sum(out, m, n, Density::finish(sum));
+    }
+    cluster.sync(); /* nobody leaves while its sums are read */
+}
+
+template <class Density, int MTile, int Splits>
+__global__ void __launch_bounds__(THREADS)
+    tern_matmul_wgmma_cuda(product p, const __grid_constant__ CUtensorMap acts) {
+    extern __shared__ uint8_t shared[];
+    /* The swizzle counts from multiples of 1024. */
+    const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), stages = (base + 1023) / 1024 * 1024;
+    enum { STAGE_BYTES = MTile * SLOT_COLS, SUM_BYTES = Splits > 1 ? MTile * SUM_PITCH * 4 : 0 };
+    const uint32_t barriers = stages + (uint32_t)max((int)(STAGES * STAGE_BYTES), (int)SUM_BYTES);
+    const ring r = {stages, barriers, barriers + 8 * STAGES, STAGE_BYTES};
+    const part mine = my_part<Density>(p);
+    const int warp = (int)threadIdx.x / 32;
+    const int n0 = (int)blockIdx.y * BLOCK_ROWS, m0 = (int)blockIdx.x * MTile;
+    const supply s = {&acts, slots_of<Density>(mine), mine.begin * Density::Cols, m0};
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < STAGES; i++) {
+            barrier_init(r.full_of(i), 1);
+            barrier_init(r.empty_of(i), WARPS);
+        }
+        barrier_init_fence();
+    }
+    __syncthreads();
+
+    int32_t c[MTile / 2] = {};
+    /* Rows of tiles past the end are read as the last one. */
+    const int row_tile = min(n0 / TERN_TILE_ROWS + warp, p.w.row_tiles - 1);
+    multiply_part<Density>(c, r, s, p.w.tiles + (size_t)row_tile * (size_t)p.w.k_tiles * TERN_TILE_BYTES, mine);
+    if constexpr (Splits == 1) {
+        put_all<Density>(c, p.out, my_place(p.out, n0, m0));
+    } else {
+        int32_t *sums = (int32_t *)(shared + (stages - base));
+        const place in_block = my_place(p.out, 0, 0);
+        __syncthreads(); /* the stages are no longer read */
+#pragma unroll
+        for (int i = 0; i < MTile / 2; i++) sums[in_block.m(i) * SUM_PITCH + in_block.n(i)] = c[i];
+        cooperative_groups::this_cluster().sync();
+        put_shared<Density>(sums, p.out, n0, m0, MTile);
+    }
+}
+
+/* ---- launching --------------------------------------------------------------------------------------------------- */
+
+typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* Boxes of 128 columns x m_tile rows of the activations; outside of them there are zeros. */
+static tern_status describe_acts(CUtensorMap *map, const product &p, int m_tile, tern_error *err) {
+    void *encode = NULL;
+    cudaDriverEntryPointQueryResult found;
+    CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
+             "cuda-wgmma", err);
+    const cuuint64_t size[2] = {(cuuint64_t)p.w.cols, (cuuint64_t)p.out.m}, stride[1] = {(cuuint64_t)p.ldx};
+    const cuuint32_t box[2] = {SLOT_COLS, (cuuint32_t)m_tile}, step[2] = {1, 1};
+    const CUresult result = ((encode_fn)encode)(
+        map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)p.x, size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "cuda-wgmma: the driver refuses a tensor map of %d x %d bytes (error %d)", p.out.m, p.w.cols,
+                         (int)result);
+    return TERN_OK;
+}
+
+template <class Density, int MTile, int Splits>
+static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    static const char op[] = "cuda-wgmma";
+    const auto kernel = tern_matmul_wgmma_cuda<Density, MTile, Splits>;
+    const size_t shared = tern_wgmma_shared_bytes(variant);
+    CUtensorMap acts;
+    tern_status status = describe_acts(&acts, p, MTile, err);
+    if (status) return status;
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);
+    /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */
+    const dim3 grid((unsigned)ceil_div(p.out.m, MTile), (unsigned)ceil_div(p.w.rows, BLOCK_ROWS), Splits);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, (int)shared, Splits, p, acts), op, err);
+    return TERN_OK;
+}
+
+/* In the order of TERN_WGMMA_SHAPES. */
+template <class Density>
+static tern_status launch_variant(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    switch (variant) {
+    case 1: return launch<Density, 256, 1>(context, p, variant, err);
+    case 2: return launch<Density, 128, 1>(context, p, variant, err);
+    case 3: return launch<Density, 64, 1>(context, p, variant, err);
+    case 4: return launch<Density, 32, 1>(context, p, variant, err);
+    case 5: return launch<Density, 128, 2>(context, p, variant, err);
+    case 6: return launch<Density, 64, 2>(context, p, variant, err);
+    case 7: return launch<Density, 32, 2>(context, p, variant, err);
+    case 8: return launch<Density, 128, 4>(context, p, variant, err);
+    case 9: return launch<Density, 64, 4>(context, p, variant, err);
+    case 10: return launch<Density, 32, 4>(context, p, variant, err);
+    case 11: return launch<Density, 64, 8>(context, p, variant, err);
+    default: return launch<Density, 32, 8>(context, p, variant, err);
+    }
+}
+
+tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype, int variant, tern_error *err) {
+    return p.w.t5 ? launch_variant<t5>(context, p, variant, err) : launch_variant<t2>(context, p, variant, err);
+}

@@ -1,0 +1,364 @@
+/* Every kernel of the GPU against naive sums on the host: shapes around the edges of tiles, extremes, zeros, every type,
+ * scale and epilogue, unaligned activations, poisoned outputs with a fence behind them; each product twice, to the same
+ * bits. Plain C: prints one line a family and ends with the number of failures.
+ *
+ *   gpu_test [--quick]      --quick: fewer shapes, for the sanitizers */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/half.h"
+#include "base/random.h"
+#include "gpu_case.h"
+
+enum { SKIPPED = 77, FENCE = 64 /* values behind y that nobody may touch */ };
+
+typedef struct run {
+    tern_device *device;
+    int quick, products, refused, failures;
+} run;
+
+static void *must_alloc(run *r, size_t bytes) {
+    void *memory = NULL;
+    tern_error err;
+    if (tern_device_alloc(&memory, r->device, bytes, &err)) {
+        printf("%s\n", err.message);
+        exit(1);
+    }
+    return memory;
+}
+
+static void *send(run *r, const void *from, size_t bytes) {
+    void *to = must_alloc(r, bytes);
+    tern_error err;
+    if (tern_device_upload(r->device, to, from, bytes, &err)) {
+        printf("%s\n", err.message);
+        exit(1);
+    }
+    return to;
+}
+
+static void complain(run *r, const gpu_case *c, tern_device_kernel kernel, int variant, const char *what, size_t at,
+                     double got, double want) {
+    if (r->failures++ > 20) return;
+    printf("FAILED %s variant %d %s: %zu x %zu, m = %zu, packing %s, scales %d, fill %d, x type %d, y type %d, "
+           "activation %d, bias %d, residual %d, shift %zu: at row %zu, output %zu: %.9g, should be %.9g\n",
+           tern_device_kernel_name(kernel), variant, what, c->rows, c->cols, c->m, tern_packing_name(c->packing),
+           (int)c->scale_kind, (int)c->fill, (int)c->x_type, (int)c->y_type, (int)c->activation, c->with_bias,
+           c->with_residual, c->x_shift, at / c->rows, at % c->rows, got, want);
+}
+
+/* y against want: to the bit where the product is exact, else within the bound and a rounding to y's type. */
+static void compare(run *r, const gpu_case *c, tern_device_kernel kernel, int variant, const uint8_t *y) {
+    const double ulp = c->y_type == TERN_F32 ? 0x1p-24 : c->y_type == TERN_BF16 ? 0x1p-8 : 0x1p-11;
+    for (size_t i = 0; i < c->m * c->rows; i++) {
+        uint32_t rounded = 0;
+        set_value(&rounded, c->y_type, 0, c->want[i]);
+        const double got = value_of(y, c->y_type, i), want = value_of(&rounded, c->y_type, 0);
+        const int exact = c->bound[i] == 0 && c->activation < TERN_DEVICE_GELU;
+        const double most = exact ? 0 : c->bound[i] + ulp * fabs(want) * 2 + 1e-30;
+        if (exact ? memcmp(y + i * bytes_of(c->y_type), &rounded, bytes_of(c->y_type)) != 0 && got != want
+                  : !(fabs(got - want) <= most || got == want)) {
+            complain(r, c, kernel, variant, "differs", i, got, want);
+            return;
+        }
+    }
+    const size_t end = c->m * c->rows * bytes_of(c->y_type);
+    for (size_t i = 0; i < FENCE; i++)
+        if (y[end + i] != 0xee) {
+            complain(r, c, kernel, variant, "writes past the end", 0, 0, 0);
+            return;
+        }
+}
+
+/* One product with one kernel and variant; not counted where the kernel refuses it. */
+static void check_variant(run *r, const gpu_case *c, const tern_device_matrix *w, tern_device_product p) {
+    const size_t bytes = c->m * c->rows * bytes_of(c->y_type) + FENCE;
+    uint8_t *first = malloc(bytes), *second = malloc(bytes);
+    memset(first, 0xee, bytes);
+    tern_error err = {0};
+    tern_status status = tern_device_upload(r->device, p.y, first, bytes, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    if (status == TERN_E_UNSUPPORTED && strstr(err.message, "cannot run this product")) {
+        r->refused++;
+        free(first);
+        free(second);
+        return;
+    }
+    if (!status) status = tern_device_download(r->device, first, p.y, bytes, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    if (!status) status = tern_device_download(r->device, second, p.y, bytes, &err);
+    r->products++;
+    if (status) {
+        complain(r, c, p.kernel, p.variant, err.message, 0, 0, 0);
+    } else {
+        compare(r, c, p.kernel, p.variant, first);
+        if (memcmp(first, second, bytes)) complain(r, c, p.kernel, p.variant, "is not the same twice", 0, 0, 0);
+    }
+    free(first);
+    free(second);
+}
+
+static void check_case(run *r, gpu_case c) {
+    make_case(&c);
+    tern_device_matrix *w = NULL;
+    tern_error err = {0};
+    if (make_device_matrix(&w, r->device, &c, &err)) {
+        complain(r, &c, TERN_DEVICE_KERNEL_AUTO, 0, err.message, 0, 0, 0);
+        free_case(&c);
+        return;
+    }
+    const size_t value = bytes_of(c.x_type), x_bytes = c.m * c.cols * value, shift = c.x_shift * value;
+    uint8_t *x = must_alloc(r, x_bytes + shift + 1);
+    if (tern_device_upload(r->device, x + shift, c.x, x_bytes, &err)) complain(r, &c, 0, 0, err.message, 0, 0, 0);
+    tern_device_product p = {.x = x + shift,
+                             .x_type = c.x_type,
+                             .inv_scale = send(r, c.inv_scale, c.m * sizeof(float)),
+                             .m = c.m,
+                             .y = must_alloc(r, c.m * c.rows * bytes_of(c.y_type) + FENCE),
+                             .y_type = c.y_type,
+                             .bias = c.with_bias ? send(r, c.bias, c.rows * sizeof(float)) : NULL,
+                             .residual =
+                                 c.with_residual ? send(r, c.residual, c.m * c.rows * bytes_of(c.y_type)) : NULL,
+                             .activation = c.activation};
+    check_variant(r, &c, w, p);
+    for (int k = TERN_DEVICE_KERNEL_PLAIN; k < TERN_DEVICE_KERNEL_COUNT; k++)
+        for (int v = 1; v <= tern_device_variants((tern_device_kernel)k); v++) {
+            p.kernel = (tern_device_kernel)k;
+            p.variant = v;
+            check_variant(r, &c, w, p);
+        }
+    tern_device_free(r->device, x);
+    tern_device_free(r->device, (void *)(uintptr_t)p.inv_scale);
+    tern_device_free(r->device, p.y);
+    tern_device_free(r->device, (void *)(uintptr_t)p.bias);
+    tern_device_free(r->device, (void *)(uintptr_t)p.residual);
+    tern_device_matrix_free(&w);
+    free_case(&c);
+}
+
+/* ---- families ---------------------------------------------------------------------------------------------------- */
+
+static const size_t shapes[][2] = {{1, 1},     {3, 7},      {16, 128},  {17, 129},  {33, 160},  {50, 321},
+                                   {128, 640}, {130, 1000}, {200, 515}, {300, 258}, {257, 2560}};
+static const size_t ms[] = {1, 2, 4, 7, 8, 9, 32, 33, 130};
+
+static int step_of(const run *r) { return r->quick ? 3 : 1; }
+
+static void check_int8(run *r) {
+    for (int s = 0; s < 11; s += step_of(r))
+        for (int i = 0; i < 9; i += step_of(r))
+            for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+                for (int f = 0; f <= FILL_EXTREME; f++)
+                    if (f == FILL_RANDOM || (i + s) % 3 == 0)
+                        check_case(r, (gpu_case){.rows = shapes[s][0],
+                                                 .cols = shapes[s][1],
+                                                 .m = ms[i],
+                                                 .packing = (tern_packing)packing,
+                                                 .scale_kind = (tern_scale_kind)((s + i) % 2),
+                                                 .fill = (fill)f,
+                                                 .x_type = TERN_I8,
+                                                 .with_bias = i % 2});
+}
+
+static void check_many_rows(run *r) {
+    for (int packing = 0; packing <= TERN_PACK_T5; packing++) {
+        check_case(
+            r, (gpu_case){.rows = 200, .cols = 515, .m = 1000, .packing = (tern_packing)packing, .x_type = TERN_I8});
+        if (r->quick) continue;
+        check_case(
+            r, (gpu_case){.rows = 640, .cols = 2560, .m = 1000, .packing = (tern_packing)packing, .x_type = TERN_I8});
+        check_case(
+            r, (gpu_case){.rows = 1100, .cols = 4096, .m = 300, .packing = (tern_packing)packing, .x_type = TERN_I8});
+    }
+}
+
+static void check_floats(run *r) {
+    for (int s = 0; s < 11; s += step_of(r))
+        for (int i = 0; i < 8; i += step_of(r) + s % 2)
+            for (int type = TERN_F32; type <= TERN_F16; type++)
+                for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+                    check_case(r, (gpu_case){.rows = shapes[s][0],
+                                             .cols = shapes[s][1],
+                                             .m = ms[i],
+                                             .packing = (tern_packing)packing,
+                                             .scale_kind = (tern_scale_kind)((s + i) % 2),
+                                             .fill = (s + i) % 3 ? FILL_RANDOM : FILL_EXTREME,
+                                             .x_type = (tern_dtype)type});
+}
+
+static void check_groups(run *r) {
+    static const size_t groups[] = {4, 6, 8, 32};
+    for (int g = 0; g < 4; g++)
+        for (int s = 1; s < 8; s += step_of(r))
+            for (int type = TERN_F32; type <= TERN_I8; type += TERN_I8)
+                check_case(r, (gpu_case){.rows = shapes[s][0],
+                                         .cols = shapes[s][1],
+                                         .m = 3,
+                                         .group = tern_group_is_valid(groups[g], shapes[s][1]) ? groups[g] : 4,
+                                         .packing = (tern_packing)(s % 2),
+                                         .scale_kind = TERN_SCALE_GROUP_EXP,
+                                         .x_type = (tern_dtype)type,
+                                         .with_bias = s % 2});
+}
+
+static void check_epilogues(run *r) {
+    for (int y = TERN_F32; y <= TERN_F16; y++)
+        for (int a = TERN_DEVICE_IDENTITY; a <= TERN_DEVICE_SILU; a += step_of(r))
+            for (int flags = 0; flags < 4; flags += step_of(r))
+                for (int i = 0; i < 3; i++)
+                    check_case(r, (gpu_case){.rows = 70,
+                                             .cols = 300,
+                                             .m = (size_t[]){1, 9, 40}[i],
+                                             .packing = (tern_packing)(i % 2),
+                                             .x_type = TERN_I8,
+                                             .y_type = (tern_dtype)y,
+                                             .activation = (tern_device_activation)a,
+                                             .with_bias = flags & 1,
+                                             .with_residual = flags >> 1});
+}
+
+static void check_unaligned(run *r) {
+    for (size_t shift = 1; shift < (r->quick ? 2 : 16); shift += 5)
+        for (int type = TERN_F32; type <= TERN_I8; type++)
+            for (int i = 0; i < 3; i++)
+                check_case(r, (gpu_case){.rows = 64,
+                                         .cols = 256,
+                                         .m = (size_t[]){1, 8, 70}[i],
+                                         .packing = (tern_packing)(i % 2),
+                                         .x_type = (tern_dtype)type,
+                                         .x_shift = shift});
+}
+
+/* ---- quantizing -------------------------------------------------------------------------------------------------- */
+
+static float draw_row(size_t row, size_t i) {
+    switch (row % 5) {
+    case 0: return tern_random_normal(11, i);
+    case 1: return 0;
+    case 2: return tern_random_normal(11, i) * 1e30f;
+    case 3: return tern_random_normal(11, i) * 1e-30f;
+    default: return i % 97 == 5 ? INFINITY : 1;
+    }
+}
+
+static void check_quantizer(run *r, size_t rows, size_t cols, tern_dtype type, int norm) {
+    float *x = malloc(rows * cols * sizeof *x), *gain = malloc(cols * sizeof *gain);
+    float *inv = malloc(rows * sizeof *inv), *got_inv = malloc(rows * sizeof *inv);
+    int8_t *q = malloc(rows * cols), *got = malloc(rows * cols);
+    void *given = malloc(rows * cols * 4);
+    for (size_t i = 0; i < rows * cols; i++) {
+        set_value(given, type, i, draw_row(i / cols, i));
+        x[i] = value_of(given, type, i);
+    }
+    for (size_t i = 0; i < cols; i++) gain[i] = 1 + 0.1f * tern_random_signed(12, i);
+    tern_error err = {0};
+    tern_status status = norm ? tern_quantize_activations_rmsnorm(q, inv, x, gain, 1e-5f, rows, cols, &err)
+                              : tern_quantize_activations(q, inv, x, rows, cols, &err);
+    tern_device_quantizer d = {.q = must_alloc(r, rows * cols),
+                               .inv_scale = must_alloc(r, rows * sizeof *inv),
+                               .x = send(r, given, rows * cols * bytes_of(type)),
+                               .x_type = type,
+                               .rows = rows,
+                               .cols = cols,
+                               .norm = norm,
+                               .gain = send(r, gain, cols * sizeof *gain),
+                               .epsilon = 1e-5f};
+    if (!status) status = tern_device_quantize(r->device, &d, &err);
+    if (!status) status = tern_device_download(r->device, got, d.q, rows * cols, &err);
+    if (!status) status = tern_device_download(r->device, got_inv, d.inv_scale, rows * sizeof *inv, &err);
+    r->products++;
+    int same = !status && !memcmp(q, got, rows * cols);
+    for (size_t i = 0; i < rows && same; i++)
+        same = !memcmp(&inv[i], &got_inv[i], sizeof *inv) || (isnan(inv[i]) && isnan(got_inv[i]));
+    if (!same) {
+        printf("FAILED quantize: %zu x %zu, type %d, norm %d: %s\n", rows, cols, (int)type, norm,
+               status ? err.message : "differs");
+        r->failures++;
+    }
+    tern_device_free(r->device, d.q);
+    tern_device_free(r->device, d.inv_scale);
+    tern_device_free(r->device, (void *)(uintptr_t)d.x);
+    tern_device_free(r->device, (void *)(uintptr_t)d.gain);
+    free(x);
+    free(gain);
+    free(inv);
+    free(got_inv);
+    free(q);
+    free(got);
+    free(given);
+}
+
+static void check_quantizers(run *r) {
+    static const size_t cols[] = {1, 5, 33, 256, 2050, 6912};
+    for (int c = 0; c < 6; c++)
+        for (int type = TERN_F32; type <= TERN_F16; type++)
+            for (int norm = 0; norm < 2; norm++) check_quantizer(r, 11, cols[c], (tern_dtype)type, norm);
+}
+
+/* ---- refusals ---------------------------------------------------------------------------------------------------- */
+
+static void expect(run *r, int holds, const char *what, const char *message) {
+    r->products++;
+    if (holds) return;
+    printf("FAILED %s: %s\n", what, message);
+    r->failures++;
+}
+
+/* The artificial cap stands for a small device: kernels that need more are refused, and the choice avoids them. */
+static void check_small_device(run *r) {
+    tern_device *all = r->device;
+    tern_error err = {0};
+    expect(r, !tern_device_open(&r->device, &(tern_device_options){.shared_limit = 48 << 10}, &err), "open",
+           err.message);
+    check_case(r, (gpu_case){.rows = 300, .cols = 1000, .m = 200, .x_type = TERN_I8});
+    check_case(r, (gpu_case){.rows = 300, .cols = 1000, .m = 32, .packing = TERN_PACK_T5, .x_type = TERN_I8});
+    tern_device_close(&r->device);
+    r->device = all;
+}
+
+static void check_refusals(run *r) {
+    tern_error err = {0};
+    tern_device *none = NULL;
+    void *memory = NULL;
+    expect(r,
+           tern_device_open(&none, &(tern_device_options){.device = 99}, &err) == TERN_E_UNSUPPORTED &&
+               strstr(err.message, "no GPU 99"),
+           "device 99", err.message);
+    expect(r,
+           tern_device_alloc(&memory, r->device, (size_t)1 << 44, &err) == TERN_E_MEMORY &&
+               strstr(err.message, "17592186044416") && strstr(err.message, "free"),
+           "16 TiB", err.message);
+    printf("  says: %s\n", err.message);
+}
+
+typedef struct family {
+    const char *name;
+    void (*check)(run *r);
+} family;
+
+static const family families[] = {
+    {"int8", check_int8},           {"many rows", check_many_rows},       {"floats", check_floats},
+    {"groups", check_groups},       {"epilogues", check_epilogues},       {"unaligned", check_unaligned},
+    {"quantize", check_quantizers}, {"small device", check_small_device}, {"refusals", check_refusals}};
+
+int main(int argc, char **argv) {
+    run r = {.quick = argc > 1 && !strcmp(argv[1], "--quick")};
+    tern_error err = {0};
+    tern_device_info info;
+    if (tern_device_open(&r.device, NULL, &err) || tern_device_describe(&info, 0, &err)) {
+        printf("skipped: %s\n", err.message);
+        return SKIPPED;
+    }
+    printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
+        const int products = r.products, refused = r.refused, failures = r.failures;
+        families[i].check(&r);
+        printf("%-12s %6d checked, %6d refused, %d failed\n", families[i].name, r.products - products,
+               r.refused - refused, r.failures - failures);
+        fflush(stdout);
+    }
+    tern_device_close(&r.device);
+    return r.failures != 0;
+}

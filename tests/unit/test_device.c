@@ -1,0 +1,200 @@
+/* What GPUs need of the host, tested where there is none: the layout of tiles, which kernel takes a product, loading, and
+ * every refusal. What runs on a GPU: tests/gpu. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h> /* needs the headers above */
+
+#include "base/random.h"
+#include "cuda/launch_shapes.h"
+#include "cuda/load_backend.h"
+#include "cuda/tiles.h"
+#include "tern/tern.h"
+
+/* ---- layout ------------------------------------------------------------------------------------------------------ */
+
+static void check_tiles(size_t rows, size_t cols, int t5) {
+    const size_t tiles = (cols + tern_tile_cols(t5) - 1) / tern_tile_cols(t5), padded = tiles * tern_tile_cols(t5);
+    int8_t *trits = malloc(rows * cols);
+    uint8_t *packed = malloc(tiles * TERN_TILE_BYTES);
+    for (size_t i = 0; i < rows * cols; i++) trits[i] = tern_random_trit(rows + cols, i);
+    tern_tiles_pack(packed, trits, cols, rows, cols, t5);
+    for (size_t r = 0; r < TERN_TILE_ROWS; r++)
+        for (size_t c = 0; c < padded; c++)
+            assert_int_equal(tern_tiles_trit(packed, r, c, t5), r < rows && c < cols ? trits[r * cols + c] : 0);
+    free(packed);
+    free(trits);
+}
+
+static void test_tiles(void **state) {
+    (void)state;
+    static const size_t cols[] = {1, 3, 16, 127, 128, 129, 160, 161, 500};
+    for (size_t i = 0; i < sizeof cols / sizeof *cols; i++)
+        for (size_t rows = 1; rows <= TERN_TILE_ROWS; rows += 5)
+            for (int t5 = 0; t5 < 2; t5++) check_tiles(rows, cols[i], t5);
+}
+
+/* The layouts are as dense as the packings, but for padding. */
+static void test_density(void **state) {
+    (void)state;
+    assert_int_equal(tern_tile_cols(0) * TERN_TILE_ROWS / 4, TERN_TILE_BYTES);
+    assert_int_equal(tern_tile_cols(1) * TERN_TILE_ROWS / 5, TERN_TILE_BYTES);
+}
+
+/* ---- which kernel ------------------------------------------------------------------------------------------------ */
+
+static const tern_cuda_limits hopper = {9, 0, 132, 232448}, ampere = {8, 6, 84, 101376}, turing = {7, 5, 40, 65536},
+                              blackwell = {12, 0, 170, 101376}, orin = {8, 7, 16, 48 << 10};
+
+static tern_cuda_weights weights(int rows, int cols, int t5) {
+    const int tile_cols = (int)tern_tile_cols(t5);
+    return (tern_cuda_weights){.rows = rows,
+                               .cols = cols,
+                               .row_tiles = (rows + 15) / 16,
+                               .k_tiles = (cols + tile_cols - 1) / tile_cols,
+                               .t5 = t5};
+}
+
+static tern_device_kernel chosen(const tern_cuda_limits *limits, const tern_cuda_weights *w, tern_dtype type,
+                                 size_t m) {
+    const tern_device_product p = {.x_type = type, .m = m};
+    tern_device_kernel kernel;
+    int variant;
+    char why[160];
+    tern_cuda_choose(&kernel, &variant, limits, w, &p);
+    if (!tern_cuda_fits(kernel, variant, limits, w, &p, why, sizeof why)) fail_msg("chosen, but: %s", why);
+    return kernel;
+}
+
+static void test_choice(void **state) {
+    (void)state;
+    const tern_cuda_weights w = weights(2560, 6912, 0);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&ampere, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&blackwell, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&turing, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_PLAIN);
+    assert_int_equal(chosen(&orin, &w, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+}
+
+/* Whatever the shape, what is chosen fits: `chosen` looks. */
+static void test_choice_always_fits(void **state) {
+    (void)state;
+    static const int sizes[] = {1, 15, 16, 129, 2560, 55296, 131072, 131073};
+    static const size_t ms[] = {1, 8, 9, 32, 64, 129, 2048, 8 * 65535 + 1};
+    const tern_cuda_limits all[] = {hopper, ampere, turing, blackwell, orin, {9, 0, 132, 16 << 10}};
+    for (size_t l = 0; l < sizeof all / sizeof *all; l++)
+        for (int r = 0; r < 8; r++)
+            for (int c = 0; c < 8; c++)
+                for (int t5 = 0; t5 < 2; t5++)
+                    for (int m = 0; m < 8; m++) {
+                        const tern_cuda_weights w = weights(sizes[r], sizes[c], t5);
+                        chosen(&all[l], &w, TERN_I8, ms[m]);
+                        chosen(&all[l], &w, TERN_BF16, ms[m]);
+                    }
+}
+
+static void test_reasons(void **state) {
+    (void)state;
+    char why[160];
+    tern_cuda_weights w = weights(64, 256, 0);
+    tern_device_product p = {.x_type = TERN_I8, .m = 64};
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, 1, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "9.0"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &turing, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "8.0 or newer, this device has 7.5"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &orin, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "shared memory"));
+    p.x_type = TERN_F16;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "int8"));
+    const int8_t exponent = 0;
+    w.exponents = &exponent;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "cuda-plain"));
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_PLAIN, 1, &turing, &w, &p, why, sizeof why));
+}
+
+/* ---- loading ----------------------------------------------------------------------------------------------------- */
+
+static void test_no_library(void **state) {
+    (void)state;
+    const tern_cuda_backend *table = NULL;
+    tern_error err;
+    assert_int_equal(tern_cuda_load_from(&table, "/nonexistent/libtern_cuda.so", &err), TERN_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "no GPU: /nonexistent/libtern_cuda.so"));
+    /* a library, but none of ours */
+    assert_int_equal(tern_cuda_load_from(&table, "libm.so.6", &err), TERN_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "is not the GPU library of this version"));
+    assert_null(table);
+}
+
+/* ---- the environment, and refusals that take no GPU -------------------------------------------------------------- */
+
+static void test_environment(void **state) {
+    (void)state;
+    tern_error err;
+    tern_tier tier;
+    int device = 7;
+    setenv("TERN_DEVICE", "cpu", 1);
+    assert_int_equal(tern_device_select(&device, &err), TERN_OK);
+    assert_int_equal(device, TERN_DEVICE_CPU);
+    static const char *const wrong[] = {"gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:99999999999999999999"};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("TERN_DEVICE", wrong[i], 1);
+        assert_int_equal(tern_device_select(&device, &err), TERN_E_ARGUMENT);
+        assert_non_null(strstr(err.message, "auto, cpu, cuda, cuda:N"));
+    }
+    setenv("TERN_DEVICE", "cuda:1023", 1);
+    assert_int_equal(tern_device_select(&device, &err), TERN_E_UNSUPPORTED);
+    unsetenv("TERN_DEVICE");
+    assert_int_equal(tern_device_select(&device, &err), TERN_OK);
+
+    setenv("TERN_KERNEL", "cuda-decode", 1); /* leaves the tier free */
+    assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+    setenv("TERN_KERNEL", "cuda-fast", 1);
+    assert_int_equal(tern_tier_select(&tier, &err), TERN_E_ARGUMENT);
+    assert_non_null(strstr(err.message, "cuda-plain"));
+    tern_device *opened = NULL;
+    assert_int_equal(tern_device_open(&opened, NULL, &err), TERN_E_ARGUMENT);
+    unsetenv("TERN_KERNEL");
+}
+
+static void test_arguments(void **state) {
+    (void)state;
+    tern_error err;
+    tern_device *device = NULL;
+    tern_device_matrix *matrix = NULL;
+    const tern_device_product product = {.m = 1};
+    assert_int_equal(tern_device_count(NULL, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_describe(NULL, 0, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_open(NULL, NULL, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_matmul(NULL, &product, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_matrix_create(&matrix, NULL, NULL, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_quantize(NULL, NULL, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_synchronize(NULL, &err), TERN_E_ARGUMENT);
+    tern_device_close(NULL);
+    tern_device_close(&device);
+    tern_device_matrix_free(NULL);
+    tern_device_matrix_free(&matrix);
+    tern_device_free(NULL, NULL);
+    assert_int_equal(tern_device_matrix_bytes(NULL), 0);
+    assert_string_equal(tern_device_kernel_name(TERN_DEVICE_KERNEL_WGMMA), "cuda-wgmma");
+    assert_null(tern_device_kernel_name(TERN_DEVICE_KERNEL_COUNT));
+    assert_int_equal(tern_device_variants(TERN_DEVICE_KERNEL_PLAIN), 1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
+        cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
+        cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -7,6 +7,7 @@
 #include "cli.h"
 
 static const command commands[] = {
+#ifdef TERN_NETWORKS
     {"train", "train a network from a preset", command_train},
     {"export", "make a checkpoint into a packed model", command_export},
     {"import", "make a model that others trained into a packed one", command_import},
@@ -14,10 +15,9 @@ static const command commands[] = {
     {"run", "classify images, or go on with a text", command_run},
     {"parity", "prove that the packed model computes what was trained", command_parity},
     {"inspect", "what a model file holds", command_inspect},
-    {"bench", "measure the kernels against this machine's limits", command_bench},
-#ifdef TERN_NETWORKS
     {"data", "fetch a data set", command_data},
 #endif
+    {"bench", "measure the kernels against this machine's limits", command_bench},
     {"devices", "the GPUs of this machine, or why none is used", command_devices},
     {"machine", "what this machine offers: tiers, processors, huge pages", command_machine},
 };

@@ -1,6 +1,7 @@
 /* A real model that others trained, expressed as a graph and run packed: its logits agree with those of a float forward
  * pass of its authors' network, sample by sample. Skipped where the shared data is not. */
-#include "tern/tern.h"
+#include "tern/data.h"
+#include "tern/model.h"
 #include "testing.h"
 
 static const char folder[] = "../shared/data/models/bitnetcnn/";

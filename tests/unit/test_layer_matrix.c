@@ -1,5 +1,6 @@
 /* One layer taken out of a model computes what the model computes, to the bit: trained or deployed, in both packings. */
-#include "tern/tern.h"
+#include "tern/graph.h"
+#include "tern/model.h"
 #include "testing.h"
 
 static tern_error err;

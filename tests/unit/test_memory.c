@@ -8,7 +8,8 @@
 
 #include "nn/plan.h"
 #include "synthetic_data.h"
-#include "tern/tern.h"
+#include "tern/graph.h"
+#include "tern/model.h"
 #include "train/trainer.h"
 
 /* ---- allocations that fail */

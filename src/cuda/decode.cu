@@ -4,7 +4,10 @@
  *
  * A block has some rows of tiles; its warps share their columns (warp w takes the tiles w, w + warps, ...), add up in
  * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations are
- * read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits. */
+ * read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
+ *
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh. */
+#include "cuda/decode_row.cuh"
 #include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
 
@@ -296,6 +299,23 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     return TERN_OK;
 }
 
+template <class Density, class Acts, int R, int U>
+static tern_status launch_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    const auto kernel = tern_matmul_decode_row_cuda<Density, Acts, R, U>;
+    const int shared = (int)tern_decode_shared_bytes(variant, 1);
+    const dim3 grid((unsigned)ceil_div(p.w.row_tiles, R));
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, shapes[variant - 1].warps * 32, shared, 1, p), "cuda-decode",
+             err);
+    return TERN_OK;
+}
+
+/* Eight tiles of weights ahead, of one row of tiles or of two. */
+template <class Density, class Acts>
+static tern_status launch_one_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    return shapes[variant - 1].row_tiles > 1 ? launch_row<Density, Acts, 2, 4>(context, p, variant, err)
+                                             : launch_row<Density, Acts, 1, 8>(context, p, variant, err);
+}
+
 /* As many rows of tiles as the variant says, where registers allow it. */
 template <class Density>
 static tern_status launch_int8(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
@@ -321,6 +341,14 @@ static tern_status launch_float(tern_cuda_context *context, const product &p, in
 template <class Density>
 static tern_status launch_density(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                                   tern_error *err) {
+    if (p.out.m == 1) {
+        switch (x_type) {
+        case TERN_I8: return launch_one_row<Density, int8_row>(context, p, variant, err);
+        case TERN_BF16: return launch_one_row<Density, half_row<true>>(context, p, variant, err);
+        case TERN_F16: return launch_one_row<Density, half_row<false>>(context, p, variant, err);
+        default: break;
+        }
+    }
     switch (x_type) {
     case TERN_I8: return launch_int8<Density>(context, p, variant, err);
     case TERN_BF16: return launch_float<Density, half_acts<true>>(context, p, variant, err);

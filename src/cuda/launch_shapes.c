@@ -113,11 +113,21 @@ static int wgmma_variant(int m_tile, int splits) {
     return 1;
 }
 
+/* One row of int8 or halves: as many warps a block as it takes for every block to run at once and for all of them to
+ * have enough of the weights on its way. */
+static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, int integer) {
+    const int sm = limits->multiprocessors;
+    if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
+    if (w->row_tiles < 3 * sm) return decode_variant(8, integer && !w->t5 ? 2 : 1);
+    return decode_variant(w->row_tiles <= 5 * sm ? 8 : w->row_tiles <= 10 * sm ? 4 : 2, 2);
+}
+
 /* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the more
  * blocks there are, the fewer warps each needs. */
 static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                        const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
+    if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, integer);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
     const int blocks = blocks_of((size_t)w->row_tiles, 4);

@@ -27,9 +27,9 @@ typedef struct tern_wgmma_shape {
     int m_tile, splits;
 } tern_wgmma_shape;
 
-#define TERN_DECODE_SHAPES                                                                          \
-    {                                                                                               \
-        {2, 1}, {4, 1}, {8, 1}, {16, 1}, {4, 2}, {8, 2}, {16, 2}, {2, 4}, {4, 4}, {8, 4}, { 16, 4 } \
+#define TERN_DECODE_SHAPES                                                                                          \
+    {                                                                                                               \
+        {2, 1}, {4, 1}, {8, 1}, {16, 1}, {4, 2}, {8, 2}, {16, 2}, {2, 4}, {4, 4}, {8, 4}, {16, 4}, {1, 2}, { 2, 2 } \
     }
 #define TERN_MMA_SHAPES                            \
     {                                              \
@@ -43,7 +43,7 @@ typedef struct tern_wgmma_shape {
     }
 
 enum {
-    TERN_DECODE_VARIANTS = 11,
+    TERN_DECODE_VARIANTS = 13,
     TERN_MMA_VARIANTS = 3,
     TERN_WGMMA_VARIANTS = 12,
     TERN_DECODE_MAX_M = 32, /* rows of activations that one block of decode takes */

@@ -1,0 +1,179 @@
+/* One row of activations: the 8 columns of a tensor core's product, which hold rows of activations elsewhere, hold chunks
+ * of the one row here. So a lane reads a tile's activations with two loads, chunk g of either half, and not with one a
+ * chunk.
+ *
+ * Chunk i of the weights, the lane's words masked, meets all chunks at once and has sums of its own, c[i]; column i of
+ * them is what is wanted. Whatever the sums of a chunk are too large by is therefore put right once, at the end. */
+#ifndef TERN_CUDA_DECODE_ROW_CUH
+#define TERN_CUDA_DECODE_ROW_CUH
+
+#include "cuda/epilogue.cuh"
+#include "cuda/unpack.cuh"
+
+/* The operands that chunk i of a word is, and what they are: 4^i (trit + 2). */
+__device__ inline void masked_codes(t2, uint32_t word, uint32_t (&codes)[4]) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) codes[i] = (word ^ 0xaaaaaaaau) & 0x03030303u << 2 * i;
+}
+/* The number that the digits trit + 1 of the chunks 0 .. i make. */
+__device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
+    const uint32_t even = word & 0x00ff00ffu, odd = word >> 8 & 0x00ff00ffu;
+    uint32_t power = 3;
+#pragma unroll
+    for (int i = 0; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
+}
+
+/* The sum of trit * x of chunk `i`, a constant,: column i of its sums, of those of the chunk before, and of the sums of x. */
+__device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t, int32_t ones) {
+    return (sum >> 2 * i) - 2 * ones;
+}
+__device__ inline int32_t chunk_sum(t5, int, int32_t sum, int32_t before, int32_t ones) {
+    return sum - 3 * before - ones;
+}
+
+struct int8_row {
+    typedef int8_t value;
+    typedef uint32_t part;
+    typedef int32_t sum_type;
+
+    template <class Density, int R>
+    __device__ static void add(int32_t (&c)[R][Density::Chunks][4], int32_t (&ones)[4], const uint4 (&tile)[R],
+                               const part (&x)[2]) {
+        enum { N = Density::Chunks };
+        const uint32_t one = 0x01010101u;
+        mma_u8(ones, one, one, one, one, x[0], x[1]);
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            uint32_t a[4][N];
+            masked_codes(Density(), tile[r].x, a[0]);
+            masked_codes(Density(), tile[r].y, a[1]);
+            masked_codes(Density(), tile[r].z, a[2]);
+            masked_codes(Density(), tile[r].w, a[3]);
+#pragma unroll
+            for (int i = 0; i < N; i++) mma_u8(c[r][i], a[0][i], a[1][i], a[2][i], a[3][i], x[0], x[1]);
+        }
+    }
+    template <class Density> __device__ static int32_t chunk(int i, int32_t sum, int32_t before, int32_t ones) {
+        return chunk_sum(Density(), i, sum, before, ones);
+    }
+};
+
+template <bool Bf16> struct half_row {
+    typedef uint16_t value;
+    typedef uint2 part;
+    typedef float sum_type;
+
+    template <class Density, int R>
+    __device__ static void add(float (&c)[R][Density::Chunks][4], float (&)[4], const uint4 (&tile)[R],
+                               const part (&x)[2]) {
+        enum { N = Density::Chunks };
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            const uint32_t b0 = __byte_perm(x[h].x, x[h].y, 0x5410), b1 = __byte_perm(x[h].x, x[h].y, 0x7632);
+#pragma unroll
+            for (int r = 0; r < R; r++) {
+                uint32_t a[2][N][2];
+                half_codes<Bf16>(Density(), h ? tile[r].z : tile[r].x, a[0]);
+                half_codes<Bf16>(Density(), h ? tile[r].w : tile[r].y, a[1]);
+#pragma unroll
+                for (int i = 0; i < N; i++)
+                    mma_half<Bf16>(c[r][i], a[0][i][0], a[1][i][0], a[0][i][1], a[1][i][1], b0, b1);
+            }
+        }
+    }
+    template <class Density> __device__ static float chunk(int, float sum, float, float) {
+        return sum * half_scale(Density());
+    }
+};
+
+/* Of a lane's two rows of a tile, the sums over all chunks, in every lane of the four that share them. */
+template <class Density, class Acts, class Sum>
+__device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks][4], const Sum (&ones)[4],
+                                  int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        Sum sum = 0;
+#pragma unroll
+        for (int i = 0; i < Density::Chunks; i++) {
+            const int at = i % 2 + 2 * half;
+            const Sum part = Acts::template chunk<Density>(i, c[i][at], i ? c[i - (i > 0)][at] : Sum(0), ones[at]);
+            if (lane % 4 == i / 2) sum += part;
+        }
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        rows[half] = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+    }
+}
+
+/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda. Every warp has U tiles of
+ * each row, and what of x meets them, on its way all the time. */
+template <class Density, class Acts, int R, int U>
+__global__ void __launch_bounds__(512) tern_matmul_decode_row_cuda(product p) {
+    typedef typename Acts::sum_type sum_type;
+    typedef typename Acts::part part;
+    enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, HALF = N * TERN_TILE_CHUNK };
+    extern __shared__ __align__(16) uint8_t shared[];
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    const int row_tile = (int)blockIdx.x * R, n0 = row_tile * TERN_TILE_ROWS, end = p.w.k_tiles;
+    const size_t row_bytes = (size_t)end * TERN_TILE_BYTES;
+    const uint8_t *tiles = p.w.tiles + (size_t)row_tile * row_bytes;
+    const int rows = p.w.row_tiles - row_tile; /* the last block may have fewer than R: it computes its first again */
+    const int column = min(lane / 4, N - 1) * TERN_TILE_CHUNK, last = p.ldx - TERN_TILE_CHUNK;
+    const typename Acts::value *x = (const typename Acts::value *)p.x + lane % 4 * 4;
+
+    uint4 tile[U][R];
+    part parts[U][2];
+    const auto load_tiles = [&](uint4(&to)[R], int k) {
+#pragma unroll
+        for (int r = 0; r < R; r++)
+            to[r] = load_tile_part(tiles + (r < rows ? r * row_bytes : 0) + (size_t)k * TERN_TILE_BYTES, lane);
+    };
+    const auto load_x = [&](part(&to)[2], int k) {
+#pragma unroll
+        for (int h = 0; h < 2; h++)
+            to[h] = __ldg((const part *)(x + min(k * Density::Cols + h * HALF + column, last)));
+    };
+#pragma unroll
+    for (int u = 0; u < U; u++)
+        if (warp + u * warps < end) load_tiles(tile[u], warp + u * warps);
+    let_next_kernel_start();
+    wait_for_last_kernel();
+#pragma unroll
+    for (int u = 0; u < U; u++)
+        if (warp + u * warps < end) load_x(parts[u], warp + u * warps);
+    const int mine = (int)threadIdx.x, first_n = min(n0 + mine % ROWS, p.w.rows - 1);
+    const float factor = factor_of(p.out, sum_type(), 0, first_n), bias = bias_of(p.out, first_n);
+
+    sum_type c[R][N][4] = {}, ones[4] = {};
+    for (int k0 = warp; k0 < end; k0 += U * warps)
+#pragma unroll
+        for (int u = 0; u < U; u++) {
+            const int k = k0 + u * warps, next = k + U * warps;
+            if (k >= end) break;
+            Acts::template add<Density, R>(c, ones, tile[u], parts[u]);
+            if (next < end) {
+                load_tiles(tile[u], next);
+                load_x(parts[u], next);
+            }
+        }
+
+    sum_type *partial = (sum_type *)shared; /* [warp][row] */
+#pragma unroll
+    for (int r = 0; r < R; r++) {
+        sum_type sums[2];
+        add_chunks<Density, Acts>(sums, c[r], ones, lane);
+        if (lane % 4 < 2)
+            partial[warp * ROWS + r * TERN_TILE_ROWS + lane % 4 * 8 + lane / 4] = lane % 4 ? sums[1] : sums[0];
+    }
+    __syncthreads();
+    for (int i = mine; i < ROWS; i += (int)blockDim.x) {
+        sum_type sum = 0;
+        for (int v = 0; v < warps; v++) sum += partial[v * ROWS + i];
+        if (n0 + i >= p.w.rows) break;
+        if (i == mine)
+            put_product(p.out, 0, n0 + i, product_of(sum, factor, bias));
+        else
+            put_sum(p.out, 0, n0 + i, sum);
+    }
+}
+
+#endif

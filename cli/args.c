@@ -1,6 +1,7 @@
 #include "args.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,4 +65,11 @@ int parse_args(args *a, int argc, char **argv) {
     if (a->count >= a->least) return EXIT_DONE;
     complain("an argument is missing; %s --help", a->command);
     return EXIT_USAGE;
+}
+
+int parse_json_only(int argc, char **argv, const char *help) {
+    int asked = argc == 2 && asks_for_help(argc, argv);
+    if (argc == 1 || (argc == 2 && !strcmp(argv[1], "--json"))) return -1;
+    fputs(help, asked ? stdout : stderr);
+    return asked ? EXIT_DONE : EXIT_USAGE;
 }

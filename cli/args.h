@@ -32,4 +32,8 @@ int parse_args(args *a, int argc, char **argv);
 /* True when --help or -h stands among the arguments. */
 int asks_for_help(int argc, char **argv);
 
+/* Of a command whose one option is --json: -1 when it is to go on, with it where argc is 2; else the exit code, help
+ * printed. */
+int parse_json_only(int argc, char **argv, const char *help);
+
 #endif

@@ -1,8 +1,8 @@
 /* tern devices: the GPUs of this machine, or the reason that none is used. */
 #include <jansson.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "args.h"
 #include "cli.h"
 
 static const char help[] =
@@ -54,15 +54,8 @@ static int list_devices(int count, int used, int json) {
 }
 
 int command_devices(int argc, char **argv) {
-    int json = argc == 2 && !strcmp(argv[1], "--json");
-    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-        fputs(help, stdout);
-        return EXIT_DONE;
-    }
-    if (argc > 1 && !json) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    int json = argc > 1, code = parse_json_only(argc, argv, help);
+    if (code >= 0) return code;
     tern_error err;
     int used, count;
     if (tern_device_select(&used, &err)) return failed(&err);

@@ -1,8 +1,8 @@
 /* tern machine: what this machine offers. */
 #include <jansson.h>
 #include <stdio.h>
-#include <string.h>
 
+#include "args.h"
 #include "cli.h"
 
 static const char help[] = "usage: tern machine [--json]\n\n"
@@ -21,15 +21,8 @@ static void print_json(tern_tier used) {
 }
 
 int command_machine(int argc, char **argv) {
-    int json = argc == 2 && !strcmp(argv[1], "--json");
-    if (argc == 2 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))) {
-        fputs(help, stdout);
-        return EXIT_DONE;
-    }
-    if (argc > 1 && !json) {
-        fputs(help, stderr);
-        return EXIT_USAGE;
-    }
+    int json = argc > 1, code = parse_json_only(argc, argv, help);
+    if (code >= 0) return code;
     tern_error err;
     tern_tier used;
     if (tern_tier_select(&used, &err)) return failed(&err);

@@ -1,31 +1,11 @@
 # The main job on the command line: training is reproducible, survives being killed, and is refused what is wrong. On
 # Fashion-MNIST of Debian's package, a few steps at a time.
 set -eu
-: "${PROGRAM:?}"
-data=/usr/share/datasets/fashion-mnist
-if [ ! -e $data/train-images-idx3-ubyte.gz ]; then
-    echo "skipped: $data is not there (apt-get install dataset-fashion-mnist)"
-    exit 77
-fi
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+. "${SOURCE:?}/tests/common/fashion_mnist.sh"
 # A small network on few samples a step: seconds.
 small='mnist-mlp --set data=fashion-mnist --set width=32 --set batch=32 --set steps=60 --set evaluate_every=30
 --set log_every=10'
 train() { "$PROGRAM" train $small "$@"; }
-# expect CODE TEXT COMMAND ...: the exit code, and the text on standard error.
-expect() {
-    code=$1 text=$2 got=0
-    shift 2
-    "$@" > out.txt 2> err.txt || got=$?
-    [ $got = "$code" ] || { cat err.txt >&2; fail "exit code $got instead of $code: $*"; }
-    [ -z "$text" ] || grep -qF -- "$text" err.txt || { cat err.txt >&2; fail "no '$text' from: $*"; }
-}
 
 # ---- the same bits: again, with another number of threads, and after a stop
 train --out a --json > a.json

@@ -1,30 +1,10 @@
 # Float-free training on the command line: the same bits with any number of threads, after a stop and after being
 # killed; deployed as it was trained; and refused what it cannot do. On Fashion-MNIST of Debian's package.
 set -eu
-: "${PROGRAM:?}"
-data=/usr/share/datasets/fashion-mnist
-if [ ! -e $data/train-images-idx3-ubyte.gz ]; then
-    echo "skipped: $data is not there (apt-get install dataset-fashion-mnist)"
-    exit 77
-fi
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+. "${SOURCE:?}/tests/common/fashion_mnist.sh"
 small='mnist-mlp-trit --set data=fashion-mnist --set width=32 --set batch=32 --set steps=200 --set evaluate_every=100
 --set log_every=50'
 train() { "$PROGRAM" train $small "$@" > /dev/null; }
-# expect CODE TEXT COMMAND ...: the exit code, and the text on standard error.
-expect() {
-    code=$1 text=$2 got=0
-    shift 2
-    "$@" > out.txt 2> err.txt || got=$?
-    [ $got = "$code" ] || { cat err.txt >&2; fail "exit code $got instead of $code: $*"; }
-    [ -z "$text" ] || grep -qF -- "$text" err.txt || { cat err.txt >&2; fail "no '$text' from: $*"; }
-}
 same() { cmp a/checkpoint.safetensors "$1"/checkpoint.safetensors || fail "$2"; }
 
 # ---- the same bits

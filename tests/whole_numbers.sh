@@ -1,30 +1,10 @@
 # What whole numbers decide on the command line: weights of the loss's components, how many bits persist, integers of
 # scale groups, and other groups on export. On Fashion-MNIST of Debian's package, a few steps at a time, in one thread.
 set -eu
-: "${PROGRAM:?}"
-data=/usr/share/datasets/fashion-mnist
-if [ ! -e $data/train-images-idx3-ubyte.gz ]; then
-    echo "skipped: $data is not there (apt-get install dataset-fashion-mnist)"
-    exit 77
-fi
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-cd "$dir"
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
+. "${SOURCE:?}/tests/common/fashion_mnist.sh"
 small='--set data=fashion-mnist --set width=32 --set batch=32 --set steps=12 --set evaluate_every=12 --set threads=1'
 latent() { "$PROGRAM" train mnist-mlp $small "$@"; }
 trit() { "$PROGRAM" train mnist-mlp-trit $small --set update=r2 "$@"; }
-# expect CODE TEXT COMMAND ...: the exit code, and the text on standard error.
-expect() {
-    code=$1 text=$2 got=0
-    shift 2
-    "$@" > out.txt 2> err.txt || got=$?
-    [ $got = "$code" ] || { cat err.txt >&2; fail "exit code $got instead of $code: $*"; }
-    [ -z "$text" ] || grep -qF -- "$text" err.txt || { cat err.txt >&2; fail "no '$text' from: $*"; }
-}
 tensors() { # what was trained, without the settings that may differ
     "$PROGRAM" export "$1"/checkpoint.safetensors -o "$1".tern > /dev/null && cksum < "$1".tern
 }

@@ -35,6 +35,10 @@ find_package(CUDAToolkit REQUIRED)
 
 # Not every device has every instruction: int8 products of tensor cores take 8.0, Hopper's own assemble for it alone.
 file(GLOB TERN_CUDA_SOURCES CONFIGURE_DEPENDS src/cuda/*.cu)
+if(TERN_NETWORKS)
+  file(GLOB TERN_GPU_SOURCES CONFIGURE_DEPENDS src/gpu/*.cu)
+  list(APPEND TERN_CUDA_SOURCES ${TERN_GPU_SOURCES})
+endif()
 set(TERN_CUDA_TENSOR_SOURCES src/cuda/decode.cu src/cuda/mma.cu src/cuda/int8_peak.cu)
 set(TERN_CUDA_HOPPER_SOURCES src/cuda/wgmma.cu src/cuda/wgmma_peak.cu)
 list(TRANSFORM TERN_CUDA_TENSOR_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VARIABLE others)
@@ -53,10 +57,11 @@ add_library(tern_cuda MODULE ${TERN_CUDA_SOURCES} $<TARGET_OBJECTS:tern_cuda_ten
 set_target_properties(tern_cuda PROPERTIES PREFIX lib LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 foreach(target tern_cuda tern_cuda_tensor tern_cuda_hopper)
   target_include_directories(${target} PRIVATE src include)
+  target_compile_definitions(${target} PRIVATE $<$<BOOL:${TERN_NETWORKS}>:TERN_NETWORKS>)
   # Contraction off for the same reason as in C.
   target_compile_options(${target} PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:--fmad=false -Xcompiler=-Wall
     $<$<BOOL:${TERN_WERROR}>:-Werror=all-warnings>>)
-  target_link_libraries(${target} PRIVATE CUDA::toolkit)
+  target_link_libraries(${target} PRIVATE CUDA::toolkit ${CMAKE_DL_LIBS})
 endforeach()
 target_link_options(tern_cuda PRIVATE "LINKER:--exclude-libs,ALL")
 install(TARGETS tern_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -13,7 +13,8 @@ src/cuda:     tern base quant
 src/io:       tern base quant
 src/nn:       tern base quant kern cpu
 src/model:    tern base quant io nn
-src/train:    tern base quant io nn model
+src/gpu:      tern base quant cuda nn
+src/train:    tern base quant io nn model cuda gpu
 src/api:      tern base quant kern cpu cuda io nn model train
 cli:          tern
 examples:     tern
@@ -21,7 +22,7 @@ bench:        tern
 tests/unit:   tern base quant kern cpu cuda io nn model train api
 tests/common: tern base io
 tests/kern:   tern base quant kern
-tests/gpu:    tern base
+tests/gpu:    tern base quant cpu cuda nn gpu
 tests/grad:   tern base quant kern cpu nn
 tests/fuzz:   tern base quant kern cpu io nn model train api
 tests/install: tern
@@ -44,7 +45,7 @@ find include src cli examples bench tests -name '*.[ch]' -o -name '*.cu' -o -nam
         }
         standard = ENVIRON["standard"]
         gsub(/\n/, " ", standard)
-        split("tern base quant kern cpu cuda io nn model train api", ours)
+        split("tern base quant kern cpu cuda io nn gpu model train api", ours)
         for (i in ours) is_ours[ours[i]] = 1
     }
     {

@@ -8,10 +8,13 @@
 #include "tern/device.h"
 
 /* Raised with every change below: a library of another version is refused. */
-enum { TERN_CUDA_BACKEND_VERSION = 1 };
+enum { TERN_CUDA_BACKEND_VERSION = 2 };
 
 /* The one exported function of libtern_cuda.so. */
 #define TERN_CUDA_BACKEND_SYMBOL "tern_cuda_backend_table"
+
+/* Graphs on a GPU: gpu/gpu_table.h. */
+struct tern_gpu_table;
 
 /* A device in use: its number, stream, scratch. Defined in device_memory.cu. */
 typedef struct tern_cuda_context tern_cuda_context;
@@ -50,6 +53,7 @@ typedef struct tern_cuda_backend {
                             const tern_device_product *product, tern_error *err);
     tern_status (*quantize)(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
     tern_status (*measure_int8)(double *per_second, tern_cuda_context *context, tern_error *err);
+    const struct tern_gpu_table *graphs; /* NULL in a build without networks */
 } tern_cuda_backend;
 
 /* NULL when `version` is not the library's own. */

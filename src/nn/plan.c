@@ -7,102 +7,28 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "nn/arena.h"
+#include "nn/layout.h"
 #include "nn/op.h"
 
-/* The node that owns the memory of a value: an alias shares its input's. */
-static size_t owner(const tern_graph *graph, size_t node) {
-    while (graph->node[node].op->alias) node = (size_t)graph->node[node].input[0];
-    return node;
-}
-
-/* True where a gradient arrives: some parameter at or before the node is trained. */
-static void find_gradients(const tern_plan *plan, char *wanted) {
-    const tern_graph *graph = plan->graph;
-    for (size_t i = 0; i < graph->nodes; i++) {
-        const tern_node *node = &graph->node[i];
-        wanted[i] = 0;
-        for (int p = 0; p < node->params; p++)
-            if (tern_param_is_trained(&graph->param[node->param[p]])) wanted[i] = 1;
-        for (int k = 0; k < node->inputs; k++) wanted[i] |= wanted[node->input[k]];
-    }
-}
-
-/* Lives of values and gradients in the time of plan.h. */
-static void find_spans(const tern_plan *plan, tern_span *value, tern_span *grad, const char *wanted) {
-    const tern_graph *graph = plan->graph;
-    size_t n = graph->nodes, batch = plan->batch_max;
-    for (size_t i = 0; i < n; i++) {
-        size_t bytes = graph->node[i].elements * batch * sizeof(float);
-        value[i] = (tern_span){.bytes = i ? bytes : 0, .first = i, .last = i};
-        grad[i] = (tern_span){.bytes = plan->training && wanted[i] ? bytes : 0, .first = 2 * n, .last = 0};
-        if (graph->node[i].op->alias) value[i].bytes = grad[i].bytes = 0;
-    }
-    for (size_t i = 1; i < n; i++) {
-        const tern_node *node = &graph->node[i];
-        size_t back = 2 * n - 1 - i;
-        for (int k = 0; k < node->inputs; k++) {
-            size_t in = owner(graph, (size_t)node->input[k]);
-            value[in].last = tern_max_size(value[in].last, i);
-            if (!plan->training) continue;
-            if (node->op->needs_input) value[in].last = tern_max_size(value[in].last, back);
-            grad[in].first = tern_min_size(grad[in].first, back);
-            grad[in].last = tern_max_size(grad[in].last, 2 * n - 1 - in);
-        }
-        if (plan->training) {
-            size_t self = owner(graph, i);
-            if (node->op->needs_output) value[self].last = tern_max_size(value[self].last, back);
-            grad[self].last = tern_max_size(grad[self].last, 2 * n - 1 - self);
-        }
-    }
-    /* The output outlives the pass; its gradient is set between the passes. */
-    size_t out = owner(graph, n - 1);
-    value[out].last = 2 * n;
-    grad[out].first = n - 1;
-    grad[out].last = tern_max_size(grad[out].last, n);
-}
-
-static void point_into_arena(tern_plan *plan, const tern_span *value, const tern_span *grad, const char *wanted,
-                             char *grad_is_set) {
-    const tern_graph *graph = plan->graph;
-    char *base = plan->arena.data;
-    for (size_t i = 1; i < graph->nodes; i++) {
-        size_t own = owner(graph, i);
-        if (own) plan->node[i].value = (float *)(base + value[own].offset);
-        if (plan->training && wanted[i]) plan->node[i].grad = (float *)(base + grad[own].offset);
-    }
-    /* In the order of the backward pass: who comes first sets, who comes later adds. */
-    for (size_t i = graph->nodes; i-- > 1;) {
-        const tern_node *node = &graph->node[i];
-        for (int k = 0; k < node->inputs; k++) {
-            size_t in = (size_t)node->input[k];
-            plan->node[i].wants_grad[k] = plan->training && wanted[in];
-            plan->node[i].add_to[k] = grad_is_set[owner(graph, in)];
-            if (!node->op->alias) grad_is_set[owner(graph, in)] = 1;
-        }
-    }
-}
-
 static tern_status plan_memory(tern_plan *plan, tern_error *err) {
-    size_t n = plan->graph->nodes;
-    tern_span *span = calloc(2 * n, sizeof *span);
-    char *wanted = calloc(2 * n, 1); /* and behind it, which gradients are set */
+    tern_layout layout;
+    TERN_TRY(tern_layout_make(&layout, plan->graph, plan->batch_max, sizeof(float), plan->training, err));
+    plan->arena_bytes = layout.bytes;
     tern_status status = TERN_OK;
-    if (!span || !wanted) {
-        status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to plan %zu nodes", n);
-    } else {
-        find_gradients(plan, wanted);
-        find_spans(plan, span, span + n, wanted);
-        plan->arena_bytes = tern_arena_plan(span, 2 * n);
-        if (plan->arena_bytes == SIZE_MAX || !tern_block_alloc(&plan->arena, plan->arena_bytes))
-            status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE,
-                               "no memory for the activations of %zu samples (%zu MiB); try a smaller batch",
-                               plan->batch_max, plan->arena_bytes >> 20);
-        else
-            point_into_arena(plan, span, span + n, wanted, wanted + n);
+    if (!tern_block_alloc(&plan->arena, plan->arena_bytes))
+        status = tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE,
+                           "no memory for the activations of %zu samples (%zu MiB); try a smaller batch",
+                           plan->batch_max, plan->arena_bytes >> 20);
+    char *base = plan->arena.data;
+    for (size_t i = 1; !status && i < plan->graph->nodes; i++) {
+        const tern_layout_node *at = &layout.node[i];
+        tern_plan_node *node = &plan->node[i];
+        if (at->has_value) node->value = (float *)(void *)(base + at->value);
+        if (at->has_grad) node->grad = (float *)(void *)(base + at->grad);
+        memcpy(node->wants_grad, at->wants_grad, sizeof node->wants_grad);
+        memcpy(node->add_to, at->add_to, sizeof node->add_to);
     }
-    free(span);
-    free(wanted);
+    tern_layout_free(&layout);
     return status;
 }
 
@@ -130,13 +56,7 @@ static tern_status build(tern_plan *plan, const tern_plan_desc *desc, tern_error
     TERN_CHECK_ARGUMENT(desc->batch_max, err, "a plan for batches of no samples");
     TERN_CHECK_ARGUMENT(desc->products == TERN_F32 || desc->products == TERN_BF16, err,
                         "products of type %d; fp32 and bf16 are possible", (int)desc->products);
-    for (size_t i = 0; i < graph->nodes; i++) {
-        size_t bytes;
-        if (!tern_checked_mul(&bytes, graph->node[i].elements * sizeof(float), desc->batch_max) ||
-            bytes > SIZE_MAX / 64)
-            return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu samples do not fit into memory",
-                             graph->node[i].name, desc->batch_max);
-    }
+    TERN_TRY(tern_graph_fits(graph, desc->batch_max, err));
     plan->node = calloc(graph->nodes, sizeof *plan->node);
     plan->rules.rate = calloc(graph->nodes, sizeof *plan->rules.rate);
     if (!plan->node || !plan->rules.rate) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");

@@ -1,0 +1,299 @@
+#include "gpu/gpu_gemm.cuh"
+
+#include <cublasLt.h>
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/gpu_kernels.cuh"
+
+enum { WORKSPACE = 32 << 20, SUM_ROWS = 512, COLUMN_PARTS = 128 };
+
+/* ---- the library */
+
+struct lt_functions {
+    decltype(&cublasLtCreate) create;
+    decltype(&cublasLtDestroy) destroy;
+    decltype(&cublasLtMatmulDescCreate) desc_create;
+    decltype(&cublasLtMatmulDescDestroy) desc_destroy;
+    decltype(&cublasLtMatmulDescSetAttribute) desc_set;
+    decltype(&cublasLtMatrixLayoutCreate) layout_create;
+    decltype(&cublasLtMatrixLayoutDestroy) layout_destroy;
+    decltype(&cublasLtMatrixLayoutSetAttribute) layout_set;
+    decltype(&cublasLtMatmulPreferenceCreate) preference_create;
+    decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
+    decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
+    decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+    decltype(&cublasLtMatmul) matmul;
+};
+
+/* A product that has been prepared: what cuBLASLt wants to be told, and its choice. */
+struct prepared {
+    gpu_gemm key;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t a, b, c;
+    cublasLtMatmulAlgo_t algo;
+};
+
+struct gpu_lt {
+    lt_functions f;
+    cublasLtHandle_t handle;
+    void *workspace;
+    prepared *list;
+    size_t count, room;
+};
+
+#define LT_SONAME_(major) "libcublasLt.so." #major
+#define LT_SONAME(major) LT_SONAME_(major)
+static const char *const sonames[] = {
+#if CUDART_VERSION >= 13000
+    LT_SONAME(13),
+#else
+    LT_SONAME(12),
+#endif
+    "libcublasLt.so"};
+
+static tern_status load(lt_functions *f, tern_error *err) {
+    static const char *const name[] = {
+        "cublasLtCreate",          "cublasLtDestroy",
+        "cublasLtMatmulDescCreate", "cublasLtMatmulDescDestroy",
+        "cublasLtMatmulDescSetAttribute", "cublasLtMatrixLayoutCreate",
+        "cublasLtMatrixLayoutDestroy", "cublasLtMatrixLayoutSetAttribute",
+        "cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceDestroy",
+        "cublasLtMatmulPreferenceSetAttribute", "cublasLtMatmulAlgoGetHeuristic",
+        "cublasLtMatmul"};
+    static_assert(sizeof name / sizeof *name == sizeof *f / sizeof(void *), "a name for each function");
+    void *library = NULL;
+    for (size_t i = 0; !library && i < sizeof sonames / sizeof *sonames; i++)
+        library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
+    if (!library)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "training on a GPU takes cuBLASLt, a part of the CUDA toolkit: %.160s", dlerror());
+    for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
+        ((void **)f)[i] = dlsym(library, name[i]);
+        if (!((void **)f)[i])
+            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s has no %s", sonames[0], name[i]);
+    }
+    return TERN_OK;
+}
+
+static tern_status lt_failed(tern_error *err, cublasStatus_t code, const char *what) {
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt's status %d", what, (int)code);
+}
+
+#define LT_TRY(call, what, err)                                                              \
+    do {                                                                                     \
+        const cublasStatus_t lt_try_code_ = (call);                                          \
+        if (lt_try_code_ != CUBLAS_STATUS_SUCCESS) return lt_failed(err, lt_try_code_, what); \
+    } while (0)
+
+tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
+    gpu_lt *lt = (gpu_lt *)calloc(1, sizeof *lt);
+    if (!lt) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    plan->lt = lt;
+    GPU_CHECK(load(&lt->f, err));
+    LT_TRY(lt->f.create(&lt->handle), "opening cuBLASLt", err);
+    return gpu_keep(plan, &lt->workspace, WORKSPACE, "workspace", err);
+}
+
+static void forget(gpu_lt *lt, prepared *p) {
+    if (p->a) lt->f.layout_destroy(p->a);
+    if (p->b) lt->f.layout_destroy(p->b);
+    if (p->c) lt->f.layout_destroy(p->c);
+    if (p->desc) lt->f.desc_destroy(p->desc);
+}
+
+void gpu_lt_free(tern_gpu_plan *plan) {
+    gpu_lt *lt = plan->lt;
+    if (!lt) return;
+    for (size_t i = 0; i < lt->count; i++) forget(lt, &lt->list[i]);
+    if (lt->handle) lt->f.destroy(lt->handle);
+    free(lt->list);
+    free(lt);
+    plan->lt = NULL;
+}
+
+/* ---- products: cuBLASLt thinks in columns, so that it computes C^T = B^T A^T */
+
+static cudaDataType_t cuda_type(tern_dtype type) { return type == TERN_F32 ? CUDA_R_32F : CUDA_R_16BF; }
+
+static tern_status layout_of(gpu_lt *lt, cublasLtMatrixLayout_t *out, tern_dtype type, size_t rows, size_t columns,
+                             size_t ld, size_t count, size_t stride, const char *what, tern_error *err) {
+    LT_TRY(lt->f.layout_create(out, cuda_type(type), rows, columns, (int64_t)ld), what, err);
+    if (count <= 1) return TERN_OK;
+    const int32_t batches = (int32_t)count;
+    const int64_t apart = (int64_t)stride;
+    LT_TRY(lt->f.layout_set(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batches, sizeof batches), what, err);
+    LT_TRY(lt->f.layout_set(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &apart, sizeof apart), what, err);
+    return TERN_OK;
+}
+
+static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error *err) {
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t found;
+    int count = 0;
+    const size_t workspace = WORKSPACE;
+    LT_TRY(lt->f.preference_create(&preference), what, err);
+    cublasStatus_t code = lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
+                                               sizeof workspace);
+    /* Rows of any length: what is promised about addresses is what an element takes. */
+    const uint32_t aligned[3] = {p->key.operands == TERN_F32 ? 4u : 2u, p->key.operands == TERN_F32 ? 4u : 2u,
+                                 p->key.result == TERN_F32 ? 4u : 2u};
+    const int odd = p->key.n % 8 || p->key.k % 8 || p->key.m % 8;
+    if (odd && code == CUBLAS_STATUS_SUCCESS) {
+        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aligned[0], 4);
+        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &aligned[1], 4);
+        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &aligned[2], 4);
+        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &aligned[2], 4);
+    }
+    if (code == CUBLAS_STATUS_SUCCESS)
+        code = lt->f.heuristic(lt->handle, p->desc, p->b, p->a, p->c, p->c, preference, 1, &found, &count);
+    lt->f.preference_destroy(preference);
+    LT_TRY(code, what, err);
+    if (!count)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt has no product of %zu x %zu x %zu", what,
+                         p->key.m, p->key.n, p->key.k);
+    p->algo = found.algo;
+    return TERN_OK;
+}
+
+static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error *err) {
+    const gpu_gemm *g = &p->key;
+    const size_t lda = g->lda ? g->lda : g->a_turned ? g->m : g->k, ldb = g->ldb ? g->ldb : g->b_turned ? g->k : g->n;
+    const cublasOperation_t first = g->b_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t second = g->a_turned ? CUBLAS_OP_T : CUBLAS_OP_N;
+    LT_TRY(lt->f.desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), what, err);
+    LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), what, err);
+    LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), what, err);
+    GPU_CHECK(layout_of(lt, &p->b, g->operands, g->b_turned ? g->k : g->n, g->b_turned ? g->n : g->k, ldb, g->count,
+                        g->stride_b, what, err));
+    GPU_CHECK(layout_of(lt, &p->a, g->operands, g->a_turned ? g->m : g->k, g->a_turned ? g->k : g->m, lda, g->count,
+                        g->stride_a, what, err));
+    GPU_CHECK(layout_of(lt, &p->c, g->result, g->n, g->m, g->ldc ? g->ldc : g->n, g->count, g->stride_c, what, err));
+    return choose(lt, p, what, err);
+}
+
+/* The product, prepared now if it is new. */
+static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const char *what, tern_error *err) {
+    for (size_t i = 0; i < lt->count; i++)
+        if (!memcmp(&lt->list[i].key, gemm, sizeof *gemm)) {
+            *out = &lt->list[i];
+            return TERN_OK;
+        }
+    if (lt->count == lt->room) {
+        const size_t room = lt->room ? 2 * lt->room : 64;
+        prepared *grown = (prepared *)realloc(lt->list, room * sizeof *grown);
+        if (!grown) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+        lt->list = grown;
+        lt->room = room;
+    }
+    prepared *p = &lt->list[lt->count];
+    memset(p, 0, sizeof *p);
+    memcpy(&p->key, gemm, sizeof *gemm);
+    const tern_status status = prepare(lt, p, what, err);
+    if (status) {
+        forget(lt, p);
+        return status;
+    }
+    lt->count++;
+    *out = p;
+    return TERN_OK;
+}
+
+tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a, const void *b,
+                         tern_error *err) {
+    const char *what = gpu_graph_node(plan, node)->name;
+    const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
+    prepared *p = NULL;
+    GPU_CHECK(find(plan->lt, &p, gemm, what, err));
+    LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
+                              plan->lt->workspace, WORKSPACE, plan->stream),
+           what, err);
+    return TERN_OK;
+}
+
+/* ---- steps around products */
+
+template <class To, class From>
+__global__ static void make_operand(To *to, const From *from, gpu_operand o) {
+    const size_t n = o.rows * o.columns;
+    GPU_FOR(i, n) {
+        const size_t row = i / o.columns, column = i - row * o.columns;
+        float v = to_float(from[i]);
+        if (o.row_scale) v *= o.row_scale[row / o.rows_per_scale];
+        if (o.column_scale) v *= o.column_scale[o.one_column_scale ? 0 : column];
+        to[i] = from_float<To>(v);
+    }
+}
+
+tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand *o, void *to, const void *from,
+                             tern_error *err) {
+    const unsigned blocks = gpu_blocks(plan, o->rows * o->columns, 4);
+    GPU_BY_TYPE(plan->type, if (o->type == TERN_F32) make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>(
+                                (float *)to, (const T *)from, *o);
+                else make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((__nv_bfloat16 *)to, (const T *)from, *o));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+template <class To> __global__ static void convert(To *to, const float *from, size_t n) {
+    GPU_FOR(i, n) to[i] = from_float<To>(from[i]);
+}
+
+tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const float *from, size_t n,
+                        tern_error *err) {
+    GPU_BY_TYPE(type, convert<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, n));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }
+
+/* A block takes 32 columns and one of COLUMN_PARTS parts of the rows: 8 rows at a time, then their sums in order. */
+template <class T>
+__global__ static void column_parts(float *parts, const T *x, size_t rows, size_t columns) {
+    __shared__ float room[8][33];
+    const size_t column = (size_t)blockIdx.x * 32 + threadIdx.x;
+    const size_t length = (rows + COLUMN_PARTS - 1) / COLUMN_PARTS, begin = blockIdx.y * length;
+    const size_t end = begin + length < rows ? begin + length : rows;
+    float sum = 0;
+    if (column < columns)
+        for (size_t row = begin + threadIdx.y; row < end; row += 8) sum += to_float(x[row * columns + column]);
+    room[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.y || column >= columns) return;
+    for (int j = 1; j < 8; j++) sum += room[j][threadIdx.x];
+    parts[blockIdx.y * columns + column] = sum;
+}
+
+__global__ static void add_parts(float *sum, const float *parts, size_t columns) {
+    GPU_FOR(c, columns) {
+        double total = 0;
+        for (int p = 0; p < COLUMN_PARTS; p++) total += (double)parts[p * columns + c];
+        sum[c] += (float)total;
+    }
+}
+
+tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
+                            void *scratch, tern_error *err) {
+    const dim3 grid((unsigned)((columns + 31) / 32), COLUMN_PARTS), block(32, 8);
+    GPU_BY_TYPE(plan->type, column_parts<<<grid, block, 0, plan->stream>>>((float *)scratch, (const T *)x, rows, columns));
+    GPU_LAUNCHED(plan, node, err);
+    add_parts<<<gpu_blocks(plan, columns), GPU_THREADS, 0, plan->stream>>>(sum, (const float *)scratch, columns);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+template <class T> __global__ static void add_bias(T *y, const float *bias, size_t n, size_t columns) {
+    GPU_FOR(i, n) y[i] = from_float<T>(to_float(y[i]) + bias[i % columns]);
+}
+
+tern_status gpu_add_bias(tern_gpu_plan *plan, size_t node, void *y, const float *bias, size_t rows, size_t columns,
+                         tern_error *err) {
+    const size_t n = rows * columns;
+    GPU_BY_TYPE(plan->type,
+                add_bias<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)y, bias, n, columns));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}

@@ -1,0 +1,50 @@
+/* Dense products by cuBLASLt, which is opened when a plan for training is made: who runs packed models needs none. */
+#ifndef TERN_GPU_GPU_GEMM_CUH
+#define TERN_GPU_GPU_GEMM_CUH
+
+#include "gpu/gpu_plan.cuh"
+
+/* C[m][n] = beta C + A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
+ * fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_` elements apart. */
+struct gpu_gemm {
+    tern_dtype operands; /* of A and B: TERN_F32 or TERN_BF16 */
+    tern_dtype result;   /* of C: TERN_F32 or TERN_BF16 */
+    int a_turned, b_turned;
+    size_t m, n, k;
+    size_t lda, ldb, ldc; /* elements between rows; 0: dense */
+    int add;              /* beta = 1, else 0 */
+    size_t count;         /* 0 and 1: one */
+    size_t stride_a, stride_b, stride_c;
+};
+
+tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
+void gpu_lt_free(tern_gpu_plan *plan);
+/* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
+tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a, const void *b,
+                         tern_error *err);
+
+/* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as nn/dense.h's tern_operand; `from` of
+ * the plan's type, `to` of `type`. */
+struct gpu_operand {
+    tern_dtype type;
+    size_t rows, columns;
+    const float *row_scale;
+    size_t rows_per_scale;
+    const float *column_scale;
+    int one_column_scale;
+};
+tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand *o, void *to, const void *from,
+                             tern_error *err);
+/* fp32 parameters to the products' type. */
+tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const float *from, size_t n,
+                        tern_error *err);
+
+/* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
+size_t gpu_column_sums_scratch(size_t columns);
+tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
+                            void *scratch, tern_error *err);
+/* y[row][c] += bias[c]. */
+tern_status gpu_add_bias(tern_gpu_plan *plan, size_t node, void *y, const float *bias, size_t rows, size_t columns,
+                         tern_error *err);
+
+#endif

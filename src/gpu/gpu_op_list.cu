@@ -1,0 +1,14 @@
+/* All operations that a GPU has. */
+#include <string.h>
+
+#include "gpu/gpu_plan.cuh"
+
+extern const gpu_op gpu_op_linear, gpu_op_relu, gpu_op_relu2, gpu_op_gelu, gpu_op_silu;
+
+static const gpu_op *const ops[] = {&gpu_op_linear, &gpu_op_relu, &gpu_op_relu2, &gpu_op_gelu, &gpu_op_silu};
+
+const gpu_op *gpu_op_find(const char *name) {
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        if (!strcmp(ops[i]->name, name)) return ops[i];
+    return NULL;
+}

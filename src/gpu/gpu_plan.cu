@@ -1,0 +1,274 @@
+#include "gpu/gpu_plan.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/gpu_gemm.cuh"
+#include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_trainer.cuh"
+
+#include "cuda/device_memory.cuh"
+
+/* ---- memory */
+
+tern_status gpu_keep(tern_gpu_plan *plan, void **memory, size_t bytes, const char *op, tern_error *err) {
+    *memory = NULL;
+    if (plan->kepts == plan->kept_room) {
+        const size_t room = plan->kept_room ? 2 * plan->kept_room : 64;
+        void **grown = (void **)realloc(plan->kept, room * sizeof *grown);
+        if (!grown) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+        plan->kept = grown;
+        plan->kept_room = room;
+    }
+    GPU_CHECK(tern_cuda_alloc(memory, plan->context, bytes, op, err));
+    plan->kept[plan->kepts++] = *memory;
+    return TERN_OK;
+}
+
+tern_status gpu_state(tern_gpu_plan *plan, size_t node, size_t bytes, tern_error *err) {
+    plan->node[node].state = calloc(1, bytes);
+    if (plan->node[node].state) return TERN_OK;
+    return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%s: no memory for a plan", gpu_graph_node(plan, node)->name);
+}
+
+/* ---- making one */
+
+static tern_status find_ops(tern_gpu_plan *plan, tern_error *err) {
+    for (size_t i = 1; i < plan->graph->nodes; i++) {
+        const tern_node *node = gpu_graph_node(plan, i);
+        if (node->op->alias) continue;
+        plan->node[i].op = gpu_op_find(node->op->name);
+        if (!plan->node[i].op)
+            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                             "%s: the operation %s does not run on a GPU yet; take the CPU", node->name, node->op->name);
+    }
+    return TERN_OK;
+}
+
+static tern_status place_params(tern_gpu_plan *plan, tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    for (size_t p = 0; p < graph->params; p++)
+        if (graph->param[p].value) plan->floats += gpu_round_up(graph->param[p].count, 64);
+    void *values, *grads = NULL;
+    GPU_CHECK(gpu_keep(plan, &values, plan->floats * sizeof(float), "parameters", err));
+    if (plan->training) GPU_CHECK(gpu_keep(plan, &grads, plan->floats * sizeof(float), "gradients", err));
+    CUDA_TRY(cudaMemsetAsync(values, 0, plan->floats * sizeof(float), plan->stream), "parameters", err);
+    plan->values = (float *)values;
+    plan->grads = (float *)grads;
+    size_t next = 0;
+    for (size_t p = 0; p < graph->params; p++) {
+        if (!graph->param[p].value) continue;
+        plan->param[p].value = plan->values + next;
+        if (plan->training && tern_param_has_gradient(&graph->param[p])) plan->param[p].grad = plan->grads + next;
+        next += gpu_round_up(graph->param[p].count, 64);
+    }
+    return TERN_OK;
+}
+
+static tern_status place_values(tern_gpu_plan *plan, const tern_layout *layout, tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    plan->arena_bytes = layout->bytes;
+    GPU_CHECK(gpu_keep(plan, &plan->arena, layout->bytes, "activations", err));
+    for (size_t i = 1; i < graph->nodes; i++) {
+        const tern_layout_node *at = &layout->node[i];
+        gpu_node *node = &plan->node[i];
+        if (at->has_value) node->value = (char *)plan->arena + at->value;
+        if (at->has_grad) node->grad = (char *)plan->arena + at->grad;
+        memcpy(node->wants_grad, at->wants_grad, sizeof node->wants_grad);
+        memcpy(node->add_to, at->add_to, sizeof node->add_to);
+    }
+    size_t in = graph->node[0].elements, out = graph->node[graph->nodes - 1].elements;
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &plan->input, in * plan->batch_max * sizeof(float), "input", err));
+    GPU_CHECK(gpu_keep(plan, &memory, (in > out ? in : out) * plan->batch_max * sizeof(float), "input", err));
+    plan->staging = (float *)memory;
+    plan->node[0].value = plan->input;
+    for (size_t i = 1; i < graph->nodes; i++) /* of the input under other shapes */
+        if (!layout->node[i].has_value) plan->node[i].value = plan->input;
+    return TERN_OK;
+}
+
+static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, tern_error *err) {
+    const tern_graph *graph = desc->graph;
+    void *memory;
+    plan->node = (gpu_node *)calloc(graph->nodes, sizeof *plan->node);
+    plan->param = (gpu_param *)calloc(graph->params + 1, sizeof *plan->param);
+    if (!plan->node || !plan->param) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    GPU_CHECK(find_ops(plan, err));
+    GPU_CHECK(place_params(plan, err));
+    GPU_CHECK(place_values(plan, desc->layout, err));
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->now, "a plan", err));
+    plan->now = (gpu_now *)memory;
+    GPU_CHECK(gpu_lt_create(plan, err));
+    for (size_t i = 1; i < graph->nodes; i++)
+        if (plan->node[i].op && plan->node[i].op->prepare) GPU_CHECK(plan->node[i].op->prepare(plan, i, err));
+    return gpu_keep(plan, &plan->scratch, plan->scratch_bytes, "scratch", err);
+}
+
+static void plan_release(tern_gpu_plan *plan) {
+    if (!plan) return;
+    cudaSetDevice(plan->context->device);
+    cudaStreamSynchronize(plan->stream);
+    gpu_trainer_free(plan);
+    gpu_lt_free(plan);
+    for (size_t i = 0; i < plan->kepts; i++) cudaFree(plan->kept[i]);
+    for (size_t i = 0; plan->node && i < plan->graph->nodes; i++) free(plan->node[i].state);
+    free(plan->kept);
+    free(plan->node);
+    free(plan->param);
+    free(plan);
+}
+
+static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
+                               tern_error *err) {
+    *out = NULL;
+    CUDA_TRY(cudaSetDevice(context->device), "a plan", err);
+    TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == TERN_BF16, err,
+                        "values in bf16 take products in bf16");
+    tern_gpu_plan *plan = (tern_gpu_plan *)calloc(1, sizeof *plan);
+    if (!plan) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    plan->context = context;
+    plan->stream = context->stream;
+    plan->graph = desc->graph;
+    plan->batch_max = desc->batch_max;
+    plan->type = desc->values;
+    plan->products = desc->products;
+    plan->training = desc->training != 0;
+    plan->seed = desc->seed;
+    const tern_status status = build(plan, desc, err);
+    if (status)
+        plan_release(plan);
+    else
+        *out = plan;
+    return status;
+}
+
+/* ---- parameters */
+
+tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err) {
+    for (size_t i = 1; i < plan->graph->nodes; i++)
+        if (plan->node[i].op && plan->node[i].op->refresh) GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
+    return TERN_OK;
+}
+
+static tern_status plan_send(tern_gpu_plan *plan, float lambda, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
+    for (size_t p = 0; p < plan->graph->params; p++) {
+        const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].value)
+            GPU_CHECK(tern_cuda_upload(plan->context, plan->param[p].value, param->value,
+                                       param->count * sizeof(float), err));
+    }
+    const gpu_now now = {0, -1, lambda};
+    GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, sizeof now, err));
+    plan->mixed = plan->training && lambda < 1;
+    GPU_CHECK(gpu_refresh(plan, err));
+    return tern_cuda_synchronize(plan->context, err);
+}
+
+static tern_status plan_fetch(tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
+    for (size_t p = 0; p < plan->graph->params; p++) {
+        const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].value)
+            GPU_CHECK(tern_cuda_download(plan->context, param->value, plan->param[p].value,
+                                         param->count * sizeof(float), err));
+    }
+    return TERN_OK;
+}
+
+/* ---- passes */
+
+tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err) {
+    for (size_t i = 1; i < plan->graph->nodes; i++)
+        if (plan->node[i].op) GPU_CHECK(plan->node[i].op->forward(plan, i, err));
+    return TERN_OK;
+}
+
+tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err) {
+    for (size_t i = plan->graph->nodes; i-- > 1;)
+        if (plan->node[i].op && plan->node[i].op->backward && plan->node[i].grad)
+            GPU_CHECK(plan->node[i].op->backward(plan, i, err));
+    return TERN_OK;
+}
+
+template <class To, class From> __global__ static void convert(To *to, const From *from, size_t n) {
+    GPU_FOR(i, n) to[i] = from_float<To>(to_float(from[i]));
+}
+
+/* Between the plan's type on the device and fp32 on the host, by the staging memory. */
+static tern_status take_in(tern_gpu_plan *plan, void *to, const void *from, size_t n, const char *name,
+                           tern_error *err) {
+    GPU_CHECK(tern_cuda_upload(plan->context, plan->staging, from, n * sizeof(float), err));
+    GPU_BY_TYPE(plan->type,
+                convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>((T *)to, plan->staging, n));
+    CUDA_TRY(cudaGetLastError(), name, err);
+    return TERN_OK;
+}
+
+static tern_status give_out(tern_gpu_plan *plan, float *to, const void *from, size_t n, const char *name,
+                            tern_error *err) {
+    float *room = plan->staging;
+    void *own = NULL;
+    const size_t in = plan->graph->node[0].elements, out = plan->graph->node[plan->graph->nodes - 1].elements;
+    if (n > (in > out ? in : out) * plan->batch_max) {
+        GPU_CHECK(tern_cuda_alloc(&own, plan->context, n * sizeof(float), name, err));
+        room = (float *)own;
+    }
+    GPU_BY_TYPE(plan->type,
+                convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(room, (const T *)from, n));
+    const cudaError_t launched = cudaGetLastError();
+    tern_status status = launched == cudaSuccess
+                             ? tern_cuda_download(plan->context, to, room, n * sizeof(float), err)
+                             : tern_cuda_failed(err, launched, name);
+    if (own) tern_cuda_free(plan->context, own);
+    return status;
+}
+
+static tern_status plan_forward(tern_gpu_plan *plan, float *y, const void *x, const tern_gpu_pass *pass,
+                                tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "a forward pass", err);
+    plan->batch = pass->batch;
+    plan->train_mode = pass->train_mode != 0;
+    const gpu_now now = {pass->step, pass->recalibrating ? 1.0f / (float)pass->recalibrating : -1, 1};
+    /* lambda is what the last refresh used. */
+    GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, offsetof(gpu_now, lambda), err));
+    const size_t n = gpu_elements(plan, 0);
+    if (graph->vocabulary)
+        GPU_CHECK(tern_cuda_upload(plan->context, plan->input, x, n * sizeof(int32_t), err));
+    else
+        GPU_CHECK(take_in(plan, plan->input, x, n, "input", err));
+    GPU_CHECK(gpu_run_forward(plan, err));
+    const size_t last = graph->nodes - 1;
+    return y ? give_out(plan, y, plan->node[last].value, gpu_elements(plan, last), graph->node[last].name, err)
+             : TERN_OK;
+}
+
+static tern_status plan_backward(tern_gpu_plan *plan, const float *dy, tern_error *err) {
+    const size_t last = plan->graph->nodes - 1;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "a backward pass", err);
+    CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
+    GPU_CHECK(take_in(plan, plan->node[last].grad, dy, gpu_elements(plan, last), "output", err));
+    GPU_CHECK(gpu_run_backward(plan, err));
+    return tern_cuda_synchronize(plan->context, err);
+}
+
+static tern_status read_node(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err) {
+    const void *from = which ? plan->node[node].grad : plan->node[node].value;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    return give_out(plan, out, from, gpu_elements(plan, node), gpu_graph_node(plan, node)->name, err);
+}
+
+static tern_status read_gradient(tern_gpu_plan *plan, float *out, size_t p, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    return tern_cuda_download(plan->context, out, plan->param[p].grad, plan->graph->param[p].count * sizeof(float), err);
+}
+
+const tern_gpu_table tern_gpu_functions = {
+    plan_create,       plan_release,       plan_send,
+    plan_fetch,        plan_forward,       plan_backward,
+    read_node,         read_gradient,      gpu_trainer_set_optimizer,
+    gpu_trainer_images, gpu_trainer_tokens, gpu_trainer_send_state,
+    gpu_trainer_fetch_state, gpu_trainer_set_counts, gpu_trainer_step,
+    gpu_trainer_result, gpu_trainer_recalibrate};

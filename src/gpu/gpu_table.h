@@ -1,0 +1,115 @@
+/* A graph on a GPU, as the rest of Tern sees it: the second half of the table between libtern.so and libtern_cuda.so
+ * (cuda/backend.h). The same graph, parameters and layout as the CPU's plan (nn/plan.h); values and gradients lie in the
+ * device's memory, in fp32 or bf16.
+ *
+ * Calls put work on the context's stream and return; those that give numbers to the host wait for them. */
+#ifndef TERN_GPU_GPU_TABLE_H
+#define TERN_GPU_GPU_TABLE_H
+
+#include "cuda/backend.h"
+#include "nn/layout.h"
+#include "nn/nodes.h"
+
+typedef struct tern_gpu_plan tern_gpu_plan;
+
+typedef struct tern_gpu_plan_desc {
+    const tern_graph *graph; /* placed; outlives the plan */
+    const tern_layout *layout; /* for batch_max and elements of `values`; copied */
+    size_t batch_max;
+    int training;
+    tern_dtype values;   /* TERN_F32 or TERN_BF16: of values and their gradients */
+    tern_dtype products; /* operands of dense products in training: TERN_F32 or TERN_BF16; sums are fp32 */
+    uint64_t seed;
+} tern_gpu_plan_desc;
+
+/* What differs from pass to pass. */
+typedef struct tern_gpu_pass {
+    size_t batch;
+    uint64_t step;     /* of random numbers */
+    int train_mode;    /* dropout drops, batch norm takes the batch's statistics */
+    int recalibrating; /* 0, or the number of this pass of recalibration */
+} tern_gpu_pass;
+
+/* One step of a parameter, as train/optimizer.h has it. */
+typedef struct tern_gpu_rule {
+    int32_t method; /* 0 sgd, 1 adamw, 2 muon */
+    int32_t frozen;
+    float lr, decay;
+} tern_gpu_rule;
+
+typedef struct tern_gpu_optimizer_desc {
+    const int32_t *method; /* per parameter */
+    float momentum, beta1, beta2;
+    int newton_steps, normalise;
+    double clip; /* of the gradient's norm; 0: none */
+} tern_gpu_optimizer_desc;
+
+/* A data set that stays on the device. Images are gathered and augmented there as io/augment.h does, to the bit. */
+typedef struct tern_gpu_images {
+    const uint8_t *images; /* [count][height][width][channels] */
+    const int32_t *labels; /* [count] */
+    size_t count, height, width, channels;
+    uint64_t seed;
+    float mean[4], std[4];
+    size_t crop_pad;
+    int crop_reflect; /* else zeros */
+    int flip;         /* tern_flip */
+    float brightness, contrast, saturation;
+    size_t cutout;
+} tern_gpu_images;
+
+/* One training step of `parts` batches: which images (or where texts begin), how every parameter steps. */
+typedef struct tern_gpu_step {
+    uint64_t step;         /* of this optimiser step, from 0 */
+    uint64_t epoch;        /* of the augmentation */
+    const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
+    size_t parts, batch;
+    const tern_gpu_rule *rule; /* per parameter */
+    float lambda;              /* weights are w + lambda (q(w) - w) */
+    float smoothing;
+    int32_t loss_ce, loss_entropy, loss_z, loss_shift;
+} tern_gpu_step;
+
+/* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
+typedef struct tern_gpu_result {
+    double loss, gradient_norm; /* of the last step */
+    uint64_t applied, skipped, skipped_in_row;
+} tern_gpu_result;
+
+typedef struct tern_gpu_table {
+    tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
+                          tern_error *err);
+    void (*release)(tern_gpu_plan *plan);
+
+    /* All parameters, from the graph to the device (and what layers make of them), or back. */
+    tern_status (*send)(tern_gpu_plan *plan, float lambda, tern_error *err);
+    tern_status (*fetch)(tern_gpu_plan *plan, tern_error *err);
+
+    /* x: host memory, [batch][elements] fp32 or int32 tokens. y: host memory for the output, or NULL. */
+    tern_status (*forward)(tern_gpu_plan *plan, float *y, const void *x, const tern_gpu_pass *pass, tern_error *err);
+    /* dy: host memory, the gradient of the output. Gradients of parameters are set to 0 and made. */
+    tern_status (*backward)(tern_gpu_plan *plan, const float *dy, tern_error *err);
+    /* For tests: a node's value or gradient (which != 0) of the last pass, as fp32; a parameter's gradient. */
+    tern_status (*read_node)(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err);
+    tern_status (*read_gradient)(tern_gpu_plan *plan, float *out, size_t param, tern_error *err);
+
+    /* ---- training; in this order, once */
+    tern_status (*set_optimizer)(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *desc, tern_error *err);
+    tern_status (*set_images)(tern_gpu_plan *plan, const tern_gpu_images *images, tern_error *err);
+    /* bytes or 16-bit tokens of a text: token[count], windows of the graph's length and the token behind each. */
+    tern_status (*set_tokens)(tern_gpu_plan *plan, const int32_t *token, size_t count, tern_error *err);
+    /* The optimiser's state, [count] floats of parameter p, from the host or back; NULL where there is none. */
+    tern_status (*send_state)(tern_gpu_plan *plan, size_t param, const float *first, const float *second,
+                              tern_error *err);
+    tern_status (*fetch_state)(tern_gpu_plan *plan, size_t param, float *first, float *second, tern_error *err);
+    tern_status (*set_counts)(tern_gpu_plan *plan, const tern_gpu_result *counts, tern_error *err);
+
+    tern_status (*step)(tern_gpu_plan *plan, const tern_gpu_step *step, tern_error *err);
+    tern_status (*result)(tern_gpu_plan *plan, tern_gpu_result *out, tern_error *err);
+    /* One pass of batch norm's recalibration, `number` = 1, 2, ... */
+    tern_status (*recalibrate)(tern_gpu_plan *plan, const tern_gpu_step *step, int number, tern_error *err);
+} tern_gpu_table;
+
+extern const tern_gpu_table tern_gpu_functions;
+
+#endif

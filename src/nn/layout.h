@@ -1,0 +1,30 @@
+/* Where the values of a graph and their gradients lie in one arena, and which gradients a backward pass makes: the same
+ * for a plan on the CPU and one on a GPU. The time of spans is plan.h's. */
+#ifndef TERN_NN_LAYOUT_H
+#define TERN_NN_LAYOUT_H
+
+#include "nn/nodes.h"
+
+typedef struct tern_layout_node {
+    size_t value, grad; /* offsets into the arena; of an alias: its input's */
+    int has_value;      /* 0: the caller's input, under whatever shape */
+    int has_grad;
+    int wants_grad[2]; /* input i has a gradient */
+    int add_to[2];     /* backward adds to it instead of setting it */
+} tern_layout_node;
+
+typedef struct tern_layout {
+    tern_layout_node *node; /* [graph->nodes] */
+    size_t bytes;           /* of the arena */
+} tern_layout;
+
+/* For batches of up to `batch` samples whose elements take element_bytes each. Checks nothing but memory: sizes must
+ * fit (tern_graph_fits). */
+tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
+                             int training, tern_error *err);
+void tern_layout_free(tern_layout *layout);
+
+/* Fails where one value of a batch would not fit into the address space. */
+tern_status tern_graph_fits(const tern_graph *graph, size_t batch, tern_error *err);
+
+#endif

@@ -1,0 +1,27 @@
+/* Small graphs, one or more for each operation that a GPU has: graph_test.c. */
+#ifndef TERN_TESTS_GRAPH_CASES_H
+#define TERN_TESTS_GRAPH_CASES_H
+
+#include "tern/graph.h"
+
+typedef struct graph_case {
+    const char *name;
+    void (*build)(tern_graph *graph);
+    size_t batch;
+    double tolerance, tolerance_bf16; /* of the difference's length over the value's */
+    float lambda;                     /* weights mixed with their latents; 0: 1 */
+    int fp32_only;
+    int training_only; /* evaluation is not compared */
+} graph_case;
+
+typedef struct graph_case_list {
+    const graph_case *cases;
+    size_t count;
+} graph_case_list;
+
+#define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array}
+
+/* One a file graph_cases_*.c. */
+extern const graph_case_list dense_cases;
+
+#endif

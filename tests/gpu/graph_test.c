@@ -1,0 +1,248 @@
+/* Every operation of a graph on the GPU against the CPU's: values, gradients of inputs and parameters, in fp32 and in
+ * bf16, in training and in evaluation, each pass twice to the same bits.
+ *
+ *   graph_test [NAME]      one line a graph and type; ends with the number of failures */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/random.h"
+#include "cuda/load_backend.h"
+#include "gpu/gpu_table.h"
+#include "graph_cases.h"
+#include "nn/op.h"
+#include "nn/plan.h"
+
+enum { SKIPPED = 77 };
+
+static const tern_cuda_backend *backend;
+static tern_cuda_context *context;
+static int failures;
+
+static void must(tern_status status, const tern_error *err, const char *what) {
+    if (!status) return;
+    printf("FAILED %s: %s\n", what, err->message);
+    exit(1);
+}
+
+/* Normal-ish numbers, a pure function of the seed. */
+static void fill(float *x, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) {
+        tern_random4 r = tern_philox(seed, i, 7);
+        double sum = 0;
+        for (int j = 0; j < 4; j++) sum += (double)r.v[j] / 4294967296.0 - 0.5;
+        x[i] = (float)(sum * 1.7);
+    }
+}
+
+static double distance(const float *got, const float *want, size_t n) {
+    double off = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)got[i] - (double)want[i];
+        if (!isfinite((double)got[i])) return INFINITY;
+        off += d * d;
+        all += (double)want[i] * (double)want[i];
+    }
+    return all > 0 ? sqrt(off / all) : sqrt(off);
+}
+
+typedef struct trial {
+    const graph_case *c;
+    tern_dtype type;
+    size_t batch;
+    tern_graph *graph;
+    tern_plan *cpu;
+    tern_gpu_plan *gpu;
+    double worst;
+    char where[160];
+} trial;
+
+static void compare(trial *t, const float *got, const float *want, size_t n, const char *what, const char *name) {
+    double d = distance(got, want, n), most = t->type == TERN_F32 ? t->c->tolerance : t->c->tolerance_bf16;
+    if (d > t->worst || t->worst < 0) {
+        t->worst = d;
+        snprintf(t->where, sizeof t->where, "%s of %s", what, name);
+    }
+    if (d <= most) return;
+    size_t worst = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabsf(got[i] - want[i]) <= fabsf(got[worst] - want[worst]))) worst = i;
+    if (failures++ < 60)
+        printf("FAILED %s, %s: %s of %s is %.3g off (at most %.3g); worst at %zu: %.9g, should be %.9g\n", t->c->name,
+               t->type == TERN_F32 ? "fp32" : "bf16", what, name, d, most, worst, (double)got[worst],
+               (double)want[worst]);
+}
+
+static float *room(size_t n) {
+    float *x = malloc((n + 1) * sizeof *x);
+    if (!x) exit(1);
+    return x;
+}
+
+static void compare_values(trial *t, int training) {
+    const tern_graph *g = t->graph;
+    for (size_t i = g->nodes - 1; i < g->nodes; i++) {
+        size_t n = t->batch * g->node[i].elements;
+        float *got = room(n), *again = room(n);
+        tern_error err;
+        must(backend->graphs->read_node(t->gpu, got, i, 0, &err), &err, t->c->name);
+        compare(t, got, t->cpu->node[i].value, n, training ? "value" : "evaluated value", g->node[i].name);
+        free(got);
+        free(again);
+    }
+}
+
+static void compare_gradients(trial *t, float *first, int again) {
+    const tern_graph *g = t->graph;
+    tern_error err;
+    for (size_t p = 0; p < g->params; p++) {
+        if (!t->cpu->param_grad[p]) continue;
+        size_t n = g->param[p].count;
+        float *got = room(n);
+        must(backend->graphs->read_gradient(t->gpu, got, p, &err), &err, t->c->name);
+        if (!again)
+            compare(t, got, t->cpu->param_grad[p], n, "gradient", g->param[p].name);
+        else if (memcmp(got, first, n * sizeof *got)) {
+            failures++;
+            printf("FAILED %s: the gradient of %s differs between two passes\n", t->c->name, g->param[p].name);
+        }
+        memcpy(first, got, n * sizeof *got);
+        first += n;
+        free(got);
+    }
+}
+
+static void run_case(const graph_case *c, tern_dtype type, int threads) {
+    trial t = {.c = c, .type = type, .batch = c->batch, .worst = -1};
+    tern_error err;
+    must(tern_graph_create(&t.graph, &err), &err, c->name);
+    c->build(t.graph);
+    must(tern_graph_check(t.graph, &err), &err, c->name);
+    must(tern_graph_place(t.graph, &err), &err, c->name);
+    tern_graph_initialise(t.graph, 11);
+    for (size_t p = 0; p < t.graph->params; p++) /* gains and biases that do something */
+        if (t.graph->param[p].rank == 1 && t.graph->param[p].value && t.graph->param[p].role != TERN_ROLE_STATISTIC) {
+            float *x = room(t.graph->param[p].count);
+            fill(x, t.graph->param[p].count, 100 + p);
+            for (size_t i = 0; i < t.graph->param[p].count; i++) t.graph->param[p].value[i] += 0.3f * x[i];
+            free(x);
+        }
+    tern_plan_desc d = {.batch_max = c->batch + 1, .training = 1, .threads = threads, .products = type};
+    must(tern_plan_create(&t.cpu, t.graph, &d, &err), &err, c->name);
+    t.cpu->seed = 5;
+    t.cpu->lambda = c->lambda > 0 ? c->lambda : 1;
+    must(tern_plan_refresh(t.cpu, &err), &err, c->name);
+
+    tern_layout layout;
+    must(tern_layout_make(&layout, t.graph, c->batch + 1, type == TERN_F32 ? 4 : 2, 1, &err), &err, c->name);
+    tern_gpu_plan_desc gd = {.graph = t.graph,
+                             .layout = &layout,
+                             .batch_max = c->batch + 1,
+                             .training = 1,
+                             .values = type,
+                             .products = type,
+                             .seed = 5};
+    must(backend->graphs->create(&t.gpu, context, &gd, &err), &err, c->name);
+    tern_layout_free(&layout);
+    must(backend->graphs->send(t.gpu, t.cpu->lambda, &err), &err, c->name);
+
+    const tern_node *in = &t.graph->node[0], *out = &t.graph->node[t.graph->nodes - 1];
+    size_t nx = c->batch * in->elements, ny = c->batch * out->elements, floats = 1;
+    float *x = room(nx), *dy = room(ny);
+    for (size_t p = 0; p < t.graph->params; p++) floats += t.graph->param[p].count;
+    float *first = room(floats);
+    fill(x, nx, 1);
+    fill(dy, ny, 2);
+    if (t.graph->vocabulary)
+        for (size_t i = 0; i < nx; i++)
+            ((int32_t *)(void *)x)[i] = (int32_t)(tern_philox(3, i, 1).v[0] % t.graph->vocabulary);
+    if (type == TERN_BF16 && !t.graph->vocabulary) /* the same input for both */
+        for (size_t i = 0; i < nx; i++) {
+            uint32_t bits;
+            memcpy(&bits, &x[i], 4);
+            bits &= 0xffff0000u;
+            memcpy(&x[i], &bits, 4);
+        }
+
+    tern_gpu_pass pass = {.batch = c->batch, .step = 3, .train_mode = 1};
+    t.cpu->step = 3;
+    t.cpu->train_mode = 1;
+    float *statistics = room(floats), *s = statistics;
+    for (size_t p = 0; p < t.graph->params; p++)
+        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
+            memcpy(s, t.graph->param[p].value, t.graph->param[p].count * sizeof *s);
+            s += t.graph->param[p].count;
+        }
+    tern_plan_zero_grad(t.cpu);
+    tern_plan_forward(t.cpu, x, c->batch);
+    must(backend->graphs->forward(t.gpu, NULL, x, &pass, &err), &err, c->name);
+    compare_values(&t, 1);
+    memcpy(tern_plan_output_grad(t.cpu), dy, ny * sizeof *dy);
+    tern_plan_backward(t.cpu);
+    must(backend->graphs->backward(t.gpu, dy, &err), &err, c->name);
+    compare_gradients(&t, first, 0);
+    if (!t.graph->node[0].op->backward && t.cpu->node[0].grad)
+        printf("%s: the input has a gradient\n", c->name);
+    /* Running statistics, which evaluation reads. */
+    float *cpu_now = room(floats);
+    s = cpu_now;
+    for (size_t p = 0; p < t.graph->params; p++)
+        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
+            memcpy(s, t.graph->param[p].value, t.graph->param[p].count * sizeof *s);
+            s += t.graph->param[p].count;
+        }
+    must(backend->graphs->fetch(t.gpu, &err), &err, c->name);
+    s = cpu_now;
+    for (size_t p = 0; p < t.graph->params; p++)
+        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
+            compare(&t, t.graph->param[p].value, s, t.graph->param[p].count, "statistic", t.graph->param[p].name);
+            s += t.graph->param[p].count;
+        }
+
+    /* Again, to the same bits. */
+    must(backend->graphs->forward(t.gpu, NULL, x, &pass, &err), &err, c->name);
+    must(backend->graphs->backward(t.gpu, dy, &err), &err, c->name);
+    compare_gradients(&t, first, 1);
+
+    if (!c->training_only) {
+        must(backend->graphs->send(t.gpu, t.cpu->lambda, &err), &err, c->name);
+        t.cpu->train_mode = 0;
+        pass.train_mode = 0;
+        tern_plan_forward(t.cpu, x, c->batch);
+        must(backend->graphs->forward(t.gpu, NULL, x, &pass, &err), &err, c->name);
+        compare_values(&t, 0);
+    }
+    printf("%-24s %s  worst %.2g, the %s\n", c->name, type == TERN_F32 ? "fp32" : "bf16", t.worst, t.where);
+    fflush(stdout);
+    backend->graphs->release(t.gpu);
+    tern_plan_free(&t.cpu);
+    tern_graph_free(&t.graph);
+    free(x);
+    free(dy);
+    free(first);
+    free(statistics);
+    free(cpu_now);
+}
+
+int main(int argc, char **argv) {
+    tern_error err;
+    tern_device_info info;
+    if (tern_cuda_load(&backend, &err) || !backend->graphs || backend->describe(&info, 0, &err)) {
+        printf("skipped: %s\n", backend && !backend->graphs ? "built without networks" : err.message);
+        return SKIPPED;
+    }
+    must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
+    printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
+    static const graph_case_list *const lists[] = {&dense_cases};
+    for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
+        for (size_t i = 0; i < lists[l]->count; i++) {
+            const graph_case *c = &lists[l]->cases[i];
+            if (argc > 1 && !strstr(c->name, argv[1])) continue;
+            run_case(c, TERN_F32, 4);
+            if (!c->fp32_only) run_case(c, TERN_BF16, 4);
+        }
+    backend->close(context);
+    printf("%d failed\n", failures);
+    return failures != 0;
+}

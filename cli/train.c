@@ -34,6 +34,7 @@ static void usage(FILE *to) {
           "  --out DIR         where results go\n"
           "  --set KEY=VALUE   change a setting; may stand more than once\n"
           "  --twin            train the full-precision twin too, in DIR-fp, and print both results\n"
+          "  --device NAME     cpu, cuda or cuda:N; default: a GPU where there is one (or what TERN_DEVICE says)\n"
           "  --resume          go on from DIR/checkpoint.safetensors\n"
           "  --stop-at STEP    save and stop after that many steps\n"
           "  --settings        list the settings of the preset and stop\n"
@@ -43,7 +44,7 @@ static void usage(FILE *to) {
 }
 
 typedef struct train_options {
-    const char *preset, *out, *data;
+    const char *preset, *out, *data, *device;
     const char *pairs[MAX_VALUES]; /* of --set */
     size_t pair_count;
     int resume, json, settings, twin;
@@ -120,6 +121,7 @@ static tern_status set_pair(tern_config *config, const char *pair, tern_error *e
 static int parse(train_options *o, int argc, char **argv) {
     const option options[] = {{.name = "--data", .value = &o->data},
                               {.name = "--out", .value = &o->out},
+                              {.name = "--device", .value = &o->device},
                               {.name = "--set", .values = o->pairs, .value_count = &o->pair_count},
                               {.name = "--stop-at", .number = &o->stop_at},
                               {.name = "--resume", .flag = &o->resume},
@@ -176,7 +178,8 @@ static tern_status run_once(tern_train_result *result, const train_options *o, c
                             const char *out, tern_error *err) {
     screen s = {.terminal = isatty(STDERR_FILENO), .json = o->json};
     tern_train_options options = {
-        .out = out, .resume = o->resume, .stop_at = o->stop_at, .progress = show, .context = &s};
+        
+        .out = out, .device = o->device, .resume = o->resume, .stop_at = o->stop_at, .progress = show, .context = &s};
     tern_status status = tern_train(result, config, &options, err);
     progress(NULL);
     if (status) return status;

@@ -155,6 +155,7 @@ typedef struct tern_loader_desc {
     int shuffle; /* IMAGES, training only: a new order in every epoch. A text has random windows in training always */
     int drop_last;        /* leave out a last batch of less than B; training a text does so always */
     tern_augment augment; /* IMAGES; when evaluating only mean and std */
+    int numbers; /* nonzero: batches only say which samples they are made of; for who has the data elsewhere */
 } tern_loader_desc;
 
 typedef struct tern_loader tern_loader;
@@ -163,6 +164,8 @@ typedef struct tern_batch {
     const float *x;        /* images: [n][H][W][C], 64-byte aligned; else NULL */
     const int32_t *tokens; /* text: [n][T]; else NULL */
     const int32_t *labels; /* images: [n]; text: [n][T], the token after each */
+    const int64_t *numbers; /* desc.numbers: [n] the image, or the first token of the window; x, tokens and labels are
+                               NULL then. Else NULL */
     size_t n;              /* B, or less in a last batch; 0: a pass of evaluation has ended */
     uint64_t epoch;        /* passes before this one */
     uint64_t step;         /* batches before this one, over all epochs */

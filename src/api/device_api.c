@@ -9,6 +9,7 @@
 #include "base/half.h"
 #include "cuda/device_matrix.h"
 #include "cuda/load_backend.h"
+#include "cuda/select_device.h"
 #include "tern/device.h"
 
 /* ---- what is there ----------------------------------------------------------------------------------------------- */
@@ -27,49 +28,17 @@ tern_status tern_device_describe(tern_device_info *info, int device, tern_error 
     return backend->describe(info, device, err);
 }
 
-/* The N of "cuda:N"; -1 where the text is not that. */
-static int number_of(const char *text) {
-    char *end;
-    if (!strcmp(text, "cuda")) return 0;
-    if (strncmp(text, "cuda:", 5) || text[5] < '0' || text[5] > '9') return -1;
-    const long number = strtol(text + 5, &end, 10);
-    return *end || number > 1023 ? -1 : (int)number;
-}
-
 tern_status tern_device_select(int *device, tern_error *err) {
     TERN_CHECK_ARGUMENT(device, err, "device is NULL");
-    const char *wanted = getenv("TERN_DEVICE");
-    const int number = wanted ? number_of(wanted) : -1;
-    int count = 0;
-    if (!wanted || !*wanted || !strcmp(wanted, "auto")) {
-        *device = tern_device_count(&count, NULL) ? TERN_DEVICE_CPU : 0;
-        return TERN_OK;
-    }
-    if (!strcmp(wanted, "cpu")) {
-        *device = TERN_DEVICE_CPU;
-        return TERN_OK;
-    }
-    TERN_CHECK_ARGUMENT(number >= 0, err, "TERN_DEVICE=%.60s is unknown; valid: auto, cpu, cuda, cuda:N", wanted);
-    TERN_TRY(tern_device_count(&count, err));
-    if (number >= count)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "TERN_DEVICE=%.60s: there is no GPU %d: this machine has %d, from 0 on", wanted, number,
-                         count);
-    *device = number;
-    return TERN_OK;
+    return tern_cuda_select(device, NULL, err);
 }
 
 /* ---- a device in use --------------------------------------------------------------------------------------------- */
 
-enum { LEAST_MAJOR = 7, LEAST_MINOR = 5 };
-
 static tern_status set_limits(tern_device *d, const tern_device_options *options, tern_error *err) {
     tern_device_info info;
     TERN_TRY(d->backend->describe(&info, options->device, err));
-    if (info.major * 10 + info.minor < LEAST_MAJOR * 10 + LEAST_MINOR)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "GPU %d (%s) has compute capability %d.%d; Tern's kernels take %d.%d or newer",
-                         options->device, info.name, info.major, info.minor, LEAST_MAJOR, LEAST_MINOR);
+    TERN_TRY(tern_cuda_check_device(&info, options->device, err));
     d->limits = (tern_cuda_limits){info.major, info.minor, info.multiprocessors, info.shared_bytes};
     if (options->shared_limit) d->limits.shared_bytes = tern_min_size(options->shared_limit, info.shared_bytes);
     return TERN_OK;

@@ -61,13 +61,14 @@ typedef struct tern_gpu_images {
 /* One training step of `parts` batches: which images (or where texts begin), how every parameter steps. */
 typedef struct tern_gpu_step {
     uint64_t step;         /* of this optimiser step, from 0 */
-    uint64_t epoch;        /* of the augmentation */
+    const uint64_t *epoch; /* [parts] of the augmentation */
     const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
     size_t parts, batch;
     const tern_gpu_rule *rule; /* per parameter */
-    float lambda;              /* weights are w + lambda (q(w) - w) */
+    float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;
+    int count_trits; /* the refresh behind the step counts them */
 } tern_gpu_step;
 
 /* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */

@@ -22,8 +22,8 @@ enum { SLOTS = 3 };
 static const uint64_t max_step = (uint64_t)1 << 60; /* three bits of a counter say what a number is for */
 
 typedef struct slot {
-    tern_block x;      /* [B][H][W][C] float, or [B][T] int32 */
-    tern_block labels; /* [B] or [B][T] int32 */
+    tern_block x;      /* [B][H][W][C] float, or [B][T] int32; with desc.numbers [B] int64 */
+    tern_block labels; /* [B] or [B][T] int32; none with desc.numbers */
     tern_batch batch;
 } slot;
 
@@ -66,14 +66,27 @@ static void make_order(tern_loader *l, uint64_t epoch) {
     l->order_epoch = epoch;
 }
 
+/* The image, or the first token of the window, that is sample i of a batch which begins with sample `first`. */
+static size_t sample_of(const tern_loader *l, const slot *s, uint64_t first, size_t i) {
+    if (l->info.kind != TERN_DATA_TEXT) return l->order ? l->order[first + i] : first + i;
+    if (l->desc.evaluate) return (first + i) * l->desc.window;
+    tern_random4 r = tern_philox(l->desc.seed, i, tern_draw_counter(TERN_DRAW_WINDOW, s->batch.step));
+    return ((uint64_t)r.v[1] << 32 | r.v[0]) % (l->info.tokens - l->desc.window);
+}
+
+static void make_numbers(const tern_loader *l, slot *s, uint64_t first) {
+    int64_t *number = s->x.data;
+    for (size_t i = 0; i < s->batch.n; i++) number[i] = (int64_t)sample_of(l, s, first, i);
+    s->batch.numbers = number;
+}
+
 static void make_images(tern_loader *l, slot *s, uint64_t first) {
     const size_t size = l->info.height * l->info.width * l->info.channels;
     const uint8_t *images = tern_dataset_images(l->desc.dataset), *classes = tern_dataset_labels(l->desc.dataset);
     float *x = s->x.data;
     int32_t *labels = s->labels.data;
-    make_order(l, s->batch.epoch);
     for (size_t i = 0; i < s->batch.n; i++) {
-        size_t index = l->order ? l->order[first + i] : first + i;
+        const size_t index = sample_of(l, s, first, i);
         tern_augment_image(x + i * size, &l->augmenter, images + index * size, s->batch.epoch, index);
         labels[i] = classes[index];
     }
@@ -86,11 +99,7 @@ static void make_windows(const tern_loader *l, slot *s, uint64_t first) {
     const uint16_t *text = tern_dataset_tokens(l->desc.dataset);
     int32_t *tokens = s->x.data, *targets = s->labels.data;
     for (size_t i = 0; i < s->batch.n; i++) {
-        size_t start = (first + i) * window;
-        if (!l->desc.evaluate) {
-            tern_random4 r = tern_philox(l->desc.seed, i, tern_draw_counter(TERN_DRAW_WINDOW, s->batch.step));
-            start = ((uint64_t)r.v[1] << 32 | r.v[0]) % (l->info.tokens - window);
-        }
+        const size_t start = sample_of(l, s, first, i);
         for (size_t t = 0; t < window; t++) {
             tokens[i * window + t] = text[start + t];
             targets[i * window + t] = text[start + t + 1];
@@ -107,7 +116,10 @@ static void make_batch(tern_loader *l, slot *s, uint64_t position) {
     if (in_epoch == l->steps) return; /* the end of a pass */
     const uint64_t first = in_epoch * l->desc.batch, left = l->samples - first;
     s->batch.n = left < l->desc.batch ? (size_t)left : l->desc.batch;
-    if (l->info.kind == TERN_DATA_TEXT)
+    make_order(l, s->batch.epoch);
+    if (l->desc.numbers)
+        make_numbers(l, s, first);
+    else if (l->info.kind == TERN_DATA_TEXT)
         make_windows(l, s, first);
     else
         make_images(l, s, first);
@@ -180,12 +192,13 @@ static tern_status count_steps(tern_loader *l, tern_error *err) {
 
 static tern_status allocate(tern_loader *l, tern_error *err) {
     const int text = l->info.kind == TERN_DATA_TEXT;
-    const size_t sample = text ? l->desc.window : l->info.height * l->info.width * l->info.channels;
+    const size_t values = text ? l->desc.window : l->info.height * l->info.width * l->info.channels;
+    const size_t sample = l->desc.numbers ? 1 : values, bytes = l->desc.numbers ? sizeof(int64_t) : sizeof(float);
     size_t x = l->desc.batch, labels;
-    if (!tern_checked_mul(&x, x, sample) || !tern_checked_mul(&x, x, sizeof(float)))
+    if (!tern_checked_mul(&x, x, sample) || !tern_checked_mul(&x, x, bytes))
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "a batch of %zu x %zu numbers overflows", l->desc.batch,
                          sample);
-    labels = text ? x : l->desc.batch * sizeof(int32_t);
+    labels = l->desc.numbers ? 0 : text ? x : l->desc.batch * sizeof(int32_t);
     for (int i = 0; i < SLOTS; i++)
         if (!tern_block_alloc(&l->slots[i].x, x) || !tern_block_alloc(&l->slots[i].labels, labels))
             return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%d batches of %zu bytes", SLOTS, x + labels);

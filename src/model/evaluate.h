@@ -26,11 +26,24 @@ typedef struct tern_evaluation {
     size_t samples;  /* images, or tokens */
 } tern_evaluation;
 
-/* The plan evaluates: it is left in evaluation mode. */
-tern_status tern_plan_evaluate(tern_evaluation *out, tern_plan *plan, const tern_evaluation_desc *desc,
-                               tern_error *err);
+/* What runs a graph forward, in evaluation: a plan, or a GPU. */
+typedef struct tern_runner {
+    const tern_graph *graph;
+    size_t batch_max;
+    int threads; /* of the steps around it */
+    /* *y: the output [n][elements], good until the next run. x: floats, or int32 tokens. */
+    tern_status (*run)(void *context, const float **y, const void *x, size_t n, tern_error *err);
+    void *context;
+} tern_runner;
+
+/* The plan is left in evaluation mode. */
+tern_runner tern_plan_runner(tern_plan *plan);
+
+tern_status tern_evaluate(tern_evaluation *out, const tern_runner *runner, const tern_evaluation_desc *desc,
+                          tern_error *err);
 
 /* logits[n][classes] of n images x under `views`; room: as much memory as x and two sets of logits take. */
-void tern_plan_logits(tern_plan *plan, float *logits, const float *x, size_t n, tern_views views, float *room);
+tern_status tern_view_logits(const tern_runner *runner, float *logits, const float *x, size_t n, tern_views views,
+                             float *room, tern_error *err);
 
 #endif

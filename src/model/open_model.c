@@ -313,7 +313,8 @@ tern_status tern_model_evaluate(tern_accuracy *out, tern_model *model, const ter
                               .max_samples = max_samples,
                               .confusion = confusion};
     tern_evaluation e;
-    TERN_TRY(tern_plan_evaluate(&e, model->plan, &d, err));
+    const tern_runner runner = tern_plan_runner(model->plan);
+    TERN_TRY(tern_evaluate(&e, &runner, &d, err));
     *out = (tern_accuracy){e.loss, e.accuracy, e.samples};
     return TERN_OK;
 }

@@ -42,8 +42,9 @@ tern_state_size tern_trainer_state(const tern_trainer *t) {
     return tern_graph_state_size(t->graph, optimizer_bytes, t->optimizer);
 }
 
-tern_status tern_trainer_save(const tern_trainer *t, const char *path, tern_error *err) {
+tern_status tern_trainer_save(tern_trainer *t, const char *path, tern_error *err) {
     tern_safetensors_writer *writer;
+    TERN_TRY(tern_trainer_fetch(t, err));
     TERN_TRY(tern_safetensors_writer_create(&writer, err));
     tern_status status = tern_model_add(writer, t->graph, &t->input, &t->config, 0, err);
     if (!status) status = add_state(writer, t, err);

@@ -27,14 +27,15 @@ static tern_status open_data(tern_trainer *t, tern_error *err) {
     return tern_model_input_from(&t->input, t->train, err);
 }
 
-static tern_status open_loader(tern_trainer *t, tern_error *err) {
+static tern_status open_loader(tern_trainer *t, int device, tern_error *err) {
     const tern_config *c = &t->config;
     tern_loader_desc d = {.dataset = t->train,
                           .batch = (size_t)c->batch,
                           .window = c->model == TERN_MODEL_GPT ? (size_t)c->context : 0,
                           .seed = (uint64_t)c->seed,
                           .shuffle = c->model != TERN_MODEL_GPT,
-                          .drop_last = 1};
+                          .drop_last = 1,
+                          .numbers = device >= 0};
     if (c->model != TERN_MODEL_GPT) {
         d.augment = (tern_augment){.crop_pad = (size_t)c->crop,
                                    .crop_padding = (tern_padding)c->crop_fill,
@@ -64,9 +65,9 @@ static tern_status build_graph(tern_trainer *t, tern_error *err) {
     return tern_start_values(t->graph, &t->config, t->train, &t->input, err);
 }
 
-static tern_status make_plan(tern_trainer *t, tern_error *err) {
+static tern_status make_plan(tern_trainer *t, int device, tern_error *err) {
     int bf16 = t->config.products == 2 || (t->config.products == 0 && tern_dnn_bf16_is_fast());
-    tern_plan_desc d = {.batch_max = (size_t)t->config.batch,
+    tern_plan_desc d = {.batch_max = device >= 0 ? 1 : (size_t)t->config.batch,
                         .training = 1,
                         .threads = (int)t->config.threads,
                         .products = bf16 ? TERN_BF16 : TERN_F32};
@@ -87,7 +88,8 @@ static int is_hidden_matrix(const tern_graph *graph, const tern_param *p) {
 
 static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
     t->method = calloc(t->graph->params + 1, sizeof *t->method);
-    if (!t->method) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the optimiser");
+    t->rules = calloc(t->graph->params + 1, sizeof *t->rules);
+    if (!t->method || !t->rules) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the optimiser");
     for (size_t p = 0; p < t->graph->params; p++)
         t->method[p] = (tern_method)(is_hidden_matrix(t->graph, &t->graph->param[p]) ? t->config.optimizer
                                                                                      : t->config.side_optimizer);
@@ -104,18 +106,23 @@ static tern_status make_optimizer(tern_trainer *t, tern_error *err) {
 
 static double share_done(const tern_trainer *t) { return ((double)t->step + 0.5) / (double)t->steps; }
 
+/* That of the weights at this step. */
+static float lambda_of(const tern_trainer *t) {
+    if (t->config.weights != TERN_WEIGHTS_TERNARY || t->step >= t->steps) return 1;
+    return (float)tern_schedule_lambda(&t->config, share_done(t));
+}
+
 tern_status tern_trainer_refresh(tern_trainer *t, tern_error *err) {
-    t->plan->lambda =
-        t->config.weights == TERN_WEIGHTS_TERNARY ? (float)tern_schedule_lambda(&t->config, share_done(t)) : 1;
-    if (t->step >= t->steps) t->plan->lambda = 1;
-    return tern_plan_refresh(t->plan, err);
+    t->plan->lambda = lambda_of(t);
+    TERN_TRY(tern_plan_refresh(t->plan, err));
+    return t->gpu ? tern_gpu_run_send(t->gpu, t, t->plan->lambda, err) : TERN_OK;
 }
 
 static tern_loss_weights loss_weights(const tern_config *c) {
     return (tern_loss_weights){(int)c->loss_ce, (int)c->loss_entropy, (int)c->loss_z, (int)c->loss_shift};
 }
 
-tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, tern_error *err) {
+tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, int device, tern_error *err) {
     *out = NULL;
     tern_trainer *t = calloc(1, sizeof *t);
     if (!t) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
@@ -123,10 +130,11 @@ tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, t
     const tern_loss_weights weights = loss_weights(config);
     tern_status status = tern_loss_weights_check(&weights, err);
     if (!status) status = open_data(t, err);
-    if (!status) status = open_loader(t, err);
+    if (!status) status = open_loader(t, device, err);
     if (!status) status = build_graph(t, err);
-    if (!status) status = make_plan(t, err);
+    if (!status) status = make_plan(t, device, err);
     if (!status) status = make_optimizer(t, err);
+    if (!status && device >= 0) status = tern_gpu_run_create(&t->gpu, t, device, err);
     if (!status) status = tern_trainer_refresh(t, err);
     if (status)
         tern_trainer_free(&t);
@@ -138,6 +146,7 @@ tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, t
 void tern_trainer_free(tern_trainer **trainer) {
     tern_trainer *t = trainer ? *trainer : NULL;
     if (!t) return;
+    tern_gpu_run_free(&t->gpu);
     tern_loader_close(&t->loader);
     tern_optimizer_free(&t->optimizer);
     tern_plan_free(&t->plan);
@@ -146,6 +155,7 @@ void tern_trainer_free(tern_trainer **trainer) {
     tern_dataset_close(&t->train);
     tern_dataset_close(&t->test);
     free(t->method);
+    free(t->rules);
     free(t->statistics);
     free(t);
     *trainer = NULL;
@@ -280,39 +290,75 @@ static void apply_gradients(tern_trainer *t) {
     float factor = clip > 0 && t->gradient_norm > clip ? (float)(clip / t->gradient_norm) : 1;
     t->applied++;
     for (size_t p = 0; p < t->graph->params; p++) {
-        tern_param_rule rule = rule_of(t, p);
+        const tern_param_rule *rule = &t->rules[p];
         int fixed = t->graph->param[p].store == TERN_STORE_FIXED16 && t->plan->param_grad[p];
-        if (fixed && !rule.frozen)
-            step_fixed(t, p, rule.lr);
+        if (fixed && !rule->frozen)
+            step_fixed(t, p, rule->lr);
         else
-            tern_optimizer_step(t->optimizer, p, &rule, factor, t->applied);
+            tern_optimizer_step(t->optimizer, p, rule, factor, t->applied);
     }
     round_statistics(t);
 }
 
-tern_status tern_trainer_step(tern_trainer *t, tern_error *err) {
+/* How the steps went that a GPU has taken since it was last asked. */
+static tern_status ask_gpu(tern_trainer *t, tern_error *err) {
+    tern_gpu_result r;
+    TERN_TRY(tern_gpu_run_result(t->gpu, &r, err));
+    const uint64_t skipped = r.skipped - t->skipped;
+    t->loss = r.loss;
+    t->gradient_norm = r.gradient_norm;
+    t->applied = r.applied;
+    t->skipped = r.skipped;
+    t->skipped_in_row = r.skipped_in_row;
+    if (skipped)
+        snprintf(t->trouble, sizeof t->trouble, "a loss or gradient was not finite in %llu of the last steps",
+                 (unsigned long long)skipped);
+    return TERN_OK;
+}
+
+static tern_status step_on_cpu(tern_trainer *t, tern_error *err) {
     copy_statistics(t, 0);
     TERN_TRY(gather_gradients(t, err));
-    t->lr = t->config.lr * tern_schedule_rate(&t->config, share_done(t));
-    t->trouble[0] = 0;
     if (isfinite(t->loss) && isfinite(t->gradient_norm)) {
         apply_gradients(t);
-        TERN_TRY(tern_dnn_check(t->plan->dnn, err));
         t->skipped_in_row = 0;
-        t->step++;
-        return tern_trainer_refresh(t, err);
+        TERN_TRY(tern_dnn_check(t->plan->dnn, err));
+    } else {
+        find_trouble(t);
+        copy_statistics(t, 1);
+        t->skipped++;
+        t->skipped_in_row++;
     }
-    find_trouble(t);
-    copy_statistics(t, 1);
     t->step++;
-    t->skipped++;
-    TERN_TRY(tern_trainer_refresh(t, err)); /* rules have stepped in the layers behind the trouble */
-    if (++t->skipped_in_row > (uint64_t)t->config.max_skips)
+    return tern_trainer_refresh(t, err); /* of a skipped step too: rules have stepped in the layers behind the trouble */
+}
+
+static tern_status step_on_gpu(tern_trainer *t, int ask, tern_error *err) {
+    t->step++;
+    const float next = lambda_of(t);
+    t->step--;
+    TERN_TRY(tern_gpu_run_step(t->gpu, t, t->rules, next, err));
+    t->step++;
+    return ask ? ask_gpu(t, err) : TERN_OK;
+}
+
+tern_status tern_trainer_step(tern_trainer *t, int ask, tern_error *err) {
+    t->lr = t->config.lr * tern_schedule_rate(&t->config, share_done(t));
+    t->trouble[0] = 0;
+    for (size_t p = 0; p < t->graph->params; p++) t->rules[p] = rule_of(t, p);
+    TERN_TRY(t->gpu ? step_on_gpu(t, ask, err) : step_on_cpu(t, err));
+    if (t->trouble[0] && t->skipped_in_row > (uint64_t)t->config.max_skips)
         return tern_fail(
             err, TERN_E_DATA, t->step,
             "step %llu: %s, and so it was in the %llu steps before; a lower lr or a longer warmup may help",
             (unsigned long long)t->step, t->trouble, (unsigned long long)t->skipped_in_row - 1);
     return TERN_OK;
+}
+
+tern_status tern_trainer_fetch(tern_trainer *t, tern_error *err) {
+    if (!t->gpu) return TERN_OK;
+    TERN_TRY(ask_gpu(t, err));
+    return tern_gpu_run_fetch(t->gpu, t, err);
 }
 
 /* ---- beside the steps */
@@ -326,11 +372,15 @@ tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int las
                               .views = last ? (tern_views)t->config.views : TERN_VIEWS_ONE,
                               .max_samples = last ? 0 : text_part,
                               .confusion = confusion};
-    return tern_plan_evaluate(out, t->plan, &d, err);
+    const tern_runner runner = t->gpu ? tern_gpu_run_runner(t->gpu) : tern_plan_runner(t->plan);
+    return tern_evaluate(out, &runner, &d, err);
 }
 
 tern_status tern_trainer_recalibrate(tern_trainer *t, tern_error *err) {
     tern_plan *plan = t->plan;
+    for (int i = 1; t->gpu && i <= (int)t->config.recalibrate; i++)
+        TERN_TRY(tern_gpu_run_recalibrate(t->gpu, t, i, err));
+    if (t->gpu) return TERN_OK;
     for (int i = 1; i <= (int)t->config.recalibrate; i++) {
         tern_batch batch;
         TERN_TRY(tern_loader_next(t->loader, &batch, err));

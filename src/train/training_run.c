@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "cuda/select_device.h"
 #include "model/sample.h"
 #include "nn/ternary_weights.h"
 #include "tern/train.h"
@@ -17,7 +18,7 @@
 #include "train/report.h"
 #include "train/trainer.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, ASK_EVERY = 64 /* steps: how long a GPU may go wrong unseen */ };
 
 typedef struct run {
     tern_trainer *t;
@@ -89,7 +90,7 @@ static tern_status log_step(run *r, tern_error *err) {
                                .grad_norm = t->gradient_norm,
                                .images_per_second = samples_per_second(r)};
     TERN_TRY(tern_metrics_log_train(r->log, &line, err));
-    return t->config.weights && !t->trouble[0] ? log_layers(r, err) : TERN_OK;
+    return t->config.weights && !t->trouble[0] && !t->gpu ? log_layers(r, err) : TERN_OK;
 }
 
 /* whole: at the end, with the confusion counted; else on the way. */
@@ -153,6 +154,7 @@ static void fill_pairs(const run *r, report_room *room) {
 
 /* A text of the model's own; the caller's to free. NULL when it could not be made. */
 static char *sample_text(run *r) {
+    if (tern_trainer_fetch(r->t, NULL) || tern_plan_refresh(r->t->plan, NULL)) return NULL;
     tern_sampler sampler = {.plan = r->t->plan, .input = &r->t->input};
     tern_text text = {0};
     tern_generate_options o = {.tokens = SAMPLE_TOKENS, .temperature = 0.8, .seed = (uint64_t)r->t->config.seed};
@@ -189,7 +191,7 @@ static tern_status one_step(run *r, tern_error *err) {
     tern_trainer *t = r->t;
     int log = (t->step + 1) % (uint64_t)t->config.log_every == 0 || t->step + 1 == t->steps;
     t->plan->count_trits = log;
-    TERN_TRY(tern_trainer_step(t, err));
+    TERN_TRY(tern_trainer_step(t, log || t->step % ASK_EVERY == 0, err));
     if (log || t->trouble[0]) TERN_TRY(log_step(r, err));
     if (t->trouble[0]) {
         char note[240];
@@ -240,13 +242,23 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
+/* On the device that was asked for; one that Tern chose itself gives way to the CPU where it cannot train this. */
+static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
+    const char *name = r->options->device;
+    char why[120];
+    int device;
+    TERN_TRY(tern_cuda_select(&device, name, err));
+    if (device >= 0 && tern_cuda_is_auto(name) && !tern_gpu_run_can(config, why, sizeof why)) device = TERN_DEVICE_CPU;
+    return tern_trainer_create(&r->t, config, device, err);
+}
+
 static tern_status open_run(run *r, const tern_config *config, tern_error *err) {
     const char *out = r->options->out;
     TERN_TRY(join(r->checkpoint, out, "checkpoint.safetensors", err));
     TERN_TRY(join(r->metrics, out, "metrics.jsonl", err));
     TERN_TRY(join(r->report, out, "report.html", err));
     TERN_TRY(make_folder(out, err));
-    TERN_TRY(tern_trainer_create(&r->t, config, err));
+    TERN_TRY(create_trainer(r, config, err));
     tern_trainer *t = r->t;
     if (r->options->resume) TERN_TRY(tern_trainer_load(t, r->checkpoint, err));
     r->first_step = t->step;

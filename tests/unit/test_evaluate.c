@@ -29,8 +29,9 @@ static void check_views(int h, int w, int c) {
     size_t each = (size_t)(h * w * c), n = N * each;
     float *x = malloc(n * sizeof *x), *logits = malloc(n * sizeof *x), *room = malloc(3 * n * sizeof *x);
     for (size_t i = 0; i < n; i++) x[i] = tern_random_normal(1, i);
+    const tern_runner runner = tern_plan_runner(plan);
     for (int views = TERN_VIEWS_ONE; views <= TERN_VIEWS_SIX; views++) {
-        tern_plan_logits(plan, logits, x, N, (tern_views)views, room);
+        OK(tern_view_logits(&runner, logits, x, N, (tern_views)views, room, &err));
         for (size_t i = 0; i < n; i++) {
             const float *image = x + i / each * each;
             int place = (int)(i % each), ch = place % c, col = place / c % w, y = place / c / w;

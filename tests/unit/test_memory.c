@@ -315,8 +315,8 @@ static tern_status train_a_step(void) {
     tern_trainer *t = NULL;
     tern_evaluation evaluation;
     tern_status status = configure(&config);
-    if (!status) status = tern_trainer_create(&t, config, &err);
-    if (!status) status = tern_trainer_step(t, &err);
+    if (!status) status = tern_trainer_create(&t, config, TERN_DEVICE_CPU, &err);
+    if (!status) status = tern_trainer_step(t, 1, &err);
     if (!status) status = tern_trainer_evaluate(t, &evaluation, 1, NULL, &err);
     if (!status) status = tern_trainer_recalibrate(t, &err);
     if (!status) status = tern_trainer_save(t, output_path, &err);

@@ -182,8 +182,8 @@ static tern_trainer *trained(const temporary_folder *folder) {
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
         OK(tern_config_set(config, settings[i][0], settings[i][1], &err));
     snprintf(config->path, sizeof config->path, "%s", folder->path);
-    OK(tern_trainer_create(&t, config, &err));
-    for (int i = 0; i < STEPS; i++) OK(tern_trainer_step(t, &err));
+    OK(tern_trainer_create(&t, config, TERN_DEVICE_CPU, &err));
+    for (int i = 0; i < STEPS; i++) OK(tern_trainer_step(t, 1, &err));
     tern_config_free(&config);
     return t;
 }

@@ -74,13 +74,13 @@ static tern_config *config_of(const run_case *c) {
 static tern_trainer *trainer_of(const run_case *c) {
     tern_trainer *t;
     tern_config *config = config_of(c);
-    OK(tern_trainer_create(&t, config, &err));
+    OK(tern_trainer_create(&t, config, TERN_DEVICE_CPU, &err));
     tern_config_free(&config);
     return t;
 }
 
 static void step(tern_trainer *t) {
-    OK(tern_trainer_step(t, &err));
+    OK(tern_trainer_step(t, 1, &err));
     if (t->trouble[0]) fail_msg("%s", t->trouble);
 }
 
@@ -249,7 +249,7 @@ static void test_skipped_step(void **state) {
     for (size_t i = 0; i < bias->count; i++) bias->value[i] = 0.5f;
     tern_param_round(bias);
     OK(tern_trainer_refresh(t, &err));
-    OK(tern_trainer_step(t, &err));
+    OK(tern_trainer_step(t, 1, &err));
     assert_int_equal(t->skipped, 1);
     assert_string_equal(t->trouble, "the gradient of layer fc2 is not finite");
     size_t head = t->graph->nodes - 1;

@@ -12,7 +12,7 @@ src/cpu:      tern base quant kern
 src/cuda:     tern base quant
 src/io:       tern base quant
 src/nn:       tern base quant kern cpu
-src/model:    tern base quant io nn
+src/model:    tern base quant io nn cuda gpu
 src/gpu:      tern base quant cuda nn
 src/train:    tern base quant io nn model cuda gpu
 src/api:      tern base quant kern cpu cuda io nn model train

@@ -20,8 +20,8 @@ struct gpu_gemm {
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
-tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a, const void *b,
-                         tern_error *err);
+tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
+                         const void *b, tern_error *err);
 
 /* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as nn/dense.h's tern_operand; `from` of
  * the plan's type, `to` of `type`. */

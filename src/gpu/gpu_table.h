@@ -13,7 +13,7 @@
 typedef struct tern_gpu_plan tern_gpu_plan;
 
 typedef struct tern_gpu_plan_desc {
-    const tern_graph *graph; /* placed; outlives the plan */
+    const tern_graph *graph;   /* placed; outlives the plan */
     const tern_layout *layout; /* for batch_max and elements of `values`; copied */
     size_t batch_max;
     int training;

@@ -4,7 +4,10 @@ struct gpu_trainer {
     int unused;
 };
 void gpu_trainer_free(tern_gpu_plan *plan) { (void)plan; }
-#define TODO(name, ...) tern_status name(tern_gpu_plan *, __VA_ARGS__, tern_error *err) { return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, #name); }
+#define TODO(name, ...)                                                  \
+    tern_status name(tern_gpu_plan *, __VA_ARGS__, tern_error *err) {    \
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, #name); \
+    }
 TODO(gpu_trainer_set_optimizer, const tern_gpu_optimizer_desc *)
 TODO(gpu_trainer_images, const tern_gpu_images *)
 TODO(gpu_trainer_tokens, const int32_t *, size_t)

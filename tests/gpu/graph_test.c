@@ -182,8 +182,7 @@ static void run_case(const graph_case *c, tern_dtype type, int threads) {
     tern_plan_backward(t.cpu);
     must(backend->graphs->backward(t.gpu, dy, &err), &err, c->name);
     compare_gradients(&t, first, 0);
-    if (!t.graph->node[0].op->backward && t.cpu->node[0].grad)
-        printf("%s: the input has a gradient\n", c->name);
+    if (!t.graph->node[0].op->backward && t.cpu->node[0].grad) printf("%s: the input has a gradient\n", c->name);
     /* Running statistics, which evaluation reads. */
     float *cpu_now = room(floats);
     s = cpu_now;

@@ -253,6 +253,42 @@ tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void 
     return TERN_OK;
 }
 
+static size_t room_for(tern_dtype type, size_t elements) { return gpu_round_up(elements * gpu_bytes(type), 256); }
+
+size_t gpu_value_room(const tern_gpu_plan *plan, size_t elements) {
+    return plan->products == plan->type ? 0 : room_for(plan->products, elements);
+}
+
+size_t gpu_weight_room(const tern_gpu_plan *plan, size_t elements) {
+    return plan->products == TERN_F32 ? 0 : room_for(plan->products, elements);
+}
+
+static void *take_room(char **room, tern_dtype type, size_t elements) {
+    void *taken = *room;
+    *room += room_for(type, elements);
+    return taken;
+}
+
+tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                              const void *from, size_t rows, size_t columns, tern_error *err) {
+    *to = from;
+    if (plan->type == type) return TERN_OK;
+    const gpu_operand o = {type, rows, columns, NULL, 1, NULL, 0};
+    void *made = take_room(room, type, rows * columns);
+    *to = made;
+    return gpu_make_operand(plan, node, &o, made, from, err);
+}
+
+tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                               size_t n, tern_error *err) {
+    const float *w = gpu_node_param(plan, node, 0)->value;
+    *to = w;
+    if (type == TERN_F32) return TERN_OK;
+    void *made = take_room(room, type, n);
+    *to = made;
+    return gpu_convert(plan, node, type, made, w, n, err);
+}
+
 size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }
 
 /* A block takes 32 columns and one of COLUMN_PARTS parts of the rows: 8 rows at a time, then their sums in order. */

@@ -23,5 +23,6 @@ typedef struct graph_case_list {
 
 /* One a file graph_cases_*.c. */
 extern const graph_case_list dense_cases;
+extern const graph_case_list conv_cases;
 
 #endif

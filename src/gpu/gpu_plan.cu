@@ -162,6 +162,7 @@ static tern_status plan_send(tern_gpu_plan *plan, float lambda, tern_error *err)
     }
     const gpu_now now = {0, -1, lambda};
     GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, sizeof now, err));
+    plan->lambda = lambda;
     plan->mixed = plan->training && lambda < 1;
     GPU_CHECK(gpu_refresh(plan, err));
     return tern_cuda_synchronize(plan->context, err);

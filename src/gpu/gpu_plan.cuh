@@ -46,7 +46,8 @@ struct tern_gpu_plan {
     size_t batch_max, batch;
     tern_dtype type, products;
     bool training, train_mode;
-    bool mixed; /* weights of this pass are mixed with their latents: lambda < 1 */
+    float lambda; /* of the last refresh */
+    bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
     uint64_t seed;
     gpu_now *now; /* device memory */

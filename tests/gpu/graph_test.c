@@ -233,7 +233,8 @@ int main(int argc, char **argv) {
     }
     must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
     printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
-    static const graph_case_list *const lists[] = {&dense_cases, &conv_cases};
+#define LIST_ADDRESS(name) &name,
+    static const graph_case_list *const lists[] = {GRAPH_CASE_LISTS(LIST_ADDRESS)};
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const graph_case *c = &lists[l]->cases[i];

@@ -22,6 +22,6 @@ typedef struct graph_case_list {
 #define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array}
 
 /* One a file graph_cases_*.c. */
-extern const graph_case_list dense_cases, norm_cases;
+extern const graph_case_list dense_cases, norm_cases, attention_cases;
 
 #endif

@@ -234,7 +234,7 @@ int main(int argc, char **argv) {
     }
     must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
     printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
-    static const graph_case_list *const lists[] = {&dense_cases, &norm_cases};
+    static const graph_case_list *const lists[] = {&dense_cases, &norm_cases, &attention_cases};
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const graph_case *c = &lists[l]->cases[i];

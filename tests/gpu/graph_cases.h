@@ -26,7 +26,8 @@ typedef struct graph_case_list {
 #define GRAPH_CASE_LISTS(list) \
     list(dense_cases) \
     list(conv_cases) \
-    list(norm_cases)
+    list(norm_cases) \
+    list(attention_cases)
 /* clang-format on */
 
 #define GRAPH_CASE_LIST_DECLARED(name) extern const graph_case_list name;

@@ -167,7 +167,7 @@ PACKED_CONV(packed_conv_depthwise, 8, 8, 6, 6, 9, TERN_PACK_T2, .outputs = 6, .k
 #define CASE(name, build, batch) \
     { name, build, batch, 2e-5, 4e-2, 0, 0, 0 }
 #define MIXED_CASE(name, build, batch, lambda) \
-    { name, build, batch, 2e-5, 4e-2, lambda, 0, 0 }
+    { name, build, batch, 2e-3, 4e-2, lambda, 0, 0 }
 #define PACKED_CASE(name, build, batch) \
     { name, build, batch, 2e-5, 2e-2, 0, 0, 0 }
 

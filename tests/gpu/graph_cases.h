@@ -17,9 +17,12 @@ typedef struct graph_case {
 typedef struct graph_case_list {
     const graph_case *cases;
     size_t count;
+    int inference; /* plans are not for training, and only evaluation is compared */
 } graph_case_list;
 
-#define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array}
+#define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array, 0}
+#define INFERENCE_CASES(name) \
+    const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array, 1}
 
 /* One a file graph_cases_*.c. */
 /* clang-format off */
@@ -27,7 +30,8 @@ typedef struct graph_case_list {
     list(dense_cases) \
     list(conv_cases) \
     list(norm_cases) \
-    list(attention_cases)
+    list(attention_cases) \
+    list(ternary_cases)
 /* clang-format on */
 
 #define GRAPH_CASE_LIST_DECLARED(name) extern const graph_case_list name;

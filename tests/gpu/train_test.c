@@ -277,7 +277,7 @@ static int gpu_open(gpu_run *r, const train_case *c, tern_dtype type) {
     tern_error err;
     int32_t methods[64];
     *r = (gpu_run){.c = c, .graph = make_graph(c->build, c->name)};
-    const tern_status status = create_on_gpu(&r->plan, r->graph, BATCH, type, 5, &err);
+    const tern_status status = create_on_gpu(&r->plan, r->graph, BATCH, type, 1, 5, &err);
     if (status == TERN_E_UNSUPPORTED && strstr(err.message, "does not run on a GPU yet")) {
         printf("%-32s skipped: %s\n", c->name, err.message);
         gpu_close(r);
@@ -596,7 +596,7 @@ static void compare_images(const augment_case *a, const train_case *c, size_t he
     tern_error err;
     make_data(10);
     init_augmenter(&augmenter, &a->how, height, width, channels);
-    must(create_on_gpu(&g.plan, g.graph, BATCH, TERN_F32, 5, &err), &err, c->name);
+    must(create_on_gpu(&g.plan, g.graph, BATCH, TERN_F32, 1, 5, &err), &err, c->name);
     must(backend->graphs->set_optimizer(g.plan, &o, &err), &err, c->name);
     must(backend->graphs->set_images(g.plan, &data, &err), &err, c->name);
     must(backend->graphs->send(g.plan, 1, &err), &err, c->name);

@@ -26,8 +26,8 @@ static tern_status align_rows(product *p, tern_cuda_context *context, size_t val
 static const launcher launchers[TERN_DEVICE_KERNEL_COUNT] = {NULL, tern_cuda_plain, tern_cuda_decode, tern_cuda_mma,
                                                              tern_cuda_wgmma};
 
-static tern_status multiply(tern_cuda_context *context, const tern_cuda_weights *w,
-                            const tern_device_product *product_, tern_error *err) {
+tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
+                               const tern_device_product *product_, tern_error *err) {
     const tern_device_product &d = *product_;
     product p = {
         *w,
@@ -54,11 +54,24 @@ static const tern_gpu_table *const graphs = &tern_gpu_functions;
 static const tern_gpu_table *const graphs = NULL;
 #endif
 
-static const tern_cuda_backend table = {
-    TERN_CUDA_BACKEND_VERSION, tern_cuda_count,       tern_cuda_describe, tern_cuda_open,  tern_cuda_close,
-    tern_cuda_stream,          tern_cuda_synchronize, tern_cuda_reserve,  tern_cuda_alloc, tern_cuda_free,
-    tern_cuda_upload,          tern_cuda_download,    tern_cuda_copy,     multiply,        quantize,
-    tern_cuda_measure_int8,    graphs};
+static const tern_cuda_backend table = {TERN_CUDA_BACKEND_VERSION,
+                                        tern_cuda_count,
+                                        tern_cuda_describe,
+                                        tern_cuda_open,
+                                        tern_cuda_close,
+                                        tern_cuda_stream,
+                                        tern_cuda_synchronize,
+                                        tern_cuda_reserve,
+                                        tern_cuda_alloc,
+                                        tern_cuda_free,
+                                        tern_cuda_upload,
+                                        tern_cuda_download,
+                                        tern_cuda_copy,
+                                        tern_cuda_multiply,
+                                        tern_cuda_time_products,
+                                        quantize,
+                                        tern_cuda_measure_int8,
+                                        graphs};
 
 extern "C" __attribute__((visibility("default"))) const tern_cuda_backend *tern_cuda_backend_table(uint32_t version) {
     return version == TERN_CUDA_BACKEND_VERSION ? &table : NULL;

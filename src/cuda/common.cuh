@@ -104,6 +104,12 @@ tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dty
 tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                             tern_error *err);
 
+/* The way from a product to its launcher. */
+tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
+                               const tern_device_product *product, tern_error *err);
+tern_status tern_cuda_time_products(double *seconds, tern_cuda_context *context, const tern_cuda_weights *weights,
+                                    size_t count, const tern_device_product *product, int calls, int replays,
+                                    tern_error *err);
 tern_status tern_cuda_quantize(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
 tern_status tern_cuda_reserve(tern_cuda_context *context, size_t bytes, tern_error *err);
 

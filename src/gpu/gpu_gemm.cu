@@ -31,6 +31,7 @@ struct lt_functions {
 /* A product that has been prepared: what cuBLASLt wants to be told, and its choice. */
 struct prepared {
     gpu_gemm key;
+    uint32_t aligned[3]; /* bytes, of a, b and c; part of the key */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
@@ -142,16 +143,11 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     LT_TRY(lt->f.preference_create(&preference), what, err);
     cublasStatus_t code =
         lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    /* Rows of any length: what is promised about addresses is what an element takes. */
-    const uint32_t aligned[3] = {p->key.operands == TERN_F32 ? 4u : 2u, p->key.operands == TERN_F32 ? 4u : 2u,
-                                 p->key.result == TERN_F32 ? 4u : 2u};
-    const int odd = p->key.n % 8 || p->key.k % 8 || p->key.m % 8;
-    if (odd && code == CUBLAS_STATUS_SUCCESS) {
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aligned[0], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &aligned[1], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &aligned[2], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &aligned[2], 4);
-    }
+    static const cublasLtMatmulPreferenceAttributes_t attribute[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++)
+        code = lt->f.preference_set(preference, attribute[i], &p->aligned[i < 3 ? i : 2], sizeof *p->aligned);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = lt->f.heuristic(lt->handle, p->desc, p->b, p->a, p->c, p->c, preference, 1, &found, &count);
     lt->f.preference_destroy(preference);
@@ -180,9 +176,11 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
 }
 
 /* The product, prepared now if it is new. */
-static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const char *what, tern_error *err) {
+static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const uint32_t aligned[3], const char *what,
+                        tern_error *err) {
     for (size_t i = 0; i < lt->count; i++)
-        if (!memcmp(&lt->list[i].key, gemm, sizeof *gemm)) {
+        if (!memcmp(&lt->list[i].key, gemm, sizeof *gemm) &&
+            !memcmp(lt->list[i].aligned, aligned, sizeof lt->list[i].aligned)) {
             *out = &lt->list[i];
             return TERN_OK;
         }
@@ -196,6 +194,7 @@ static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const 
     prepared *p = &lt->list[lt->count];
     memset(p, 0, sizeof *p);
     memcpy(&p->key, gemm, sizeof *gemm);
+    memcpy(p->aligned, aligned, sizeof p->aligned);
     const tern_status status = prepare(lt, p, what, err);
     if (status) {
         forget(lt, p);
@@ -206,12 +205,19 @@ static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const 
     return TERN_OK;
 }
 
+/* What cuBLASLt may assume of an address: the largest power of two, up to what allocations have, that divides it. */
+static uint32_t alignment_of(const void *address) {
+    const uintptr_t bits = (uintptr_t)address | 256;
+    return (uint32_t)(bits & (~bits + 1));
+}
+
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err) {
     const char *what = gpu_graph_node(plan, node)->name;
     const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
     prepared *p = NULL;
-    GPU_CHECK(find(plan->lt, &p, gemm, what, err));
+    const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
+    GPU_CHECK(find(plan->lt, &p, gemm, aligned, what, err));
     LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
                               plan->lt->workspace, WORKSPACE, plan->stream),
            what, err);

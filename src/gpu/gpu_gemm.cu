@@ -8,7 +8,7 @@
 
 #include "gpu/gpu_kernels.cuh"
 
-enum { WORKSPACE = 32 << 20, SUM_ROWS = 512, COLUMN_PARTS = 128 };
+enum { SUM_ROWS = 512, COLUMN_PARTS = 128 };
 
 /* ---- the library */
 
@@ -75,7 +75,8 @@ static tern_status load(lt_functions *f, tern_error *err) {
         library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "training on a GPU takes cuBLASLt, a part of the CUDA toolkit: %.160s", dlerror());
+                         "float products and training on a GPU take cuBLASLt, a part of the CUDA toolkit: %.160s",
+                         dlerror());
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
         ((void **)f)[i] = dlsym(library, name[i]);
         if (!((void **)f)[i])
@@ -100,7 +101,7 @@ tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
     plan->lt = lt;
     GPU_CHECK(load(&lt->f, err));
     LT_TRY(lt->f.create(&lt->handle), "opening cuBLASLt", err);
-    return gpu_keep(plan, &lt->workspace, WORKSPACE, "workspace", err);
+    return gpu_keep(plan, &lt->workspace, GPU_LT_WORKSPACE, "workspace", err);
 }
 
 static void forget(gpu_lt *lt, prepared *p) {
@@ -139,7 +140,7 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    const size_t workspace = WORKSPACE;
+    const size_t workspace = GPU_LT_WORKSPACE;
     LT_TRY(lt->f.preference_create(&preference), what, err);
     cublasStatus_t code =
         lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
@@ -219,7 +220,7 @@ tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm,
     const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
     GPU_CHECK(find(plan->lt, &p, gemm, aligned, what, err));
     LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
-                              plan->lt->workspace, WORKSPACE, plan->stream),
+                              plan->lt->workspace, GPU_LT_WORKSPACE, plan->stream),
            what, err);
     return TERN_OK;
 }
@@ -303,9 +304,25 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
     const float *w = gpu_node_param(plan, node, 0)->value;
     *to = w;
     if (type == TERN_F32) return TERN_OK;
+    *to = plan->node[node].operand;
+    if (*to) return TERN_OK;
     void *made = take_room(room, type, n);
     *to = made;
     return gpu_convert(plan, node, type, made, w, n, err);
+}
+
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err) {
+    plan->wants_lt = true;
+    if (plan->training || gpu_operands(plan) == TERN_F32) return TERN_OK;
+    return gpu_keep(plan, &plan->node[node].operand, n * gpu_bytes(plan->products), gpu_graph_node(plan, node)->name,
+                    err);
+}
+
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err) {
+    if (!plan->node[node].operand) return TERN_OK;
+    const tern_node *n = gpu_graph_node(plan, node);
+    return gpu_convert(plan, node, plan->products, plan->node[node].operand, gpu_node_param(plan, node, 0)->value,
+                       plan->graph->param[n->param[0]].count, err);
 }
 
 size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }

@@ -1,4 +1,4 @@
-/* Dense products by cuBLASLt, which is opened when a plan for training is made: who runs packed models needs none. */
+/* Dense products by cuBLASLt, which is opened when a plan has any: who runs packed layers alone needs none. */
 #ifndef TERN_GPU_GPU_GEMM_CUH
 #define TERN_GPU_GPU_GEMM_CUH
 
@@ -17,6 +17,7 @@ struct gpu_gemm {
     size_t stride_a, stride_b, stride_c;
 };
 
+enum { GPU_LT_WORKSPACE = 32 << 20 };
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
@@ -47,6 +48,11 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
                               const void *from, size_t rows, size_t columns, tern_error *err);
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
+
+/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it once,
+ * not in every pass. */
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
 
 /* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
 size_t gpu_column_sums_scratch(size_t columns);

@@ -39,7 +39,6 @@ static size_t patch_room(const conv_sizes *s, tern_dtype type, size_t batch) {
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const conv_sizes s = sizes_of(plan, i, plan->batch_max);
-    (void)err;
     gpu_want_scratch(plan, gpu_column_sums_scratch(s.co));
     if (gpu_depthwise_fits(plan, i)) {
         gpu_want_scratch(plan, gpu_depthwise_scratch(plan, i));
@@ -49,7 +48,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const size_t of_values = patch_room(&s, plan->type, plan->batch_max);
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
                                (of_products > of_values ? of_products : of_values));
-    return TERN_OK;
+    return gpu_weight_prepare(plan, i, s.w, err);
 }
 
 /* Some images and a group. */
@@ -187,4 +186,4 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
                            plan->scratch, err);
 }
 
-extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, NULL, forward, backward};
+extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, gpu_weight_refresh, forward, backward};

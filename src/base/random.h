@@ -6,11 +6,18 @@
 #include <math.h>
 #include <stdint.h>
 
+/* nvcc compiles these functions for the device as well. */
+#ifdef __CUDACC__
+#define TERN_RANDOM static inline __host__ __device__
+#else
+#define TERN_RANDOM static inline
+#endif
+
 typedef struct tern_random4 {
     uint32_t v[4];
 } tern_random4;
 
-static inline tern_random4 tern_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
+TERN_RANDOM tern_random4 tern_philox(uint64_t key, uint64_t counter_low, uint64_t counter_high) {
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);
     uint32_t c2 = (uint32_t)counter_high, c3 = (uint32_t)(counter_high >> 32);
@@ -28,34 +35,34 @@ static inline tern_random4 tern_philox(uint64_t key, uint64_t counter_low, uint6
 }
 
 /* The key of stream number `stream` of a seed. */
-static inline uint64_t tern_stream(uint64_t seed, uint64_t stream) {
+TERN_RANDOM uint64_t tern_stream(uint64_t seed, uint64_t stream) {
     return seed * UINT64_C(0x9E3779B97F4A7C15) + stream;
 }
 
 /* The index-th 32-bit number of the stream `key`. */
-static inline uint32_t tern_random_u32(uint64_t key, uint64_t index) {
+TERN_RANDOM uint32_t tern_random_u32(uint64_t key, uint64_t index) {
     return tern_philox(key, index / 4, 0).v[index % 4];
 }
 
 /* Uniform in [-1, 1), 24 bits. */
-static inline float tern_random_signed(uint64_t key, uint64_t index) {
+TERN_RANDOM float tern_random_signed(uint64_t key, uint64_t index) {
     return (float)((int32_t)(tern_random_u32(key, index) >> 8) - (1 << 23)) * 0x1p-23f;
 }
 
 /* Uniform in (0, 1), 24 bits; never 0. */
-static inline float tern_random_uniform(uint64_t key, uint64_t index) {
+TERN_RANDOM float tern_random_uniform(uint64_t key, uint64_t index) {
     return ((float)(tern_random_u32(key, index) >> 8) + 0.5f) * 0x1p-24f;
 }
 
 /* Standard normal (Box and Muller), from two uniforms of its own. */
-static inline float tern_random_normal(uint64_t key, uint64_t index) {
+TERN_RANDOM float tern_random_normal(uint64_t key, uint64_t index) {
     tern_random4 r = tern_philox(key, index, 1);
     double u = ((double)r.v[0] + 0.5) * 0x1p-32, v = (double)r.v[1] * 0x1p-32;
     return (float)(sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v));
 }
 
 /* A trit, each value with probability 1/3 (to 2^-32). */
-static inline int8_t tern_random_trit(uint64_t key, uint64_t index) {
+TERN_RANDOM int8_t tern_random_trit(uint64_t key, uint64_t index) {
     return (int8_t)((int)((uint64_t)tern_random_u32(key, index) * 3 >> 32) - 1);
 }
 

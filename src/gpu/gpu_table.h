@@ -28,6 +28,7 @@ typedef struct tern_gpu_pass {
     uint64_t step;     /* of random numbers */
     int train_mode;    /* dropout drops, batch norm takes the batch's statistics */
     int recalibrating; /* 0, or the number of this pass of recalibration */
+    int32_t rate;      /* of whole-number weights in the backward pass (quant/trit_rules.h); 0: nothing changes */
 } tern_gpu_pass;
 
 /* One step of a parameter, as train/optimizer.h has it. */

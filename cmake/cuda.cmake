@@ -53,7 +53,9 @@ add_library(tern_cuda_hopper OBJECT ${TERN_CUDA_HOPPER_SOURCES})
 set_target_properties(tern_cuda_tensor PROPERTIES CUDA_ARCHITECTURES "${tensor_architectures}")
 set_target_properties(tern_cuda_hopper PROPERTIES CUDA_ARCHITECTURES 90a-real)
 add_library(tern_cuda MODULE ${TERN_CUDA_SOURCES} $<TARGET_OBJECTS:tern_cuda_tensor>
-  $<TARGET_OBJECTS:tern_cuda_hopper> src/base/error.c src/cuda/launch_shapes.c)
+  $<TARGET_OBJECTS:tern_cuda_hopper> src/base/error.c src/cuda/launch_shapes.c
+  src/cuda/tiles.c src/cuda/device_matrix.c src/quant/packing.c src/quant/t2.c src/quant/t5.c src/quant/exponents.c
+  src/quant/shape_checks.c)
 set_target_properties(tern_cuda PROPERTIES PREFIX lib LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})
 foreach(target tern_cuda tern_cuda_tensor tern_cuda_hopper)
   target_include_directories(${target} PRIVATE src include)

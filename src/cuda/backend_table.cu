@@ -26,20 +26,25 @@ static tern_status align_rows(product *p, tern_cuda_context *context, size_t val
 static const launcher launchers[TERN_DEVICE_KERNEL_COUNT] = {NULL, tern_cuda_plain, tern_cuda_decode, tern_cuda_mma,
                                                              tern_cuda_wgmma};
 
-static tern_status multiply(tern_cuda_context *context, const tern_cuda_weights *w,
-                            const tern_device_product *product_, tern_error *err) {
+tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
+                               const tern_device_product *product_, size_t ldx, tern_error *err) {
     const tern_device_product &d = *product_;
     product p = {
         *w,
         {w->scale, w->scale_per_row, d.inv_scale, d.bias, d.residual, d.y, d.y_type, d.activation, w->rows, (int)d.m},
         d.x,
-        w->cols};
+        ldx ? (int)ldx : w->cols};
     CUDA_TRY(cudaSetDevice(context->device), "matmul", err);
-    if (d.kernel != TERN_DEVICE_KERNEL_PLAIN) {
+    if (!ldx && d.kernel != TERN_DEVICE_KERNEL_PLAIN) {
         tern_status status = align_rows(&p, context, bytes_of(d.x_type), err);
         if (status) return status;
     }
     return launchers[d.kernel](context, p, d.x_type, d.variant, err);
+}
+
+static tern_status multiply(tern_cuda_context *context, const tern_cuda_weights *w,
+                            const tern_device_product *product, tern_error *err) {
+    return tern_cuda_multiply(context, w, product, 0, err);
 }
 
 static tern_status quantize(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err) {

@@ -104,7 +104,13 @@ tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dty
 tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                             tern_error *err);
 
+/* The product as backend.h has it; `ldx` values from one row of x to the next, all 16-byte aligned and padded with zeros
+ * to whole chunks, or 0: dense rows, which the context's scratch aligns where that takes it. */
+tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
+                               const tern_device_product *product, size_t ldx, tern_error *err);
 tern_status tern_cuda_quantize(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
 tern_status tern_cuda_reserve(tern_cuda_context *context, size_t bytes, tern_error *err);
+
+extern "C" const tern_cuda_backend *tern_cuda_backend_table(uint32_t version);
 
 #endif

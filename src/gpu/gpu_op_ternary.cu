@@ -1,0 +1,442 @@
+/* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, packed_linear, packed_conv2d: nn/op_ternary.c's formulas.
+ *
+ * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product of
+ * patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
+ * prepare, so that all of it can be captured. */
+#include "gpu/gpu_gemm.cuh"
+#include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_patches.cuh"
+#include "gpu/gpu_quantize.cuh"
+#include "gpu/gpu_weights.cuh"
+
+extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
+
+struct ternary_state {
+    gpu_weights w;
+    bool int8;
+    bool windows;     /* patches are made; else rows of the input are those of the product */
+    int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
+    float *inv_scale; /* 1/s, one for each of the batch's `scales` */
+    size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
+};
+
+static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (ternary_state *)plan->node[i].state; }
+
+const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t i) {
+    const gpu_op *op = plan->node[i].op;
+    const bool latent = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
+                        op == &gpu_op_ternary_conv2d;
+    return latent ? &state_of(plan, i)->w : NULL;
+}
+
+/* ---- sizes */
+
+struct ternary_sizes {
+    size_t x, y;                   /* elements of input and output */
+    size_t rows, n, k;             /* output rows; outputs and their weights, of one group */
+    size_t groups, columns;        /* columns: outputs of all groups */
+    size_t scales, scale_elements; /* activation scales: rows, or images; input elements that share one */
+    size_t rows_per_scale;         /* output rows that share one */
+    size_t places;                 /* output rows of a sample */
+};
+
+static ternary_sizes sizes_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    const gpu_weights *w = &state_of(plan, i)->w;
+    const bool conv = node->at.groups != 0;
+    ternary_sizes s = {};
+    s.places = node->rows;
+    s.rows = batch * node->rows;
+    s.columns = node->channels;
+    s.groups = w->groups;
+    s.n = w->rows / w->groups;
+    s.k = w->cols;
+    s.x = batch * tern_node_input(plan->graph, node, 0)->elements;
+    s.y = s.rows * s.columns;
+    s.scales = conv ? batch : s.rows;
+    s.scale_elements = s.x / s.scales;
+    s.rows_per_scale = conv ? node->rows : 1;
+    return s;
+}
+
+/* ---- scratch, a piece behind the other */
+
+static size_t room_for(size_t bytes) { return gpu_round_up(bytes, 256); }
+
+static char *take(char **room, size_t bytes) {
+    char *taken = *room;
+    *room += room_for(bytes);
+    return taken;
+}
+
+static tern_dtype activations(const tern_gpu_plan *plan, const ternary_state *state) {
+    return state->int8 ? TERN_I8 : plan->type;
+}
+
+/* Rows of x as the fast kernels want them: whole chunks. */
+static size_t padded(size_t k) { return gpu_round_up(k, TERN_TILE_CHUNK); }
+
+/* Rows that one product takes: what all kernels of src/cuda do, a multiple of 16. */
+static const size_t MOST_ROWS = TERN_FAST_MAX_ROWS / 16 * 16;
+
+static size_t least(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
+    const size_t value = gpu_bytes(activations(plan, state));
+    const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
+    size_t bytes = room_for(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
+                   room_for(s.rows * sizeof(float));
+    if (state->windows) bytes += room_for(rows * s.k * value);
+    if (s.k % TERN_TILE_CHUNK) bytes += room_for(least(rows, MOST_ROWS) * padded(s.k) * value);
+    if (s.groups > 1) bytes += room_for(rows * s.n * gpu_bytes(plan->type));
+    return bytes;
+}
+
+/* Forward: x, patches. Backward: dy, x, patches or their gradient. */
+static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
+    const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
+    size_t bytes =
+        room_for(s.y * operand) + room_for(s.x * operand) + gpu_quantize_scratch(s.scales, s.scale_elements);
+    if (state->windows) bytes += room_for(state->float_images * s.places * s.k * (operand > value ? operand : value));
+    const size_t sums = gpu_column_sums_scratch(s.columns);
+    return bytes > sums ? bytes : sums;
+}
+
+/* ---- preparation */
+
+static tern_status check(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    if (node->op->name[0] != 'p') return TERN_OK;
+    if (!node->packed.bytes)
+        return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: its packed weights are missing", node->name);
+    if (plan->training)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: packed weights cannot be trained", node->name);
+    return TERN_OK;
+}
+
+static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state *state, tern_error *err) {
+    const char *name = gpu_graph_node(plan, i)->name;
+    const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
+    void *memory;
+    if (!state->int8) return TERN_OK;
+    if (s.scale_elements > INT32_MAX / 2 || s.scales > INT32_MAX)
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu activations are too many for a GPU", name, s.x);
+    GPU_CHECK(gpu_keep(plan, &memory, s.scales * sizeof(float), name, err));
+    state->inv_scale = (float *)memory;
+    if (!plan->training) return TERN_OK;
+    GPU_CHECK(gpu_keep(plan, &memory, s.x, name, err));
+    state->q = (int8_t *)memory;
+    return TERN_OK;
+}
+
+static void choose_chunks(const tern_gpu_plan *plan, size_t i, ternary_state *state) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    const tern_attrs &at = node->at;
+    state->windows = at.groups && (at.kernel > 1 || at.stride > 1 || at.padding || at.groups > 1);
+    if (!state->windows) return;
+    const gpu_patches p = gpu_patches_of(plan->graph, node, 0);
+    const size_t value = gpu_bytes(activations(plan, state)), k = state->w.cols;
+    const size_t whole =
+        gpu_bytes(plan->products) > gpu_bytes(plan->type) ? gpu_bytes(plan->products) : gpu_bytes(plan->type);
+    const size_t one_product = node->rows < MOST_ROWS ? MOST_ROWS / node->rows : 1;
+    state->packed_images = least(gpu_patches_images(&p, k, value, plan->batch_max), one_product);
+    state->float_images = gpu_patches_images(&p, k, whole, plan->batch_max);
+}
+
+static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    GPU_CHECK(check(plan, i, err));
+    GPU_CHECK(gpu_state(plan, i, sizeof(ternary_state), err));
+    ternary_state *state = state_of(plan, i);
+    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8);
+    GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
+    GPU_CHECK(keep_activations(plan, i, state, err));
+    choose_chunks(plan, i, state);
+    const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
+    gpu_want_scratch(plan, packed_scratch(plan, state, s));
+    if (plan->training) gpu_want_scratch(plan, float_scratch(plan, state, s));
+    return TERN_OK;
+}
+
+static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    return gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err);
+}
+
+/* ---- forward */
+
+static const float *bias_of(const tern_gpu_plan *plan, size_t i) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    return node->at.bias ? gpu_node_param(plan, i, node->params - 1)->value : NULL;
+}
+
+/* A product of trits: y[m][n] from dense rows of x. */
+struct packed_rows {
+    tern_cuda_weights w;
+    tern_dtype type; /* of x */
+    const float *inv_scale, *bias;
+    void *room; /* for rows of x in whole chunks, where k is not */
+};
+
+static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x,
+                                 const float *inv_scale, size_t m, tern_error *err) {
+    const tern_cuda_context *c = plan->context;
+    const tern_cuda_limits limits = {c->major, c->minor, c->multiprocessors, c->shared_bytes};
+    const size_t k = (size_t)p.w.cols;
+    tern_device_product d = {};
+    d.x = x;
+    d.x_type = p.type;
+    d.inv_scale = inv_scale;
+    d.m = m;
+    d.y = y;
+    d.y_type = plan->type;
+    d.bias = p.bias;
+    tern_cuda_choose(&d.kernel, &d.variant, &limits, &p.w, &d);
+    if (k % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
+        return tern_cuda_multiply(plan->context, &p.w, &d, k, err);
+    GPU_CHECK(gpu_pad_rows(plan, i, gpu_bytes(p.type), p.room, padded(k), x, m, k, err));
+    d.x = p.room;
+    return tern_cuda_multiply(plan->context, &p.w, &d, padded(k), err);
+}
+
+static tern_status multiply(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x, size_t m,
+                            tern_error *err) {
+    const size_t x_row = (size_t)p.w.cols * gpu_bytes(p.type), y_row = (size_t)p.w.rows * gpu_bytes(plan->type);
+    for (size_t first = 0; first < m; first += MOST_ROWS)
+        GPU_CHECK(multiply_some(plan, i, p, (char *)y + first * y_row, (const char *)x + first * x_row,
+                                p.inv_scale ? p.inv_scale + first : NULL, least(MOST_ROWS, m - first), err));
+    return TERN_OK;
+}
+
+/* The part of a convolution with images first ... + images. */
+static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, packed_rows p, const void *x,
+                                size_t first, size_t images, char *room, tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    const tern_node *node = gpu_graph_node(plan, i);
+    const size_t value = gpu_bytes(p.type), result = gpu_bytes(plan->type), rows = images * s.places;
+    char *y = (char *)plan->node[i].value + first * s.places * s.columns * result;
+    const float *bias = p.bias;
+    char *patches = take(&room, rows * s.k * value);
+    char *outputs = take(&room, s.groups > 1 ? rows * s.n * result : 0);
+    p.room = room;
+    if (p.inv_scale) p.inv_scale += first * s.places;
+    for (size_t g = 0; g < s.groups; g++) {
+        const gpu_patches window = gpu_patches_of(plan->graph, node, g);
+        GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, x, first * s.places, rows, err));
+        p.w = gpu_weights_matrix(&state->w, g);
+        p.bias = bias ? bias + g * s.n : NULL;
+        GPU_CHECK(multiply(plan, i, p, s.groups > 1 ? outputs : y, patches, rows, err));
+        if (s.groups > 1)
+            CUDA_TRY(cudaMemcpy2DAsync(y + g * s.n * result, s.columns * result, outputs, s.n * result, s.n * result,
+                                       rows, cudaMemcpyDeviceToDevice, plan->stream),
+                     node->name, err);
+    }
+    return TERN_OK;
+}
+
+static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *room,
+                                  tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    packed_rows p = {gpu_weights_matrix(&state->w, 0), activations(plan, state), NULL, bias_of(plan, i), NULL};
+    if (state->int8) {
+        float *each = (float *)take(&room, s.rows * sizeof(float));
+        p.inv_scale = s.rows_per_scale == 1 ? state->inv_scale : each;
+        if (p.inv_scale == each)
+            GPU_CHECK(gpu_repeat(plan, i, each, state->inv_scale, s.rows_per_scale, s.rows, err));
+    }
+    if (!state->windows) {
+        p.room = room;
+        return multiply(plan, i, p, plan->node[i].value, x, s.rows, err);
+    }
+    for (size_t first = 0; first < plan->batch; first += state->packed_images)
+        GPU_CHECK(packed_chunk(plan, i, s, p, x, first, least(state->packed_images, plan->batch - first), room, err));
+    return TERN_OK;
+}
+
+/* The activations as operand of a float product, without their scales; takes room unless they are one already. */
+static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void **x,
+                                    char **room, tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    *x = gpu_in(plan, i, 0);
+    if (!state->int8 && plan->type == plan->products) return TERN_OK;
+    void *to = take(room, s.x * gpu_bytes(plan->products));
+    const gpu_operand o = {plan->products, 1, s.x, NULL, 1, NULL, 0};
+    *x = to;
+    if (state->int8) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    return gpu_make_operand(plan, i, &o, to, gpu_in(plan, i, 0), err);
+}
+
+/* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no windows. */
+template <class F>
+static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *patches,
+                               F f, tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    if (!state->windows) return f((size_t)0, x, (size_t)0, s.rows);
+    for (size_t first = 0; first < plan->batch; first += state->float_images) {
+        const size_t begin = first * s.places, rows = least(state->float_images, plan->batch - first) * s.places;
+        for (size_t g = 0; g < s.groups; g++) {
+            const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
+            GPU_CHECK(gpu_patches_take(plan, i, &window, gpu_bytes(plan->products), patches, x, begin, rows, err));
+            GPU_CHECK(f(g, (const void *)patches, begin, rows));
+        }
+    }
+    return TERN_OK;
+}
+
+/* The weights of a group as operand. */
+static const void *operand_of(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s,
+                              size_t g) {
+    return (const char *)state->w.operand + g * s.n * s.k * gpu_bytes(plan->products);
+}
+
+/* y by a float product: weights mixed with their latents, or float activations in training. */
+static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    char *room = (char *)plan->scratch;
+    const void *x;
+    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
+        gpu_gemm m = {};
+        m.operands = plan->products;
+        m.result = plan->type;
+        m.b_turned = 1;
+        m.m = rows;
+        m.n = s.n;
+        m.k = s.k;
+        m.ldc = s.columns;
+        char *y = (char *)plan->node[i].value + (begin * s.columns + g * s.n) * gpu_bytes(plan->type);
+        return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state, s, g), err);
+    };
+    GPU_CHECK(for_patches(plan, i, s, x, room, multiply_chunk, err));
+    gpu_epilogue e = {};
+    e.rows = s.rows;
+    e.columns = s.columns;
+    if (!plan->mixed) { /* the operand is the bare trits */
+        e.column_scale = state->w.scale;
+        e.one_column_scale = state->w.slices == 1;
+    }
+    e.row_scale = state->int8 ? state->inv_scale : NULL;
+    e.rows_per_scale = s.rows_per_scale;
+    e.bias = bias_of(plan, i);
+    return gpu_finish(plan, i, &e, plan->node[i].value, err);
+}
+
+/* Float activations go the way of the CPU's wherever their type lets them: fp32 ones of a pass that is no training are not
+ * rounded to bf16. */
+static bool takes_float_product(const tern_gpu_plan *plan, const ternary_state *state) {
+    if (!plan->training) return false;
+    return plan->mixed || (!state->int8 && (plan->train_mode || plan->type == plan->products));
+}
+
+static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    ternary_state *state = state_of(plan, i);
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    char *room = (char *)plan->scratch;
+    const void *x = gpu_in(plan, i, 0);
+    if (state->int8) {
+        int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
+        void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
+        GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+        x = q;
+    }
+    return takes_float_product(plan, state) ? float_product(plan, i, s, err)
+                                            : packed_product(plan, i, s, x, room, err);
+}
+
+/* ---- backward */
+
+/* dy with scales as operand; the gradient itself where it is one already. */
+static tern_status make_gradient(tern_gpu_plan *plan, size_t i, gpu_operand o, const void **to, void *room,
+                                 tern_error *err) {
+    *to = plan->node[i].grad;
+    if (!o.row_scale && !o.column_scale && plan->type == plan->products) return TERN_OK;
+    *to = room;
+    return gpu_make_operand(plan, i, &o, room, plan->node[i].grad, err);
+}
+
+/* The columns of a group in rows begin ... of dy as operand. */
+static const void *columns_of(const tern_gpu_plan *plan, const void *dy, const ternary_sizes &s, size_t g,
+                              size_t begin) {
+    return (const char *)dy + (begin * s.columns + g * s.n) * gpu_bytes(plan->products);
+}
+
+static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
+                                   tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    float *dw = gpu_node_param(plan, i, 0)->grad;
+    if (!dw) return TERN_OK;
+    const gpu_operand o = {plan->products,   s.rows, s.columns, state->int8 ? state->inv_scale : NULL,
+                           s.rows_per_scale, NULL,   0};
+    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
+    const void *dy, *x;
+    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
+    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
+        gpu_gemm m = {};
+        m.operands = plan->products;
+        m.result = TERN_F32;
+        m.a_turned = 1;
+        m.add = 1;
+        m.m = s.n;
+        m.n = s.k;
+        m.k = rows;
+        m.lda = s.columns;
+        return gpu_multiply(plan, i, &m, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), patches, err);
+    };
+    return for_patches(plan, i, s, x, room, multiply_chunk, err);
+}
+
+/* dx of a group, or the gradient of its patches. */
+static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, size_t g,
+                                 size_t begin, size_t rows, void *to, int add, tern_error *err) {
+    gpu_gemm m = {};
+    m.operands = plan->products;
+    m.result = plan->type;
+    m.add = add;
+    m.m = rows;
+    m.n = s.k;
+    m.k = s.n;
+    m.lda = s.columns;
+    return gpu_multiply(plan, i, &m, to, columns_of(plan, dy, s, g, begin), operand_of(plan, state_of(plan, i), s, g),
+                        err);
+}
+
+static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
+                                  tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    void *dx = gpu_in_grad(plan, i, 0);
+    const int add = plan->node[i].add_to[0];
+    if (!dx) return TERN_OK;
+    const gpu_operand o = {plan->products,      s.rows, s.columns, NULL, 1, plan->mixed ? NULL : state->w.scale,
+                           state->w.slices == 1};
+    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
+    const void *dy;
+    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
+    if (!state->windows) return input_product(plan, i, s, dy, 0, 0, s.rows, dx, add, err);
+    for (size_t first = 0; first < plan->batch; first += state->float_images) {
+        const size_t images = least(state->float_images, plan->batch - first);
+        for (size_t g = 0; g < s.groups; g++) {
+            const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
+            GPU_CHECK(input_product(plan, i, s, dy, g, first * s.places, images * s.places, room, 0, err));
+            GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
+        }
+    }
+    return TERN_OK;
+}
+
+static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    GPU_CHECK(weight_gradient(plan, i, s, (char *)plan->scratch, err));
+    GPU_CHECK(input_gradient(plan, i, s, (char *)plan->scratch, err));
+    float *db = node->at.bias ? gpu_node_param(plan, i, node->params - 1)->grad : NULL;
+    if (!db) return TERN_OK;
+    return gpu_column_sums(plan, i, db, plan->node[i].grad, s.rows, s.columns, plan->scratch, err);
+}
+
+#define TERNARY_OP(name, back) extern const gpu_op gpu_op_##name = {#name, prepare, refresh, forward, back}
+TERNARY_OP(bit_linear, backward);
+TERNARY_OP(bit_conv2d, backward);
+TERNARY_OP(ternary_linear, backward);
+TERNARY_OP(ternary_conv2d, backward);
+TERNARY_OP(packed_linear, NULL);
+TERNARY_OP(packed_conv2d, NULL);

@@ -1,0 +1,181 @@
+#include "gpu/gpu_quantize.cuh"
+
+#include "gpu/gpu_kernels.cuh"
+
+/* ---- to int8: a row that one block can do, by src/cuda's kernel; an image, which shares a scale, in parts */
+
+enum { PART = 8192, ONE_BLOCK = 16384 };
+
+static size_t parts_of(size_t each) { return (each + PART - 1) / PART; }
+
+size_t gpu_quantize_scratch(size_t scales, size_t each) {
+    return gpu_round_up(scales * parts_of(each) * sizeof(unsigned), 256);
+}
+
+/* Bits of |x| order as |x| does, with Inf and NaN on top. */
+__device__ static unsigned magnitude(float x) { return __float_as_uint(x) & 0x7fffffffu; }
+
+/* The largest of all threads' values, in all of them. */
+__device__ static unsigned block_max(unsigned v) {
+    __shared__ unsigned room[GPU_THREADS / 32];
+    for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+    __syncthreads();
+    v = room[0];
+    for (int i = 1; i < GPU_THREADS / 32; i++) v = max(v, room[i]);
+    return v;
+}
+
+/* N values at a time, as `each` is a multiple of N. */
+template <class T, int N>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    find_largest(unsigned *largest, const T *x, size_t each, unsigned parts) {
+    const size_t image = blockIdx.x / parts, begin = (size_t)(blockIdx.x % parts) * PART;
+    const size_t end = begin + PART < each ? begin + PART : each;
+    unsigned most = 0;
+    for (size_t i = begin + threadIdx.x * N; i < end; i += GPU_THREADS * N) {
+        const gpu_few<T, N> v = *(const gpu_few<T, N> *)(x + image * each + i);
+#pragma unroll
+        for (int j = 0; j < N; j++) most = max(most, magnitude(to_float(v.v[j])));
+    }
+    most = block_max(most);
+    if (threadIdx.x == 0) largest[blockIdx.x] = most;
+}
+
+template <class T, int N>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    quantize_part(int8_t *q, float *inv_scale, const T *x, const unsigned *largest, size_t each, unsigned parts) {
+    const size_t image = blockIdx.x / parts, part = blockIdx.x % parts, begin = part * PART;
+    const size_t end = begin + PART < each ? begin + PART : each;
+    unsigned most = 0;
+    for (unsigned i = threadIdx.x; i < parts; i += GPU_THREADS) most = max(most, largest[image * parts + i]);
+    most = block_max(most);
+    const bool finite = most < 0x7f800000u;
+    const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
+    for (size_t i = begin + threadIdx.x * N; i < end; i += GPU_THREADS * N) {
+        const gpu_few<T, N> v = *(const gpu_few<T, N> *)(x + image * each + i);
+        gpu_few<int8_t, N> to;
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const int r = finite ? __float2int_rn(__fmul_rn(to_float(v.v[j]), s)) : 0;
+            to.v[j] = (int8_t)max(-128, min(127, r));
+        }
+        *(gpu_few<int8_t, N> *)(q + image * each + i) = to;
+    }
+    if (part == 0 && threadIdx.x == 0) inv_scale[image] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+}
+
+template <class T, int N>
+static tern_status quantize_parts(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const T *x,
+                                  size_t scales, size_t each, unsigned *largest, tern_error *err) {
+    const size_t parts = parts_of(each);
+    const unsigned blocks = (unsigned)(scales * parts);
+    find_largest<T, N><<<blocks, GPU_THREADS, 0, plan->stream>>>(largest, x, each, (unsigned)parts);
+    GPU_LAUNCHED(plan, node, err);
+    quantize_part<T, N><<<blocks, GPU_THREADS, 0, plan->stream>>>(q, inv_scale, x, largest, each, (unsigned)parts);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
+                         size_t each, void *scratch, tern_error *err) {
+    unsigned *largest = (unsigned *)scratch;
+    if (each <= ONE_BLOCK) {
+        tern_device_quantizer d = {};
+        d.q = q;
+        d.inv_scale = inv_scale;
+        d.x = x;
+        d.x_type = plan->type;
+        d.rows = scales;
+        d.cols = each;
+        return tern_cuda_quantize(plan->context, &d, err);
+    }
+    GPU_BY_TYPE(
+        plan->type, constexpr int N = gpu_pack<T>::N;
+        return each % N ? quantize_parts<T, 1>(plan, node, q, inv_scale, (const T *)x, scales, each, largest, err)
+                        : quantize_parts<T, N>(plan, node, q, inv_scale, (const T *)x, scales, each, largest, err));
+    return TERN_OK;
+}
+
+/* ---- steps around products */
+
+template <class T> __global__ static void from_int8(T *to, const int8_t *from, size_t n) {
+    constexpr int N = gpu_pack<T>::N;
+    GPU_FOR(i, n / N) {
+        const gpu_few<int8_t, N> v = ((const gpu_few<int8_t, N> *)from)[i];
+        gpu_pack<T> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j]);
+        ((gpu_pack<T> *)to)[i] = out;
+    }
+    if (blockIdx.x == 0 && threadIdx.x < n % N) {
+        const size_t i = n / N * N + threadIdx.x;
+        to[i] = from_float<T>((float)from[i]);
+    }
+}
+
+tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from, size_t n,
+                          tern_error *err) {
+    GPU_BY_TYPE(type,
+                from_int8<<<gpu_blocks(plan, n, gpu_pack<T>::N), GPU_THREADS, 0, plan->stream>>>((T *)to, from, n));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+template <class V> __global__ static void pad_rows(V *to, size_t ld, const V *from, size_t rows, size_t columns) {
+    GPU_FOR(i, rows * ld) {
+        const size_t row = i / ld, column = i - row * ld;
+        to[i] = column < columns ? from[row * columns + column] : V(0);
+    }
+}
+
+tern_status gpu_pad_rows(tern_gpu_plan *plan, size_t node, size_t element_bytes, void *to, size_t ld,
+                         const void *from, size_t rows, size_t columns, tern_error *err) {
+    const unsigned blocks = gpu_blocks(plan, rows * ld, 4);
+    if (element_bytes == 1)
+        pad_rows<<<blocks, GPU_THREADS, 0, plan->stream>>>((uint8_t *)to, ld, (const uint8_t *)from, rows, columns);
+    else if (element_bytes == 2)
+        pad_rows<<<blocks, GPU_THREADS, 0, plan->stream>>>((uint16_t *)to, ld, (const uint16_t *)from, rows, columns);
+    else
+        pad_rows<<<blocks, GPU_THREADS, 0, plan->stream>>>((uint32_t *)to, ld, (const uint32_t *)from, rows, columns);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+__global__ static void repeat(float *to, const float *from, size_t each, size_t n) {
+    GPU_FOR(i, n) to[i] = from[i / each];
+}
+
+tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
+                       tern_error *err) {
+    repeat<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(to, from, each, n);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* N values of one row at a time, as columns are a multiple of N. */
+template <class T, int N> __global__ static void finish(T *y, gpu_epilogue e) {
+    GPU_FOR(i, e.rows * e.columns / N) {
+        const size_t row = i * N / e.columns, column = i * N - row * e.columns;
+        const float by_row = e.row_scale ? e.row_scale[row / e.rows_per_scale] : 1;
+        gpu_few<T, N> v = ((gpu_few<T, N> *)y)[i];
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            float f = to_float(v.v[j]);
+            if (e.column_scale) f *= e.column_scale[e.one_column_scale ? 0 : column + (size_t)j];
+            f *= by_row;
+            v.v[j] = from_float<T>(e.bias ? f + e.bias[column + (size_t)j] : f);
+        }
+        ((gpu_few<T, N> *)y)[i] = v;
+    }
+}
+
+tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err) {
+    if (!e->column_scale && !e->row_scale && !e->bias) return TERN_OK;
+    const size_t n = e->rows * e->columns;
+    GPU_BY_TYPE(plan->type, constexpr int N = gpu_pack<T>::N; if (e->columns % N)
+                    finish<T, 1><<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)y, *e);
+                else finish<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>((T *)y, *e));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}

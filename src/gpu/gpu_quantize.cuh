@@ -1,0 +1,35 @@
+/* Activations to int8 and what products of them take. */
+#ifndef TERN_GPU_GPU_QUANTIZE_CUH
+#define TERN_GPU_GPU_QUANTIZE_CUH
+
+#include "gpu/gpu_plan.cuh"
+
+/* q[scales][each] and inv_scale[scales] from x of the plan's type, by docs/numerics.md's rule: one scale for `each`
+ * neighbouring values. Scratch of gpu_quantize_scratch bytes. */
+size_t gpu_quantize_scratch(size_t scales, size_t each);
+tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
+                         size_t each, void *scratch, tern_error *err);
+
+/* to[n] of `type` from int8, exact. */
+tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from, size_t n,
+                          tern_error *err);
+/* to[rows][ld] from dense rows, with zeros behind their columns; elements of 1, 2 or 4 bytes. */
+tern_status gpu_pad_rows(tern_gpu_plan *plan, size_t node, size_t element_bytes, void *to, size_t ld,
+                         const void *from, size_t rows, size_t columns, tern_error *err);
+/* to[i] = from[i / each], n of them. */
+tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
+                       tern_error *err);
+
+/* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each
+ * may be NULL. y of the plan's type. */
+struct gpu_epilogue {
+    size_t rows, columns;
+    const float *column_scale;
+    int one_column_scale;
+    const float *row_scale;
+    size_t rows_per_scale;
+    const float *bias;
+};
+tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err);
+
+#endif

@@ -1,0 +1,46 @@
+/* The weights of a ternary node on the device: packed trits and scales for the products of src/cuda, the very kernels
+ * that run a deployed model, and in training what the float products multiply by.
+ *
+ * Latent weights become trits by one comparison: t = (w > h) - (w < -h), with h = m/2 for absmean and absmedian, which
+ * is the sign of round(w/m) (docs/numerics.md), and for TWN its delta rounded down, which no float lies above and the
+ * delta not. Sums of |w| are in double, over parts that the shape alone decides, but not in the CPU's order: a scale can
+ * differ from the CPU's in its last bit. */
+#ifndef TERN_GPU_GPU_WEIGHTS_CUH
+#define TERN_GPU_GPU_WEIGHTS_CUH
+
+#include "gpu/gpu_plan.cuh"
+
+/* Of the last refresh with plan->count_trits; flips: trits that changed since the count before. */
+struct gpu_trit_counts {
+    unsigned long long minus, zero, plus, flips;
+};
+
+struct gpu_weights {
+    size_t rows, cols;       /* of W, all groups of a convolution together */
+    size_t groups;           /* matrices of rows / groups rows each */
+    tern_cuda_weights first; /* the first group's */
+    size_t tile_bytes;       /* of one group */
+    void *operand;           /* [rows][cols] in plan->products, in training: the trits, or the mixed weights */
+    gpu_trit_counts *counts; /* device memory; NULL where nothing is trained */
+
+    /* Of latent weights. */
+    int rule;
+    size_t slices, length;     /* runs of weights that share a scale */
+    uint8_t *tiles, *counted;  /* of all groups; the tiles of the last count */
+    float *scale, *threshold;  /* [slices] */
+    unsigned *arrived;         /* [slices] blocks of a slice that have finished; 0 between launches */
+    struct gpu_median *median; /* [slices] */
+    uint32_t *histogram;
+};
+
+/* For latent weights, parameter 0 of the node, or packed ones. */
+tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+/* Scales, trits and operand anew from the latent weights; nothing for packed ones. */
+tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+/* The matrix of a group, for products. */
+tern_cuda_weights gpu_weights_matrix(const gpu_weights *w, size_t group);
+
+/* Latent weights of a node, NULL where it has none. */
+const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t node);
+
+#endif

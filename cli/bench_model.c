@@ -171,7 +171,7 @@ static tern_status bench_one_layer(bench_case *c, limits *l, double seconds, int
     char name[64];
     snprintf(name, sizeof name, "linear %zu x %zu, m %zu", c->n, c->k, c->m);
     c->name = name;
-    const tern_model_options o = {c->m, l->threads};
+    const tern_model_options o = {.batch = c->m, .threads = l->threads};
     tern_status status = layer_model(&c->model[FLOAT], "linear", c, &o, err);
     if (!status) status = layer_model(&c->model[TRAINING], "bit_linear", c, &o, err);
     if (!status) status = pack_model(&c->model[PACKED], c->model[TRAINING], &o, c->packing, err);

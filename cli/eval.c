@@ -7,24 +7,26 @@
 #include "model_tools.h"
 
 static void usage(FILE *to) {
-    fputs("usage: tern eval MODEL|CHECKPOINT [--data DIR] [--samples N] [--threads N] [--json]\n\n"
+    fputs("usage: tern eval MODEL|CHECKPOINT [--data DIR] [--samples N] [--threads N] [--device NAME] [--json]\n\n"
           "Runs the test split of the data that the model was made for.\n\n"
           "Options:\n"
           "  --data DIR    the data set's folder or file; default: the usual places\n"
           "  --samples N   only the first N samples\n"
           "  --threads N   default: all processors\n"
+          "  --device NAME cpu (default), cuda or cuda:N\n"
           "  --json        {\"loss\", \"accuracy\", \"samples\"}\n\n"
           "Example:\n  tern eval fashion.tern\n",
           to);
 }
 
 int command_eval(int argc, char **argv) {
-    const char *path = NULL, *data = NULL;
+    const char *path = NULL, *data = NULL, *device = NULL;
     uint64_t samples = 0, threads = 0;
     int json = 0;
     const option options[] = {{.name = "--data", .value = &data},
                               {.name = "--samples", .number = &samples},
                               {.name = "--threads", .number = &threads},
+                              {.name = "--device", .value = &device},
                               {.name = "--json", .flag = &json}};
     args a = {.options = options,
               .option_count = sizeof options / sizeof *options,
@@ -38,7 +40,7 @@ int command_eval(int argc, char **argv) {
     }
     int code = parse_args(&a, argc, argv);
     if (code) return code;
-    tern_model_options o = {.batch = 100, .threads = (int)threads};
+    tern_model_options o = {.batch = 100, .threads = (int)threads, .device = device};
     tern_model *model = NULL;
     tern_dataset *test = NULL;
     tern_accuracy accuracy;

@@ -178,7 +178,7 @@ static tern_status run_once(tern_train_result *result, const train_options *o, c
                             const char *out, tern_error *err) {
     screen s = {.terminal = isatty(STDERR_FILENO), .json = o->json};
     tern_train_options options = {
-        
+
         .out = out, .device = o->device, .resume = o->resume, .stop_at = o->stop_at, .progress = show, .context = &s};
     tern_status status = tern_train(result, config, &options, err);
     progress(NULL);

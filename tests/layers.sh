@@ -12,8 +12,8 @@ src/cpu:      tern base quant kern
 src/cuda:     tern base quant
 src/io:       tern base quant
 src/nn:       tern base quant kern cpu
-src/model:    tern base quant io nn
-src/gpu:      tern base quant cuda nn
+src/gpu:      tern base quant cuda io nn
+src/model:    tern base quant io nn cuda gpu
 src/train:    tern base quant io nn model cuda gpu
 src/api:      tern base quant kern cpu cuda io nn model train
 cli:          tern
@@ -22,7 +22,7 @@ bench:        tern
 tests/unit:   tern base quant kern cpu cuda io nn gpu model train api
 tests/common: tern base io
 tests/kern:   tern base quant kern
-tests/gpu:    tern base quant cpu cuda nn gpu
+tests/gpu:    tern base quant cpu cuda io nn gpu train
 tests/grad:   tern base quant kern cpu nn
 tests/fuzz:   tern base quant kern cpu io nn model train api
 tests/install: tern

@@ -102,6 +102,11 @@ done
 head -c 5000 a.tern > cut.tern
 expect 1 'cut.tern' "$PROGRAM" eval cut.tern
 expect 1 'no-such.tern' "$PROGRAM" eval no-such.tern
+# A device that is not there: said before any work.
+expect 1 'no GPU' "$PROGRAM" eval a.tern --device cuda:1000
+expect 1 'no GPU' train --out e --device cuda:1000
+expect 1 'device tpu is unknown' train --out e --device tpu
+[ ! -e e/checkpoint.safetensors ] || fail "a refused device left a checkpoint"
 expect 1 'width=32, not 48' train --out c --resume --set width=48
 expect 1 'no-such-place' train --out e --data no-such-place
 expect 2 "did you mean 'mnist-mlp'" "$PROGRAM" train mnist-mpl

@@ -161,14 +161,14 @@ typedef struct tern_loader_desc {
 typedef struct tern_loader tern_loader;
 
 typedef struct tern_batch {
-    const float *x;        /* images: [n][H][W][C], 64-byte aligned; else NULL */
-    const int32_t *tokens; /* text: [n][T]; else NULL */
-    const int32_t *labels; /* images: [n]; text: [n][T], the token after each */
+    const float *x;         /* images: [n][H][W][C], 64-byte aligned; else NULL */
+    const int32_t *tokens;  /* text: [n][T]; else NULL */
+    const int32_t *labels;  /* images: [n]; text: [n][T], the token after each */
     const int64_t *numbers; /* desc.numbers: [n] the image, or the first token of the window; x, tokens and labels are
                                NULL then. Else NULL */
-    size_t n;              /* B, or less in a last batch; 0: a pass of evaluation has ended */
-    uint64_t epoch;        /* passes before this one */
-    uint64_t step;         /* batches before this one, over all epochs */
+    size_t n;               /* B, or less in a last batch; 0: a pass of evaluation has ended */
+    uint64_t epoch;         /* passes before this one */
+    uint64_t step;          /* batches before this one, over all epochs */
 } tern_batch;
 
 /* Starts one thread that makes the next batches while the last is being used. What a batch holds depends on the

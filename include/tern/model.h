@@ -22,6 +22,9 @@ typedef struct tern_model tern_model;
 typedef struct tern_model_options {
     size_t batch;
     int threads;
+    const char
+        *device; /* NULL or "cpu": the CPU; "cuda", "cuda:N": a GPU, in fp32; "auto": a GPU where there is one. On
+                           a GPU tern_model_run and tern_model_evaluate run there, everything else on the CPU */
 } tern_model_options;
 
 TERN_API tern_status tern_model_open(tern_model **out, const char *path, const tern_model_options *options,

@@ -37,9 +37,10 @@ typedef struct tern_progress {
 typedef int (*tern_progress_fn)(void *context, const tern_progress *progress);
 
 typedef struct tern_train_options {
-    const char *out;  /* folder, made where it is not there */
-    int resume;       /* nonzero: go on from out/checkpoint.safetensors, whose configuration must be the same */
-    const char *device; /* "cpu", "cuda", "cuda:N"; NULL or "auto": what TERN_DEVICE says, else a GPU where there is one
+    const char *out; /* folder, made where it is not there */
+    int resume;      /* nonzero: go on from out/checkpoint.safetensors, whose configuration must be the same */
+    const char
+        *device;      /* "cpu", "cuda", "cuda:N"; NULL or "auto": what TERN_DEVICE says, else a GPU where there is one
                            that can train this, else the CPU */
     uint64_t stop_at; /* save and stop after so many steps; 0: at the end */
     tern_progress_fn progress;

@@ -59,11 +59,23 @@ static const tern_gpu_table *const graphs = &tern_gpu_functions;
 static const tern_gpu_table *const graphs = NULL;
 #endif
 
-static const tern_cuda_backend table = {
-    TERN_CUDA_BACKEND_VERSION, tern_cuda_count,       tern_cuda_describe, tern_cuda_open,  tern_cuda_close,
-    tern_cuda_stream,          tern_cuda_synchronize, tern_cuda_reserve,  tern_cuda_alloc, tern_cuda_free,
-    tern_cuda_upload,          tern_cuda_download,    tern_cuda_copy,     multiply,        quantize,
-    tern_cuda_measure_int8,    graphs};
+static const tern_cuda_backend table = {TERN_CUDA_BACKEND_VERSION,
+                                        tern_cuda_count,
+                                        tern_cuda_describe,
+                                        tern_cuda_open,
+                                        tern_cuda_close,
+                                        tern_cuda_stream,
+                                        tern_cuda_synchronize,
+                                        tern_cuda_reserve,
+                                        tern_cuda_alloc,
+                                        tern_cuda_free,
+                                        tern_cuda_upload,
+                                        tern_cuda_download,
+                                        tern_cuda_copy,
+                                        multiply,
+                                        quantize,
+                                        tern_cuda_measure_int8,
+                                        graphs};
 
 extern "C" __attribute__((visibility("default"))) const tern_cuda_backend *tern_cuda_backend_table(uint32_t version) {
     return version == TERN_CUDA_BACKEND_VERSION ? &table : NULL;

@@ -55,14 +55,19 @@ static const char *const sonames[] = {
     "libcublasLt.so"};
 
 static tern_status load(lt_functions *f, tern_error *err) {
-    static const char *const name[] = {
-        "cublasLtCreate",          "cublasLtDestroy",
-        "cublasLtMatmulDescCreate", "cublasLtMatmulDescDestroy",
-        "cublasLtMatmulDescSetAttribute", "cublasLtMatrixLayoutCreate",
-        "cublasLtMatrixLayoutDestroy", "cublasLtMatrixLayoutSetAttribute",
-        "cublasLtMatmulPreferenceCreate", "cublasLtMatmulPreferenceDestroy",
-        "cublasLtMatmulPreferenceSetAttribute", "cublasLtMatmulAlgoGetHeuristic",
-        "cublasLtMatmul"};
+    static const char *const name[] = {"cublasLtCreate",
+                                       "cublasLtDestroy",
+                                       "cublasLtMatmulDescCreate",
+                                       "cublasLtMatmulDescDestroy",
+                                       "cublasLtMatmulDescSetAttribute",
+                                       "cublasLtMatrixLayoutCreate",
+                                       "cublasLtMatrixLayoutDestroy",
+                                       "cublasLtMatrixLayoutSetAttribute",
+                                       "cublasLtMatmulPreferenceCreate",
+                                       "cublasLtMatmulPreferenceDestroy",
+                                       "cublasLtMatmulPreferenceSetAttribute",
+                                       "cublasLtMatmulAlgoGetHeuristic",
+                                       "cublasLtMatmul"};
     static_assert(sizeof name / sizeof *name == sizeof *f / sizeof(void *), "a name for each function");
     void *library = NULL;
     for (size_t i = 0; !library && i < sizeof sonames / sizeof *sonames; i++)
@@ -82,9 +87,9 @@ static tern_status lt_failed(tern_error *err, cublasStatus_t code, const char *w
     return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt's status %d", what, (int)code);
 }
 
-#define LT_TRY(call, what, err)                                                              \
-    do {                                                                                     \
-        const cublasStatus_t lt_try_code_ = (call);                                          \
+#define LT_TRY(call, what, err)                                                               \
+    do {                                                                                      \
+        const cublasStatus_t lt_try_code_ = (call);                                           \
         if (lt_try_code_ != CUBLAS_STATUS_SUCCESS) return lt_failed(err, lt_try_code_, what); \
     } while (0)
 
@@ -135,8 +140,8 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     int count = 0;
     const size_t workspace = WORKSPACE;
     LT_TRY(lt->f.preference_create(&preference), what, err);
-    cublasStatus_t code = lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace,
-                                               sizeof workspace);
+    cublasStatus_t code =
+        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
     /* Rows of any length: what is promised about addresses is what an element takes. */
     const uint32_t aligned[3] = {p->key.operands == TERN_F32 ? 4u : 2u, p->key.operands == TERN_F32 ? 4u : 2u,
                                  p->key.result == TERN_F32 ? 4u : 2u};
@@ -152,8 +157,8 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     lt->f.preference_destroy(preference);
     LT_TRY(code, what, err);
     if (!count)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt has no product of %zu x %zu x %zu", what,
-                         p->key.m, p->key.n, p->key.k);
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt has no product of %zu x %zu x %zu",
+                         what, p->key.m, p->key.n, p->key.k);
     p->algo = found.algo;
     return TERN_OK;
 }
@@ -201,8 +206,8 @@ static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const 
     return TERN_OK;
 }
 
-tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a, const void *b,
-                         tern_error *err) {
+tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
+                         const void *b, tern_error *err) {
     const char *what = gpu_graph_node(plan, node)->name;
     const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
     prepared *p = NULL;
@@ -215,8 +220,7 @@ tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm,
 
 /* ---- steps around products */
 
-template <class To, class From>
-__global__ static void make_operand(To *to, const From *from, gpu_operand o) {
+template <class To, class From> __global__ static void make_operand(To *to, const From *from, gpu_operand o) {
     const size_t n = o.rows * o.columns;
     GPU_FOR(i, n) {
         const size_t row = i / o.columns, column = i - row * o.columns;
@@ -230,9 +234,10 @@ __global__ static void make_operand(To *to, const From *from, gpu_operand o) {
 tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand *o, void *to, const void *from,
                              tern_error *err) {
     const unsigned blocks = gpu_blocks(plan, o->rows * o->columns, 4);
-    GPU_BY_TYPE(plan->type, if (o->type == TERN_F32) make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>(
-                                (float *)to, (const T *)from, *o);
-                else make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((__nv_bfloat16 *)to, (const T *)from, *o));
+    GPU_BY_TYPE(
+        plan->type, if (o->type == TERN_F32)
+                        make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((float *)to, (const T *)from, *o);
+        else make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((__nv_bfloat16 *)to, (const T *)from, *o));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
@@ -248,11 +253,46 @@ tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void 
     return TERN_OK;
 }
 
+static size_t room_for(tern_dtype type, size_t elements) { return gpu_round_up(elements * gpu_bytes(type), 256); }
+
+size_t gpu_value_room(const tern_gpu_plan *plan, size_t elements) {
+    return plan->products == plan->type ? 0 : room_for(plan->products, elements);
+}
+
+size_t gpu_weight_room(const tern_gpu_plan *plan, size_t elements) {
+    return plan->products == TERN_F32 ? 0 : room_for(plan->products, elements);
+}
+
+static void *take_room(char **room, tern_dtype type, size_t elements) {
+    void *taken = *room;
+    *room += room_for(type, elements);
+    return taken;
+}
+
+tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                              const void *from, size_t rows, size_t columns, tern_error *err) {
+    *to = from;
+    if (plan->type == type) return TERN_OK;
+    const gpu_operand o = {type, rows, columns, NULL, 1, NULL, 0};
+    void *made = take_room(room, type, rows * columns);
+    *to = made;
+    return gpu_make_operand(plan, node, &o, made, from, err);
+}
+
+tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                               size_t n, tern_error *err) {
+    const float *w = gpu_node_param(plan, node, 0)->value;
+    *to = w;
+    if (type == TERN_F32) return TERN_OK;
+    void *made = take_room(room, type, n);
+    *to = made;
+    return gpu_convert(plan, node, type, made, w, n, err);
+}
+
 size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }
 
 /* A block takes 32 columns and one of COLUMN_PARTS parts of the rows: 8 rows at a time, then their sums in order. */
-template <class T>
-__global__ static void column_parts(float *parts, const T *x, size_t rows, size_t columns) {
+template <class T> __global__ static void column_parts(float *parts, const T *x, size_t rows, size_t columns) {
     __shared__ float room[8][33];
     const size_t column = (size_t)blockIdx.x * 32 + threadIdx.x;
     const size_t length = (rows + COLUMN_PARTS - 1) / COLUMN_PARTS, begin = blockIdx.y * length;
@@ -278,7 +318,8 @@ __global__ static void add_parts(float *sum, const float *parts, size_t columns)
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err) {
     const dim3 grid((unsigned)((columns + 31) / 32), COLUMN_PARTS), block(32, 8);
-    GPU_BY_TYPE(plan->type, column_parts<<<grid, block, 0, plan->stream>>>((float *)scratch, (const T *)x, rows, columns));
+    GPU_BY_TYPE(plan->type,
+                column_parts<<<grid, block, 0, plan->stream>>>((float *)scratch, (const T *)x, rows, columns));
     GPU_LAUNCHED(plan, node, err);
     add_parts<<<gpu_blocks(plan, columns), GPU_THREADS, 0, plan->stream>>>(sum, (const float *)scratch, columns);
     GPU_LAUNCHED(plan, node, err);

@@ -20,8 +20,8 @@ struct gpu_gemm {
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
-tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a, const void *b,
-                         tern_error *err);
+tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
+                         const void *b, tern_error *err);
 
 /* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as nn/dense.h's tern_operand; `from` of
  * the plan's type, `to` of `type`. */
@@ -38,6 +38,15 @@ tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand
 /* fp32 parameters to the products' type. */
 tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const float *from, size_t n,
                         tern_error *err);
+
+/* Operands of this pass's `type` (gpu_operands, or plan->products): *to is `from`, or the node's first parameter, where
+ * it is of that type already. Else it is made in scratch at *room, which moves on by at most what _room says. */
+size_t gpu_value_room(const tern_gpu_plan *plan, size_t elements);
+size_t gpu_weight_room(const tern_gpu_plan *plan, size_t elements);
+tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                              const void *from, size_t rows, size_t columns, tern_error *err);
+tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
+                               size_t n, tern_error *err);
 
 /* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
 size_t gpu_column_sums_scratch(size_t columns);

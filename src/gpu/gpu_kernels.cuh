@@ -17,9 +17,7 @@ template <class T> struct alignas(16) gpu_pack {
 };
 
 /* N values, a power of two, in as few accesses as can be. */
-template <class T, int N> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) gpu_few {
-    T v[N];
-};
+template <class T, int N> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) gpu_few { T v[N]; };
 
 /* A warp's sum, the same in all lanes, and a block's of up to 1024 threads (all must come; `room` is free afterwards). */
 template <class V> __device__ inline V warp_sum(V v) {
@@ -55,14 +53,13 @@ static inline unsigned gpu_blocks(const tern_gpu_plan *plan, size_t n, size_t ea
     return (unsigned)(wanted < 1 ? 1 : wanted < most ? wanted : most);
 }
 
-#define GPU_FOR(i, n)                                                                              \
+#define GPU_FOR(i, n)                                                                                           \
     for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x, i##_stride = (size_t)gridDim.x * blockDim.x; \
          i < (n); i += i##_stride)
 
 /* y[i] = f(i, x[i] ...) over n elements, 16 bytes at a time; F has `float operator()(float...)`. add: y += .
  * Null inputs are not read and arrive as 0. Arrays are 16-byte aligned. */
-template <class T, class F>
-__global__ void gpu_map_kernel(T *y, const T *a, const T *b, size_t n, int add, F f) {
+template <class T, class F> __global__ void gpu_map_kernel(T *y, const T *a, const T *b, size_t n, int add, F f) {
     using P = gpu_pack<T>;
     const size_t packs = n / P::N;
     GPU_FOR(i, packs) {

@@ -21,34 +21,12 @@ static linear_sizes sizes_of(const tern_gpu_plan *plan, size_t i, size_t batch) 
     return s;
 }
 
-static size_t room_for(size_t elements) { return gpu_round_up(elements * sizeof(float), 256); }
-
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const linear_sizes s = sizes_of(plan, i, plan->batch_max);
     (void)err;
-    gpu_want_scratch(plan, room_for(s.x) + room_for(s.w) + room_for(s.y) + gpu_column_sums_scratch(s.n));
+    gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
+                               gpu_column_sums_scratch(s.n));
     return TERN_OK;
-}
-
-/* A value as operand; `room` moves on where it takes any. */
-static tern_status operand(tern_gpu_plan *plan, size_t i, const void **to, char **room, tern_dtype type,
-                           const void *from, size_t rows, size_t columns, tern_error *err) {
-    *to = from;
-    if (plan->type == type) return TERN_OK;
-    const gpu_operand o = {type, rows, columns, NULL, 1, NULL, 0};
-    *to = *room;
-    *room += room_for(rows * columns);
-    return gpu_make_operand(plan, i, &o, (void *)*to, from, err);
-}
-
-static tern_status weights(tern_gpu_plan *plan, size_t i, const void **to, char **room, tern_dtype type, size_t n,
-                           tern_error *err) {
-    const float *w = gpu_node_param(plan, i, 0)->value;
-    *to = w;
-    if (type == TERN_F32) return TERN_OK;
-    *to = *room;
-    *room += room_for(n);
-    return gpu_convert(plan, i, type, (void *)*to, w, n, err);
 }
 
 static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -56,8 +34,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_dtype type = gpu_operands(plan);
     char *room = (char *)plan->scratch;
     const void *x, *w;
-    GPU_CHECK(operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s.rows, s.k, err));
-    GPU_CHECK(weights(plan, i, &w, &room, type, s.w, err));
+    GPU_CHECK(gpu_value_operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s.rows, s.k, err));
+    GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, type, s.w, err));
     gpu_gemm g = {};
     g.operands = type;
     g.result = plan->type;
@@ -76,7 +54,7 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     void *dx = gpu_in_grad(plan, i, 0);
     float *dw = gpu_node_param(plan, i, 0)->grad;
     const void *x, *w, *dy;
-    GPU_CHECK(operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.rows, s.n, err));
+    GPU_CHECK(gpu_value_operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.rows, s.n, err));
     if (dw) {
         char *here = room;
         gpu_gemm g = {};
@@ -87,7 +65,7 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         g.m = s.n;
         g.n = s.k;
         g.k = s.rows;
-        GPU_CHECK(operand(plan, i, &x, &here, plan->products, gpu_in(plan, i, 0), s.rows, s.k, err));
+        GPU_CHECK(gpu_value_operand(plan, i, &x, &here, plan->products, gpu_in(plan, i, 0), s.rows, s.k, err));
         GPU_CHECK(gpu_multiply(plan, i, &g, dw, dy, x, err));
     }
     if (dx) {
@@ -99,7 +77,7 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         g.m = s.rows;
         g.n = s.k;
         g.k = s.n;
-        GPU_CHECK(weights(plan, i, &w, &here, plan->products, s.w, err));
+        GPU_CHECK(gpu_weight_operand(plan, i, &w, &here, plan->products, s.w, err));
         GPU_CHECK(gpu_multiply(plan, i, &g, dx, dy, w, err));
     }
     if (!gpu_graph_node(plan, i)->at.bias) return TERN_OK;

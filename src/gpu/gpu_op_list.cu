@@ -3,18 +3,18 @@
 
 #include "gpu/gpu_plan.cuh"
 
-extern const gpu_op gpu_op_linear, gpu_op_relu, gpu_op_relu2, gpu_op_gelu, gpu_op_silu;
-extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
-extern const gpu_op gpu_op_packed_linear, gpu_op_packed_conv2d;
-extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d;
+#define OPS(op)                                                                                                 \
+    op(linear) op(conv2d) op(bit_linear) op(bit_conv2d) op(ternary_linear) op(ternary_conv2d) op(packed_linear) \
+        op(packed_conv2d) op(trit_linear) op(trit_conv2d) op(relu) op(relu2) op(gelu) op(silu) op(max_pool)     \
+            op(avg_pool)
 
-static const gpu_op *const ops[] = {
-    &gpu_op_linear,        &gpu_op_relu,        &gpu_op_relu2,          &gpu_op_gelu,           &gpu_op_silu,
-    &gpu_op_bit_linear,    &gpu_op_bit_conv2d,  &gpu_op_ternary_linear, &gpu_op_ternary_conv2d, &gpu_op_packed_linear,
-    &gpu_op_packed_conv2d, &gpu_op_trit_linear, &gpu_op_trit_conv2d};
+#define DECLARE(name) extern const gpu_op gpu_op_##name;
+#define LIST(name) &gpu_op_##name,
+OPS(DECLARE)
+static const gpu_op *const ops[] = {OPS(LIST)};
 
 const gpu_op *gpu_op_find(const char *name) {
-    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
-        if (!strcmp(ops[i]->name, name)) return ops[i];
+    for (const gpu_op *op : ops)
+        if (!strcmp(op->name, name)) return op;
     return NULL;
 }

@@ -269,13 +269,10 @@ static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_s
 static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void **x,
                                     char **room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    *x = gpu_in(plan, i, 0);
-    if (!state->int8 && plan->type == plan->products) return TERN_OK;
+    if (!state->int8) return gpu_value_operand(plan, i, x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
     void *to = take(room, s.x * gpu_bytes(plan->products));
-    const gpu_operand o = {plan->products, 1, s.x, NULL, 1, NULL, 0};
     *x = to;
-    if (state->int8) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
-    return gpu_make_operand(plan, i, &o, to, gpu_in(plan, i, 0), err);
+    return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
 }
 
 /* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no windows. */

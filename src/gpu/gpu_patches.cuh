@@ -10,7 +10,7 @@ struct gpu_patches {
     size_t first_channel, channels; /* those of one group */
 };
 
-/* Of a convolution's group. */
+/* Of a convolution's group, or of a pool: group 0. */
 gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_t group);
 
 /* to[rows][kernel][kernel][channels] for places first ... + rows; elements of 1, 2 or 4 bytes; outside of images zeros. */
@@ -26,5 +26,8 @@ tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches
 /* Images whose patches of k elements of element_bytes each are made at once: as many as fit into some 128 MiB, at least
  * one, at most `batch`. */
 size_t gpu_patches_images(const gpu_patches *p, size_t k, size_t element_bytes, size_t batch);
+
+/* Kernels count what one image has in 31 bits. */
+tern_status gpu_patches_too_large(const tern_gpu_plan *plan, size_t node, tern_error *err);
 
 #endif

@@ -40,7 +40,8 @@ static tern_status find_ops(tern_gpu_plan *plan, tern_error *err) {
         plan->node[i].op = gpu_op_find(node->op->name);
         if (!plan->node[i].op)
             return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                             "%s: the operation %s does not run on a GPU yet; take the CPU", node->name, node->op->name);
+                             "%s: the operation %s does not run on a GPU yet; take the CPU", node->name,
+                             node->op->name);
     }
     return TERN_OK;
 }
@@ -197,6 +198,7 @@ static tern_status plan_send(tern_gpu_plan *plan, float lambda, tern_error *err)
     }
     const gpu_now now = {0, -1, lambda};
     GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, sizeof now, err));
+    plan->lambda = lambda;
     plan->mixed = plan->training && lambda < 1;
     GPU_CHECK(gpu_refresh(plan, err));
     return tern_cuda_synchronize(plan->context, err);
@@ -259,12 +261,10 @@ static tern_status give_out(tern_gpu_plan *plan, float *to, const void *from, si
         GPU_CHECK(tern_cuda_alloc(&own, plan->context, n * sizeof(float), name, err));
         room = (float *)own;
     }
-    GPU_BY_TYPE(plan->type,
-                convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(room, (const T *)from, n));
+    GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(room, (const T *)from, n));
     const cudaError_t launched = cudaGetLastError();
-    tern_status status = launched == cudaSuccess
-                             ? tern_cuda_download(plan->context, to, room, n * sizeof(float), err)
-                             : tern_cuda_failed(err, launched, name);
+    tern_status status = launched == cudaSuccess ? tern_cuda_download(plan->context, to, room, n * sizeof(float), err)
+                                                 : tern_cuda_failed(err, launched, name);
     if (own) tern_cuda_free(plan->context, own);
     return status;
 }
@@ -308,13 +308,24 @@ static tern_status read_node(tern_gpu_plan *plan, float *out, size_t node, int w
 
 static tern_status read_gradient(tern_gpu_plan *plan, float *out, size_t p, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
-    return tern_cuda_download(plan->context, out, plan->param[p].grad, plan->graph->param[p].count * sizeof(float), err);
+    return tern_cuda_download(plan->context, out, plan->param[p].grad, plan->graph->param[p].count * sizeof(float),
+                              err);
 }
 
-const tern_gpu_table tern_gpu_functions = {
-    plan_create,       plan_release,       plan_send,
-    plan_fetch,        plan_forward,       plan_backward,
-    read_node,         read_gradient,      gpu_trainer_set_optimizer,
-    gpu_trainer_images, gpu_trainer_tokens, gpu_trainer_send_state,
-    gpu_trainer_fetch_state, gpu_trainer_set_counts, gpu_trainer_step,
-    gpu_trainer_result, gpu_trainer_recalibrate};
+const tern_gpu_table tern_gpu_functions = {plan_create,
+                                           plan_release,
+                                           plan_send,
+                                           plan_fetch,
+                                           plan_forward,
+                                           plan_backward,
+                                           read_node,
+                                           read_gradient,
+                                           gpu_trainer_set_optimizer,
+                                           gpu_trainer_images,
+                                           gpu_trainer_tokens,
+                                           gpu_trainer_send_state,
+                                           gpu_trainer_fetch_state,
+                                           gpu_trainer_set_counts,
+                                           gpu_trainer_step,
+                                           gpu_trainer_result,
+                                           gpu_trainer_recalibrate};

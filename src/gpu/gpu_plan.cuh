@@ -19,8 +19,8 @@ struct gpu_op;
 
 /* What kernels read of the pass that they are part of. */
 struct gpu_now {
-    uint64_t step;       /* of random numbers, as plan->step */
-    float statistics;    /* share of the batch in batch norm's running statistics; < 0: the op's own momentum */
+    uint64_t step;    /* of random numbers, as plan->step */
+    float statistics; /* share of the batch in batch norm's running statistics; < 0: the op's own momentum */
     float lambda;
     int32_t rate; /* of the rules of whole-number weights, as plan->rules.rate of all nodes; 0: nothing changes */
 };
@@ -54,7 +54,8 @@ struct tern_gpu_plan {
     size_t batch_max, batch;
     tern_dtype type, products;
     bool training, train_mode;
-    bool mixed; /* weights of this pass are mixed with their latents: lambda < 1 */
+    float lambda; /* of the last refresh */
+    bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
     uint64_t seed;
     gpu_now *now; /* device memory */
@@ -136,22 +137,22 @@ static inline size_t gpu_round_up(size_t n, size_t to) { return (n + to - 1) / t
 /* Behind a launch: was it accepted? */
 #define GPU_LAUNCHED(plan, node, err) CUDA_TRY(cudaGetLastError(), gpu_graph_node(plan, node)->name, err)
 
-#define GPU_CHECK(call)                                        \
-    do {                                                       \
-        const tern_status gpu_check_status_ = (call);          \
-        if (gpu_check_status_) return gpu_check_status_;       \
+#define GPU_CHECK(call)                                  \
+    do {                                                 \
+        const tern_status gpu_check_status_ = (call);    \
+        if (gpu_check_status_) return gpu_check_status_; \
     } while (0)
 
 /* Runs the statement with T = float or __nv_bfloat16, the type of the plan's values. */
-#define GPU_BY_TYPE(type, ...)               \
-    do {                                     \
-        if ((type) == TERN_F32) {            \
-            using T = float;                 \
-            __VA_ARGS__;                     \
-        } else {                             \
-            using T = __nv_bfloat16;         \
-            __VA_ARGS__;                     \
-        }                                    \
+#define GPU_BY_TYPE(type, ...)       \
+    do {                             \
+        if ((type) == TERN_F32) {    \
+            using T = float;         \
+            __VA_ARGS__;             \
+        } else {                     \
+            using T = __nv_bfloat16; \
+            __VA_ARGS__;             \
+        }                            \
     } while (0)
 
 #endif

@@ -13,7 +13,7 @@
 typedef struct tern_gpu_plan tern_gpu_plan;
 
 typedef struct tern_gpu_plan_desc {
-    const tern_graph *graph; /* placed; outlives the plan */
+    const tern_graph *graph;   /* placed; outlives the plan */
     const tern_layout *layout; /* for batch_max and elements of `values`; copied */
     size_t batch_max;
     int training;
@@ -31,15 +31,18 @@ typedef struct tern_gpu_pass {
     int32_t rate;      /* of whole-number weights in the backward pass (quant/trit_rules.h); 0: nothing changes */
 } tern_gpu_pass;
 
-/* One step of a parameter, as train/optimizer.h has it. */
+/* As train/optimizer.h numbers them. */
+enum { TERN_GPU_SGD = 0, TERN_GPU_ADAMW = 1, TERN_GPU_MUON = 2 };
+
+/* One step of a parameter. */
 typedef struct tern_gpu_rule {
-    int32_t method; /* 0 sgd, 1 adamw, 2 muon */
+    int32_t method; /* the one that set_optimizer was told */
     int32_t frozen;
     float lr, decay;
 } tern_gpu_rule;
 
 typedef struct tern_gpu_optimizer_desc {
-    const int32_t *method; /* per parameter */
+    const int32_t *method; /* per parameter; read in set_optimizer only */
     float momentum, beta1, beta2;
     int newton_steps, normalise;
     double clip; /* of the gradient's norm; 0: none */
@@ -61,11 +64,11 @@ typedef struct tern_gpu_images {
 
 /* One training step of `parts` batches: which images (or where texts begin), how every parameter steps. */
 typedef struct tern_gpu_step {
-    uint64_t step;         /* of this optimiser step, from 0 */
+    uint64_t step;         /* of this optimiser step, from 0; random numbers are of step * parts + part */
     const uint64_t *epoch; /* [parts] of the augmentation */
     const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
     size_t parts, batch;
-    const tern_gpu_rule *rule; /* per parameter */
+    const tern_gpu_rule *rule; /* per parameter; recalibrate reads none */
     float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;

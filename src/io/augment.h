@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/random.h"
 #include "tern/data.h"
 
 /* What a random number is for; part of its Philox counter, so that no two uses share one. */
@@ -37,6 +38,6 @@ void tern_augmenter_free(tern_augmenter *augmenter);
 void tern_augment_image(float *out, tern_augmenter *augmenter, const uint8_t *image, uint64_t epoch, uint64_t index);
 
 /* The upper half of a Philox counter; the lower half is an image, a place of the order, or a window of the batch. */
-static inline uint64_t tern_draw_counter(tern_draw draw, uint64_t epoch) { return epoch << 3 | (uint64_t)draw; }
+TERN_RANDOM uint64_t tern_draw_counter(tern_draw draw, uint64_t epoch) { return epoch << 3 | (uint64_t)draw; }
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "cuda/select_device.h"
 #include "model/evaluate.h"
 #include "model/float_twin.h"
 #include "nn/op.h"
@@ -22,14 +23,34 @@ tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t bat
     return status;
 }
 
+/* Only where `device` names a GPU: a model is small, and the CPU what one runs it on. */
+static tern_status open_gpu(tern_model *m, const char *device, tern_error *err) {
+    int number = TERN_DEVICE_CPU;
+    if (device) TERN_TRY(tern_cuda_select(&number, device, err));
+    if (number < 0) return TERN_OK;
+    const tern_gpu_session_desc d = {.graph = m->file.graph, .device = number, .batch = m->batch};
+    TERN_TRY(tern_gpu_session_open(&m->gpu, &d, err));
+    return m->gpu->table->send(m->gpu->plan, 1, err);
+}
+
+/* Plan and device of a model whose graph is there. */
+static tern_status make_runnable(tern_model *m, const tern_model_options *options, tern_error *err) {
+    m->batch = options && options->batch ? options->batch : 1;
+    TERN_TRY(open_gpu(m, options ? options->device : NULL, err));
+    return tern_model_plan(&m->plan, m, m->gpu ? 1 : m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
+}
+
+tern_runner tern_model_runner(tern_model *model) {
+    return model->gpu ? tern_gpu_session_runner(model->gpu) : tern_plan_runner(model->plan);
+}
+
 tern_status tern_model_open(tern_model **out, const char *path, const tern_model_options *options, tern_error *err) {
     TERN_CHECK_ARGUMENT(out && path, err, "%s is NULL", out ? "path" : "out");
     *out = NULL;
     tern_model *m = calloc(1, sizeof *m);
     if (!m) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a model");
-    m->batch = options && options->batch ? options->batch : 1;
     tern_status status = tern_model_file_open(&m->file, path, err);
-    if (!status) status = tern_model_plan(&m->plan, m, m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
+    if (!status) status = make_runnable(m, options, err);
     if (status)
         tern_model_close(&m);
     else
@@ -45,9 +66,8 @@ static tern_status open_graph(tern_model **out, tern_graph *graph, const tern_mo
         tern_graph_free(&graph);
         return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a model");
     }
-    m->batch = options && options->batch ? options->batch : 1;
     m->file.graph = graph;
-    tern_status status = tern_model_plan(&m->plan, m, m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
+    tern_status status = make_runnable(m, options, err);
     if (status)
         tern_model_close(&m);
     else
@@ -122,6 +142,7 @@ static tern_status regroup_layers(tern_graph *graph, tern_granularity granularit
 tern_status tern_model_regroup(tern_model *m, tern_granularity granularity, size_t group, tern_error *err) {
     TERN_CHECK_ARGUMENT(m, err, "checkpoint is NULL");
     TERN_CHECK_ARGUMENT(!m->file.packed, err, "the model is deployed already; groups change in a checkpoint");
+    TERN_CHECK_ARGUMENT(!m->gpu, err, "the model was opened on a GPU; groups change in one on the CPU");
     int threads = m->plan->threads;
     tern_plan_free(&m->plan); /* it points at what moves */
     tern_error why = {0};
@@ -133,6 +154,7 @@ tern_status tern_model_regroup(tern_model *m, tern_granularity granularity, size
 
 void tern_model_close(tern_model **model) {
     if (!model || !*model) return;
+    tern_gpu_session_close(&(*model)->gpu);
     tern_plan_free(&(*model)->plan);
     tern_model_file_close(&(*model)->file);
     free(*model);
@@ -271,8 +293,9 @@ tern_status tern_model_run(float *outputs, tern_model *model, const void *x, siz
             return tern_fail(err, TERN_E_DATA, i, "token %zu is %d; the vocabulary has %zu", i, (int)token,
                              vocabulary);
     }
-    const float *y = tern_plan_forward(model->plan, x, n);
-    TERN_TRY(tern_dnn_check(model->plan->dnn, err));
+    const tern_runner runner = tern_model_runner(model);
+    const float *y;
+    TERN_TRY(runner.run(runner.context, &y, x, n, err));
     memcpy(outputs, y, n * tern_model_outputs(model) * sizeof *outputs);
     return TERN_OK;
 }
@@ -313,7 +336,7 @@ tern_status tern_model_evaluate(tern_accuracy *out, tern_model *model, const ter
                               .max_samples = max_samples,
                               .confusion = confusion};
     tern_evaluation e;
-    const tern_runner runner = tern_plan_runner(model->plan);
+    const tern_runner runner = tern_model_runner(model);
     TERN_TRY(tern_evaluate(&e, &runner, &d, err));
     *out = (tern_accuracy){e.loss, e.accuracy, e.samples};
     return TERN_OK;

@@ -6,23 +6,19 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "cuda/load_backend.h"
-#include "cuda/select_device.h"
+#include "model/gpu_session.h"
 #include "train/trainer.h"
 
 enum { PRODUCTS_F32 = 1 }; /* of the setting */
 
 struct tern_gpu_run {
-    const tern_cuda_backend *backend;
-    const tern_gpu_table *table;
-    tern_cuda_context *context;
+    tern_gpu_session *session;
+    const tern_gpu_table *table; /* the session's, as is the plan */
     tern_gpu_plan *plan;
-    const tern_graph *graph;
     size_t batch, parts;
     int64_t *numbers;     /* [parts][batch] */
     uint64_t *epochs;     /* [parts] */
     tern_gpu_rule *rules; /* per parameter */
-    float *output;        /* [batch][elements] of the last node */
 };
 
 int tern_gpu_run_can(const tern_config *config, char *why, size_t bytes) {
@@ -33,31 +29,17 @@ int tern_gpu_run_can(const tern_config *config, char *why, size_t bytes) {
 
 /* ---- making one */
 
-static tern_status open_device(tern_gpu_run *run, int device, tern_device_info *info, tern_error *err) {
-    TERN_TRY(tern_cuda_load(&run->backend, err));
-    run->table = run->backend->graphs;
-    if (!run->table)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "libtern_cuda.so was built without networks");
-    TERN_TRY(run->backend->describe(info, device, err));
-    TERN_TRY(tern_cuda_check_device(info, device, err));
-    return run->backend->open(&run->context, device, 0, err);
-}
-
-static tern_status make_plan(tern_gpu_run *run, const tern_trainer *t, const tern_device_info *info,
-                             tern_error *err) {
-    const int half = t->config.products != PRODUCTS_F32 && (t->config.products != 0 || info->major >= 8);
-    tern_layout layout;
-    TERN_TRY(tern_layout_make(&layout, t->graph, run->batch, half ? 2 : 4, 1, err));
-    const tern_gpu_plan_desc d = {.graph = t->graph,
-                                  .layout = &layout,
-                                  .batch_max = run->batch,
-                                  .training = 1,
-                                  .values = half ? TERN_BF16 : TERN_F32,
-                                  .products = half ? TERN_BF16 : TERN_F32,
-                                  .seed = (uint64_t)t->config.seed};
-    tern_status status = run->table->create(&run->plan, run->context, &d, err);
-    tern_layout_free(&layout);
-    return status;
+static tern_status open_session(tern_gpu_run *run, const tern_trainer *t, int device, tern_error *err) {
+    const tern_gpu_session_desc d = {.graph = t->graph,
+                                     .device = device,
+                                     .batch = run->batch,
+                                     .training = 1,
+                                     .half = t->config.products == 0 ? -1 : t->config.products != PRODUCTS_F32,
+                                     .seed = (uint64_t)t->config.seed};
+    TERN_TRY(tern_gpu_session_open(&run->session, &d, err));
+    run->table = run->session->table;
+    run->plan = run->session->plan;
+    return TERN_OK;
 }
 
 static tern_status make_optimizer(tern_gpu_run *run, const tern_trainer *t, tern_error *err) {
@@ -116,22 +98,16 @@ static tern_status send_tokens(tern_gpu_run *run, const tern_trainer *t, const t
 }
 
 static tern_status build(tern_gpu_run *run, const tern_trainer *t, int device, tern_error *err) {
-    tern_device_info info;
     tern_dataset_info data;
-    const tern_node *out = &t->graph->node[t->graph->nodes - 1];
-    run->graph = t->graph;
     run->batch = (size_t)t->config.batch;
     run->parts = (size_t)t->config.accumulate;
     run->numbers = calloc(run->batch * run->parts, sizeof *run->numbers);
     run->epochs = calloc(run->parts, sizeof *run->epochs);
     run->rules = calloc(t->graph->params + 1, sizeof *run->rules);
-    run->output = calloc(run->batch * out->elements, sizeof *run->output);
-    if (!run->numbers || !run->epochs || !run->rules || !run->output)
+    if (!run->numbers || !run->epochs || !run->rules)
         return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
     TERN_TRY(tern_dataset_describe(&data, t->train, err));
-    TERN_TRY(tern_graph_fits(t->graph, run->batch, err));
-    TERN_TRY(open_device(run, device, &info, err));
-    TERN_TRY(make_plan(run, t, &info, err));
+    TERN_TRY(open_session(run, t, device, err));
     TERN_TRY(make_optimizer(run, t, err));
     return data.count ? send_images(run, t, &data, err) : send_tokens(run, t, &data, err);
 }
@@ -154,12 +130,10 @@ tern_status tern_gpu_run_create(tern_gpu_run **out, const tern_trainer *trainer,
 void tern_gpu_run_free(tern_gpu_run **run) {
     tern_gpu_run *r = run ? *run : NULL;
     if (!r) return;
-    if (r->plan) r->table->release(r->plan);
-    if (r->context) r->backend->close(r->context);
+    tern_gpu_session_close(&r->session);
     free(r->numbers);
     free(r->epochs);
     free(r->rules);
-    free(r->output);
     free(r);
     *run = NULL;
 }
@@ -167,7 +141,8 @@ void tern_gpu_run_free(tern_gpu_run **run) {
 /* ---- what a checkpoint has */
 
 tern_status tern_gpu_run_send(tern_gpu_run *run, const tern_trainer *t, float lambda, tern_error *err) {
-    const tern_gpu_result counts = {.applied = t->applied, .skipped = t->skipped, .skipped_in_row = t->skipped_in_row};
+    const tern_gpu_result counts = {
+        .applied = t->applied, .skipped = t->skipped, .skipped_in_row = t->skipped_in_row};
     TERN_TRY(run->table->send(run->plan, lambda, err));
     for (size_t p = 0; p < t->graph->params; p++)
         if (t->optimizer->first[p])
@@ -234,13 +209,4 @@ tern_status tern_gpu_run_recalibrate(tern_gpu_run *run, const tern_trainer *t, i
     return run->table->recalibrate(run->plan, &step, number, err);
 }
 
-static tern_status run_forward(void *context, const float **y, const void *x, size_t n, tern_error *err) {
-    tern_gpu_run *run = context;
-    const tern_gpu_pass pass = {.batch = n};
-    *y = run->output;
-    return run->table->forward(run->plan, run->output, x, &pass, err);
-}
-
-tern_runner tern_gpu_run_runner(tern_gpu_run *run) {
-    return (tern_runner){run->graph, run->batch, 1, run_forward, run};
-}
+tern_runner tern_gpu_run_runner(tern_gpu_run *run) { return tern_gpu_session_runner(run->session); }

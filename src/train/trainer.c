@@ -330,7 +330,8 @@ static tern_status step_on_cpu(tern_trainer *t, tern_error *err) {
         t->skipped_in_row++;
     }
     t->step++;
-    return tern_trainer_refresh(t, err); /* of a skipped step too: rules have stepped in the layers behind the trouble */
+    return tern_trainer_refresh(t,
+                                err); /* of a skipped step too: rules have stepped in the layers behind the trouble */
 }
 
 static tern_status step_on_gpu(tern_trainer *t, int ask, tern_error *err) {

@@ -17,10 +17,10 @@ typedef struct tern_trainer {
     tern_graph *graph;
     tern_plan *plan;
     tern_optimizer *optimizer;
-    tern_method *method; /* per parameter */
-    tern_gpu_run *gpu;   /* what steps and evaluates in place of plan and optimizer; NULL on the CPU */
+    tern_method *method;    /* per parameter */
+    tern_gpu_run *gpu;      /* what steps and evaluates in place of plan and optimizer; NULL on the CPU */
     tern_param_rule *rules; /* per parameter, of the step at hand */
-    uint64_t steps;      /* of the whole run */
+    uint64_t steps;         /* of the whole run */
     uint64_t steps_per_epoch;
 
     /* What a checkpoint carries beside the parameters and the optimiser's state. */

@@ -248,7 +248,8 @@ static tern_status create_trainer(run *r, const tern_config *config, tern_error 
     char why[120];
     int device;
     TERN_TRY(tern_cuda_select(&device, name, err));
-    if (device >= 0 && tern_cuda_is_auto(name) && !tern_gpu_run_can(config, why, sizeof why)) device = TERN_DEVICE_CPU;
+    if (device >= 0 && tern_cuda_is_auto(name) && !tern_gpu_run_can(config, why, sizeof why))
+        device = TERN_DEVICE_CPU;
     return tern_trainer_create(&r->t, config, device, err);
 }
 

@@ -17,11 +17,16 @@ typedef struct graph_case {
 typedef struct graph_case_list {
     const graph_case *cases;
     size_t count;
+    int inference; /* plans are not for training, and only evaluation is compared */
 } graph_case_list;
 
-#define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array}
+#define GRAPH_CASES(name) const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array, 0}
+#define INFERENCE_CASES(name) \
+    const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array, 1}
 
 /* One a file graph_cases_*.c. */
 extern const graph_case_list dense_cases;
+extern const graph_case_list conv_cases;
+extern const graph_case_list ternary_cases, packed_cases;
 
 #endif

@@ -19,11 +19,11 @@ static void linear_odd(tern_graph *g) {
     tern_graph_add(g, "linear", "second", x, &(tern_attrs){.outputs = 3, .bias = 1});
 }
 
-#define ACTIVATION(f)                                                             \
-    static void f(tern_graph *g) {                                                \
-        tern_value x = vector(g, 33);                                             \
+#define ACTIVATION(f)                                                              \
+    static void f(tern_graph *g) {                                                 \
+        tern_value x = vector(g, 33);                                              \
         x = tern_graph_add(g, "linear", "first", x, &(tern_attrs){.outputs = 33}); \
-        tern_graph_add(g, #f, #f, x, NULL);                                       \
+        tern_graph_add(g, #f, #f, x, NULL);                                        \
     }
 ACTIVATION(relu)
 ACTIVATION(relu2)
@@ -31,11 +31,8 @@ ACTIVATION(gelu)
 ACTIVATION(silu)
 
 static const graph_case dense_cases_array[] = {
-    {"linear", linear, 16, 2e-5, 2e-2, 0, 0, 0},
-    {"linear, odd sizes", linear_odd, 7, 2e-5, 2e-2, 0, 0, 0},
-    {"relu", relu, 9, 2e-5, 2e-2, 0, 0, 0},
-    {"relu2", relu2, 9, 2e-5, 2e-2, 0, 0, 0},
-    {"gelu", gelu, 9, 2e-5, 2e-2, 0, 0, 0},
-    {"silu", silu, 9, 2e-5, 2e-2, 0, 0, 0},
+    {"linear", linear, 16, 2e-5, 2e-2, 0, 0, 0}, {"linear, odd sizes", linear_odd, 7, 2e-5, 2e-2, 0, 0, 0},
+    {"relu", relu, 9, 2e-5, 2e-2, 0, 0, 0},      {"relu2", relu2, 9, 2e-5, 2e-2, 0, 0, 0},
+    {"gelu", gelu, 9, 2e-5, 2e-2, 0, 0, 0},      {"silu", silu, 9, 2e-5, 2e-2, 0, 0, 0},
 };
 GRAPH_CASES(dense_cases);

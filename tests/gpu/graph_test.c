@@ -113,7 +113,47 @@ static void compare_gradients(trial *t, float *first, int again) {
     }
 }
 
-static void run_case(const graph_case *c, tern_dtype type, int threads) {
+/* A forward and a backward pass, twice. */
+static void compare_training(trial *t, const float *x, const float *dy, const tern_gpu_pass *pass) {
+    const tern_graph *g = t->graph;
+    tern_error err;
+    size_t floats = 1;
+    for (size_t p = 0; p < g->params; p++) floats += g->param[p].count;
+    float *first = room(floats);
+    tern_plan_zero_grad(t->cpu);
+    tern_plan_forward(t->cpu, x, t->batch);
+    must(backend->graphs->forward(t->gpu, NULL, x, pass, &err), &err, t->c->name);
+    compare_values(t, 1);
+    memcpy(tern_plan_output_grad(t->cpu), dy, t->batch * g->node[g->nodes - 1].elements * sizeof *dy);
+    tern_plan_backward(t->cpu);
+    must(backend->graphs->backward(t->gpu, dy, &err), &err, t->c->name);
+    compare_gradients(t, first, 0);
+    if (!g->node[0].op->backward && t->cpu->node[0].grad) printf("%s: the input has a gradient\n", t->c->name);
+    /* Running statistics, which evaluation reads. */
+    float *cpu_now = room(floats);
+    float *s = cpu_now;
+    for (size_t p = 0; p < g->params; p++)
+        if (g->param[p].role == TERN_ROLE_STATISTIC) {
+            memcpy(s, g->param[p].value, g->param[p].count * sizeof *s);
+            s += g->param[p].count;
+        }
+    must(backend->graphs->fetch(t->gpu, &err), &err, t->c->name);
+    s = cpu_now;
+    for (size_t p = 0; p < g->params; p++)
+        if (g->param[p].role == TERN_ROLE_STATISTIC) {
+            compare(t, g->param[p].value, s, g->param[p].count, "statistic", g->param[p].name);
+            s += g->param[p].count;
+        }
+
+    /* Again, to the same bits. */
+    must(backend->graphs->forward(t->gpu, NULL, x, pass, &err), &err, t->c->name);
+    must(backend->graphs->backward(t->gpu, dy, &err), &err, t->c->name);
+    compare_gradients(t, first, 1);
+    free(first);
+    free(cpu_now);
+}
+
+static void run_case(const graph_case_list *list, const graph_case *c, tern_dtype type, int threads) {
     trial t = {.c = c, .type = type, .batch = c->batch, .worst = -1};
     tern_error err;
     must(tern_graph_create(&t.graph, &err), &err, c->name);
@@ -128,18 +168,20 @@ static void run_case(const graph_case *c, tern_dtype type, int threads) {
             for (size_t i = 0; i < t.graph->param[p].count; i++) t.graph->param[p].value[i] += 0.3f * x[i];
             free(x);
         }
-    tern_plan_desc d = {.batch_max = c->batch + 1, .training = 1, .threads = threads, .products = type};
+    tern_plan_desc d = {
+        .batch_max = c->batch + 1, .training = !list->inference, .threads = threads, .products = type};
     must(tern_plan_create(&t.cpu, t.graph, &d, &err), &err, c->name);
     t.cpu->seed = 5;
     t.cpu->lambda = c->lambda > 0 ? c->lambda : 1;
     must(tern_plan_refresh(t.cpu, &err), &err, c->name);
 
     tern_layout layout;
-    must(tern_layout_make(&layout, t.graph, c->batch + 1, type == TERN_F32 ? 4 : 2, 1, &err), &err, c->name);
+    must(tern_layout_make(&layout, t.graph, c->batch + 1, type == TERN_F32 ? 4 : 2, !list->inference, &err), &err,
+         c->name);
     tern_gpu_plan_desc gd = {.graph = t.graph,
                              .layout = &layout,
                              .batch_max = c->batch + 1,
-                             .training = 1,
+                             .training = !list->inference,
                              .values = type,
                              .products = type,
                              .seed = 5};
@@ -148,10 +190,8 @@ static void run_case(const graph_case *c, tern_dtype type, int threads) {
     must(backend->graphs->send(t.gpu, t.cpu->lambda, &err), &err, c->name);
 
     const tern_node *in = &t.graph->node[0], *out = &t.graph->node[t.graph->nodes - 1];
-    size_t nx = c->batch * in->elements, ny = c->batch * out->elements, floats = 1;
+    size_t nx = c->batch * in->elements, ny = c->batch * out->elements;
     float *x = room(nx), *dy = room(ny);
-    for (size_t p = 0; p < t.graph->params; p++) floats += t.graph->param[p].count;
-    float *first = room(floats);
     fill(x, nx, 1);
     fill(dy, ny, 2);
     if (t.graph->vocabulary)
@@ -168,43 +208,7 @@ static void run_case(const graph_case *c, tern_dtype type, int threads) {
     tern_gpu_pass pass = {.batch = c->batch, .step = 3, .train_mode = 1};
     t.cpu->step = 3;
     t.cpu->train_mode = 1;
-    float *statistics = room(floats), *s = statistics;
-    for (size_t p = 0; p < t.graph->params; p++)
-        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
-            memcpy(s, t.graph->param[p].value, t.graph->param[p].count * sizeof *s);
-            s += t.graph->param[p].count;
-        }
-    tern_plan_zero_grad(t.cpu);
-    tern_plan_forward(t.cpu, x, c->batch);
-    must(backend->graphs->forward(t.gpu, NULL, x, &pass, &err), &err, c->name);
-    compare_values(&t, 1);
-    memcpy(tern_plan_output_grad(t.cpu), dy, ny * sizeof *dy);
-    tern_plan_backward(t.cpu);
-    must(backend->graphs->backward(t.gpu, dy, &err), &err, c->name);
-    compare_gradients(&t, first, 0);
-    if (!t.graph->node[0].op->backward && t.cpu->node[0].grad)
-        printf("%s: the input has a gradient\n", c->name);
-    /* Running statistics, which evaluation reads. */
-    float *cpu_now = room(floats);
-    s = cpu_now;
-    for (size_t p = 0; p < t.graph->params; p++)
-        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
-            memcpy(s, t.graph->param[p].value, t.graph->param[p].count * sizeof *s);
-            s += t.graph->param[p].count;
-        }
-    must(backend->graphs->fetch(t.gpu, &err), &err, c->name);
-    s = cpu_now;
-    for (size_t p = 0; p < t.graph->params; p++)
-        if (t.graph->param[p].role == TERN_ROLE_STATISTIC) {
-            compare(&t, t.graph->param[p].value, s, t.graph->param[p].count, "statistic", t.graph->param[p].name);
-            s += t.graph->param[p].count;
-        }
-
-    /* Again, to the same bits. */
-    must(backend->graphs->forward(t.gpu, NULL, x, &pass, &err), &err, c->name);
-    must(backend->graphs->backward(t.gpu, dy, &err), &err, c->name);
-    compare_gradients(&t, first, 1);
-
+    if (!list->inference) compare_training(&t, x, dy, &pass);
     if (!c->training_only) {
         must(backend->graphs->send(t.gpu, t.cpu->lambda, &err), &err, c->name);
         t.cpu->train_mode = 0;
@@ -220,9 +224,6 @@ static void run_case(const graph_case *c, tern_dtype type, int threads) {
     tern_graph_free(&t.graph);
     free(x);
     free(dy);
-    free(first);
-    free(statistics);
-    free(cpu_now);
 }
 
 int main(int argc, char **argv) {
@@ -234,13 +235,13 @@ int main(int argc, char **argv) {
     }
     must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
     printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
-    static const graph_case_list *const lists[] = {&dense_cases};
+    static const graph_case_list *const lists[] = {&dense_cases, &conv_cases, &ternary_cases, &packed_cases};
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const graph_case *c = &lists[l]->cases[i];
             if (argc > 1 && !strstr(c->name, argv[1])) continue;
-            run_case(c, TERN_F32, 4);
-            if (!c->fp32_only) run_case(c, TERN_BF16, 4);
+            run_case(lists[l], c, TERN_F32, 4);
+            if (!c->fp32_only) run_case(lists[l], c, TERN_BF16, 4);
         }
     backend->close(context);
     printf("%d failed\n", failures);

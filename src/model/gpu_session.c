@@ -1,0 +1,74 @@
+#include "model/gpu_session.h"
+
+#include <stdlib.h>
+
+#include "base/error.h"
+#include "cuda/load_backend.h"
+#include "cuda/select_device.h"
+
+enum { BF16_MAJOR = 8 }; /* compute capability from which tensor cores take bf16 */
+
+static tern_status open_device(tern_gpu_session *s, int device, tern_error *err) {
+    TERN_TRY(tern_cuda_load(&s->backend, err));
+    s->table = s->backend->graphs;
+    if (!s->table)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "libtern_cuda.so was built without networks");
+    TERN_TRY(s->backend->describe(&s->info, device, err));
+    TERN_TRY(tern_cuda_check_device(&s->info, device, err));
+    return s->backend->open(&s->context, device, 0, err);
+}
+
+static tern_status make_plan(tern_gpu_session *s, const tern_gpu_session_desc *desc, tern_error *err) {
+    const int half = desc->half < 0 ? s->info.major >= BF16_MAJOR : desc->half;
+    tern_layout layout;
+    TERN_TRY(tern_layout_make(&layout, desc->graph, desc->batch, half ? 2 : 4, desc->training, err));
+    const tern_gpu_plan_desc d = {.graph = desc->graph,
+                                  .layout = &layout,
+                                  .batch_max = desc->batch,
+                                  .training = desc->training,
+                                  .values = half ? TERN_BF16 : TERN_F32,
+                                  .products = half ? TERN_BF16 : TERN_F32,
+                                  .seed = desc->seed};
+    tern_status status = s->table->create(&s->plan, s->context, &d, err);
+    tern_layout_free(&layout);
+    return status;
+}
+
+tern_status tern_gpu_session_open(tern_gpu_session **out, const tern_gpu_session_desc *desc, tern_error *err) {
+    *out = NULL;
+    TERN_TRY(tern_graph_fits(desc->graph, desc->batch, err));
+    tern_gpu_session *s = calloc(1, sizeof *s);
+    const size_t outputs = desc->batch * desc->graph->node[desc->graph->nodes - 1].elements;
+    if (s) s->output = calloc(outputs, sizeof *s->output);
+    tern_status status =
+        s && s->output ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu outputs", outputs);
+    if (s) s->graph = desc->graph, s->batch = desc->batch;
+    if (!status) status = open_device(s, desc->device, err);
+    if (!status) status = make_plan(s, desc, err);
+    if (status)
+        tern_gpu_session_close(&s);
+    else
+        *out = s;
+    return status;
+}
+
+void tern_gpu_session_close(tern_gpu_session **session) {
+    tern_gpu_session *s = session ? *session : NULL;
+    if (!s) return;
+    if (s->plan) s->table->release(s->plan);
+    if (s->context) s->backend->close(s->context);
+    free(s->output);
+    free(s);
+    *session = NULL;
+}
+
+static tern_status run_forward(void *context, const float **y, const void *x, size_t n, tern_error *err) {
+    tern_gpu_session *s = context;
+    const tern_gpu_pass pass = {.batch = n};
+    *y = s->output;
+    return s->table->forward(s->plan, s->output, x, &pass, err);
+}
+
+tern_runner tern_gpu_session_runner(tern_gpu_session *session) {
+    return (tern_runner){session->graph, session->batch, 1, run_forward, session};
+}

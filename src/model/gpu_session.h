@@ -1,0 +1,35 @@
+/* A graph opened on a GPU: the device, the plan there, and the way to run it from the host. */
+#ifndef TERN_MODEL_GPU_SESSION_H
+#define TERN_MODEL_GPU_SESSION_H
+
+#include "gpu/gpu_table.h"
+#include "model/evaluate.h"
+
+typedef struct tern_gpu_session {
+    const tern_cuda_backend *backend;
+    const tern_gpu_table *table;
+    tern_cuda_context *context;
+    tern_gpu_plan *plan;
+    tern_device_info info;
+    const tern_graph *graph;
+    size_t batch;
+    float *output; /* [batch][elements] of the last node, host memory */
+} tern_gpu_session;
+
+typedef struct tern_gpu_session_desc {
+    const tern_graph *graph; /* placed; outlives the session */
+    int device;
+    size_t batch;
+    int training;
+    int half; /* values and operands in bf16, else fp32; < 0: bf16 where the device has matrix instructions for it */
+    uint64_t seed;
+} tern_gpu_session_desc;
+
+/* Parameters are not sent yet: table->send. */
+tern_status tern_gpu_session_open(tern_gpu_session **out, const tern_gpu_session_desc *desc, tern_error *err);
+void tern_gpu_session_close(tern_gpu_session **session);
+
+/* The session must outlive it. */
+tern_runner tern_gpu_session_runner(tern_gpu_session *session);
+
+#endif

@@ -2,7 +2,7 @@
 
 #include "gpu/gpu_windows.cuh"
 
-enum { LARGEST_KERNEL = 32, PARTS = 64, PACKS = 8, ROWS = 32 };
+enum { LARGEST_KERNEL = 16, PARTS = 64, PACKS = 8, ROWS = 32 };
 
 static gpu_patches windows_of(const tern_gpu_plan *plan, size_t node) {
     gpu_patches p = gpu_patches_of(plan->graph, gpu_graph_node(plan, node), 0);

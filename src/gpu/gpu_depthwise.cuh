@@ -4,7 +4,7 @@
 
 #include "gpu/gpu_patches.cuh"
 
-/* True of a node that they can compute: as many groups as channels and outputs, a window of at most 32 x 32. */
+/* True of a node that they can compute: as many groups as channels and outputs, a window of at most 16 x 16. */
 bool gpu_depthwise_fits(const tern_gpu_plan *plan, size_t node);
 size_t gpu_depthwise_scratch(const tern_gpu_plan *plan, size_t node);
 

@@ -2,8 +2,7 @@
 #ifndef TERN_GPU_GPU_DIVIDE_CUH
 #define TERN_GPU_GPU_DIVIDE_CUH
 
-#include <stddef.h>
-#include <stdint.h>
+#include "cuda/common.cuh"
 
 enum : uint32_t { GPU_DIVIDE_MOST = 0x7fffffff };
 
@@ -22,7 +21,7 @@ static inline gpu_divisor gpu_divisor_of(size_t d) {
 }
 
 /* n becomes the quotient; returns the rest. */
-__host__ __device__ inline uint32_t gpu_split(uint32_t *n, const gpu_divisor &by) {
+__device__ inline uint32_t gpu_split(uint32_t *n, const gpu_divisor &by) {
     const uint32_t quotient = (uint32_t)(((uint64_t)*n * by.factor) >> by.shift);
     const uint32_t rest = *n - quotient * by.d;
     *n = quotient;

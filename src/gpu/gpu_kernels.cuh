@@ -59,7 +59,8 @@ static inline unsigned gpu_blocks(const tern_gpu_plan *plan, size_t n, size_t ea
 
 /* y[i] = f(i, x[i] ...) over n elements, 16 bytes at a time; F has `float operator()(float...)`. add: y += .
  * Null inputs are not read and arrive as 0. Arrays are 16-byte aligned. */
-template <class T, class F> __global__ void gpu_map_kernel(T *y, const T *a, const T *b, size_t n, int add, F f) {
+template <class T, class F>
+__global__ static void gpu_map_kernel(T *y, const T *a, const T *b, size_t n, int add, F f) {
     using P = gpu_pack<T>;
     const size_t packs = n / P::N;
     GPU_FOR(i, packs) {

@@ -25,8 +25,17 @@ typedef struct graph_case_list {
     const graph_case_list name = {name##_array, sizeof name##_array / sizeof *name##_array, 1}
 
 /* One a file graph_cases_*.c. */
-extern const graph_case_list dense_cases;
-extern const graph_case_list conv_cases;
-extern const graph_case_list ternary_cases, packed_cases;
+/* clang-format off */
+#define GRAPH_CASE_LISTS(list) \
+    list(dense_cases) \
+    list(conv_cases) \
+    list(norm_cases) \
+    list(ternary_cases) \
+    list(packed_cases) \
+    list(trit_cases)
+/* clang-format on */
+
+#define GRAPH_CASE_LIST_DECLARED(name) extern const graph_case_list name;
+GRAPH_CASE_LISTS(GRAPH_CASE_LIST_DECLARED)
 
 #endif

@@ -88,6 +88,24 @@ static void small_cnn_max(tern_graph *g) {
     tern_graph_add(g, "linear", "out", x, &(tern_attrs){.outputs = 10, .bias = 1});
 }
 
+/* Every gradient of an input is added to one that is there already. */
+static void residual(tern_graph *g) {
+    static const struct {
+        const char *op;
+        tern_attrs at;
+    } steps[] = {{"conv2d", {.outputs = 16, .kernel = 3, .padding = 1}},
+                 {"conv2d", {.outputs = 16}},
+                 {"conv2d", {.outputs = 16, .kernel = 3, .padding = 1, .groups = 2}},
+                 {"conv2d", {.outputs = 16, .kernel = 3, .padding = 1, .groups = 16}},
+                 {"avg_pool", {.kernel = 1}},
+                 {"max_pool", {.kernel = 3, .stride = 1, .padding = 1}}};
+    static const char *const name[][2] = {{"a", "a_sum"}, {"b", "b_sum"}, {"c", "c_sum"},
+                                          {"d", "d_sum"}, {"e", "e_sum"}, {"f", "f_sum"}};
+    tern_value x = first(g, 7, 8, 16);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++)
+        x = tern_graph_add2(g, "add", name[i][1], x, tern_graph_add(g, steps[i].op, name[i][0], x, &steps[i].at));
+}
+
 /* Behind max_pool in bf16: rounding values makes some of them equal, and a gradient then goes to another place. One
  * window in some two hundred is a distance of a tenth. */
 #define MOVED 0.25
@@ -129,5 +147,6 @@ static const graph_case conv_cases_array[] = {
     {"avg_pool, large image", avg_pool_all_wide, 2, 2e-5, 2e-2, 0, 0, 0},
     {"small CNN", small_cnn, 6, 2e-5, 4e-2, 0, 0, 0},
     {"small CNN, max_pool", small_cnn_max, 6, 2e-5, MOVED, 0, 0, 0},
+    {"conv2d and pools, added", residual, 3, 2e-5, MOVED, 0, 0, 0},
 };
 GRAPH_CASES(conv_cases);

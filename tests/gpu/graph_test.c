@@ -2,29 +2,15 @@
  * bf16, in training and in evaluation, each pass twice to the same bits.
  *
  *   graph_test [NAME]      one line a graph and type; ends with the number of failures */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/random.h"
-#include "cuda/load_backend.h"
-#include "gpu/gpu_table.h"
 #include "graph_cases.h"
 #include "nn/op.h"
 #include "nn/plan.h"
+#include "on_gpu.h"
 
-enum { SKIPPED = 77 };
-
-static const tern_cuda_backend *backend;
-static tern_cuda_context *context;
 static int failures;
-
-static void must(tern_status status, const tern_error *err, const char *what) {
-    if (!status) return;
-    printf("FAILED %s: %s\n", what, err->message);
-    exit(1);
-}
 
 /* Normal-ish numbers, a pure function of the seed. */
 static void fill(float *x, size_t n, uint64_t seed) {
@@ -34,17 +20,6 @@ static void fill(float *x, size_t n, uint64_t seed) {
         for (int j = 0; j < 4; j++) sum += (double)r.v[j] / 4294967296.0 - 0.5;
         x[i] = (float)(sum * 1.7);
     }
-}
-
-static double distance(const float *got, const float *want, size_t n) {
-    double off = 0, all = 0;
-    for (size_t i = 0; i < n; i++) {
-        double d = (double)got[i] - (double)want[i];
-        if (!isfinite((double)got[i])) return INFINITY;
-        off += d * d;
-        all += (double)want[i] * (double)want[i];
-    }
-    return all > 0 ? sqrt(off / all) : sqrt(off);
 }
 
 typedef struct trial {
@@ -72,12 +47,6 @@ static void compare(trial *t, const float *got, const float *want, size_t n, con
         printf("FAILED %s, %s: %s of %s is %.3g off (at most %.3g); worst at %zu: %.9g, should be %.9g\n", t->c->name,
                t->type == TERN_F32 ? "fp32" : "bf16", what, name, d, most, worst, (double)got[worst],
                (double)want[worst]);
-}
-
-static float *room(size_t n) {
-    float *x = malloc((n + 1) * sizeof *x);
-    if (!x) exit(1);
-    return x;
 }
 
 static void compare_values(trial *t, int training) {
@@ -227,15 +196,9 @@ static void run_case(const graph_case_list *list, const graph_case *c, tern_dtyp
 }
 
 int main(int argc, char **argv) {
-    tern_error err;
-    tern_device_info info;
-    if (tern_cuda_load(&backend, &err) || !backend->graphs || backend->describe(&info, 0, &err)) {
-        printf("skipped: %s\n", backend && !backend->graphs ? "built without networks" : err.message);
-        return SKIPPED;
-    }
-    must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
-    printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
-    static const graph_case_list *const lists[] = {&dense_cases, &conv_cases, &ternary_cases, &packed_cases};
+    if (open_gpu()) return SKIPPED;
+#define LIST_ADDRESS(name) &name,
+    static const graph_case_list *const lists[] = {GRAPH_CASE_LISTS(LIST_ADDRESS)};
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const graph_case *c = &lists[l]->cases[i];

@@ -1,0 +1,72 @@
+/* What tests of graphs on a GPU share: the device, a plan on it, and distances between results. */
+#ifndef TERN_TESTS_ON_GPU_H
+#define TERN_TESTS_ON_GPU_H
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "cuda/load_backend.h"
+#include "gpu/gpu_table.h"
+
+enum { SKIPPED = 77 };
+
+static const tern_cuda_backend *backend;
+static tern_cuda_context *context;
+
+static inline void must(tern_status status, const tern_error *err, const char *what) {
+    if (!status) return;
+    printf("FAILED %s: %s\n", what, err->message);
+    exit(1);
+}
+
+/* 0, or SKIPPED where there is no GPU. */
+static inline int open_gpu(void) {
+    tern_error err;
+    tern_device_info info;
+    if (tern_cuda_load(&backend, &err) || !backend->graphs || backend->describe(&info, 0, &err)) {
+        printf("skipped: %s\n", backend && !backend->graphs ? "built without networks" : err.message);
+        return SKIPPED;
+    }
+    must(backend->open(&context, 0, 0, &err), &err, "opening GPU 0");
+    printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
+    return 0;
+}
+
+/* For training, with operands of the values' type. */
+static inline tern_status create_on_gpu(tern_gpu_plan **plan, const tern_graph *graph, size_t batch_max,
+                                        tern_dtype type, uint64_t seed, tern_error *err) {
+    tern_layout layout;
+    tern_status status = tern_layout_make(&layout, graph, batch_max, type == TERN_F32 ? 4 : 2, 1, err);
+    if (status) return status;
+    const tern_gpu_plan_desc d = {.graph = graph,
+                                  .layout = &layout,
+                                  .batch_max = batch_max,
+                                  .training = 1,
+                                  .values = type,
+                                  .products = type,
+                                  .seed = seed};
+    status = backend->graphs->create(plan, context, &d, err);
+    tern_layout_free(&layout);
+    return status;
+}
+
+/* The difference's length over that of `want`. */
+static inline double distance(const float *got, const float *want, size_t n) {
+    double off = 0, all = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)got[i] - (double)want[i];
+        if (!isfinite((double)got[i])) return INFINITY;
+        off += d * d;
+        all += (double)want[i] * (double)want[i];
+    }
+    return all > 0 ? sqrt(off / all) : sqrt(off);
+}
+
+static inline float *room(size_t n) {
+    float *x = malloc((n + 1) * sizeof *x);
+    if (!x) exit(1);
+    return x;
+}
+
+#endif

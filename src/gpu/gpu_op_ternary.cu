@@ -13,7 +13,7 @@
 #include "gpu/gpu_weights.cuh"
 
 extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
-extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d;
+extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embedding;
 
 struct ternary_state {
     gpu_weights w;
@@ -29,8 +29,9 @@ static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (te
 const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t i) {
     const gpu_op *op = plan->node[i].op;
     const bool trained = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
-                         op == &gpu_op_ternary_conv2d || op == &gpu_op_trit_linear || op == &gpu_op_trit_conv2d;
-    return trained ? &state_of(plan, i)->w : NULL;
+                         op == &gpu_op_ternary_conv2d || op == &gpu_op_trit_linear || op == &gpu_op_trit_conv2d ||
+                         op == &gpu_op_trit_embedding;
+    return trained ? (const gpu_weights *)plan->node[i].state : NULL; /* of each of them the first member */
 }
 
 /* ---- sizes */

@@ -6,6 +6,7 @@
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
+#include "gpu/gpu_trits.cuh"
 
 #include "cuda/device_memory.cuh"
 
@@ -125,6 +126,7 @@ static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, te
     plan->rules = (gpu_rules *)memory;
     GPU_CHECK(gpu_begin_rules(plan, err));
     GPU_CHECK(gpu_lt_create(plan, err));
+    if (plan->training) gpu_want_scratch(plan, gpu_fixed_scratch(graph));
     for (size_t i = 1; i < graph->nodes; i++)
         if (plan->node[i].op && plan->node[i].op->prepare) GPU_CHECK(plan->node[i].op->prepare(plan, i, err));
     return gpu_keep(plan, &plan->scratch, plan->scratch_bytes, "scratch", err);
@@ -312,6 +314,24 @@ static tern_status read_gradient(tern_gpu_plan *plan, float *out, size_t p, tern
                               err);
 }
 
+static tern_status step_fixed(tern_gpu_plan *plan, size_t p, float lr, uint64_t step, tern_error *err) {
+    struct {
+        tern_gpu_rule rule;
+        uint64_t step;
+    } host = {{0, 0, lr, 0}, step};
+    void *memory;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "a step", err);
+    GPU_CHECK(tern_cuda_alloc(&memory, plan->context, sizeof host, "a step", err));
+    const char *device = (const char *)memory;
+    tern_status status = tern_cuda_upload(plan->context, memory, &host, sizeof host, err);
+    if (!status)
+        status = gpu_fixed_step(plan, p, (const tern_gpu_rule *)memory,
+                                (const uint64_t *)(device + offsetof(decltype(host), step)), 1, NULL, err);
+    if (!status) status = tern_cuda_synchronize(plan->context, err);
+    tern_cuda_free(plan->context, memory);
+    return status;
+}
+
 const tern_gpu_table tern_gpu_functions = {plan_create,
                                            plan_release,
                                            plan_send,
@@ -328,4 +348,5 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            gpu_trainer_set_counts,
                                            gpu_trainer_step,
                                            gpu_trainer_result,
-                                           gpu_trainer_recalibrate};
+                                           gpu_trainer_recalibrate,
+                                           step_fixed};

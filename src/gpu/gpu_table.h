@@ -72,7 +72,8 @@ typedef struct tern_gpu_step {
     float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;
-    int count_trits; /* the refresh behind the step counts them */
+    int count_trits;   /* the refresh behind the step counts them */
+    int32_t rule_rate; /* of whole-number weights, in each part (quant/trit_rules.h) */
 } tern_gpu_step;
 
 /* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
@@ -113,6 +114,9 @@ typedef struct tern_gpu_table {
     tern_status (*result)(tern_gpu_plan *plan, tern_gpu_result *out, tern_error *err);
     /* One pass of batch norm's recalibration, `number` = 1, 2, ... */
     tern_status (*recalibrate)(tern_gpu_plan *plan, const tern_gpu_step *step, int number, tern_error *err);
+
+    /* For tests: one step, number `step`, of a parameter in fixed point with the gradient of the last pass. */
+    tern_status (*step_fixed)(tern_gpu_plan *plan, size_t param, float lr, uint64_t step, tern_error *err);
 } tern_gpu_table;
 
 extern const tern_gpu_table tern_gpu_functions;

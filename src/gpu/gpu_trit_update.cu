@@ -128,9 +128,8 @@ struct counters {
     const float *g;
     const uint8_t *thresholds;
     size_t group, per_row; /* of thresholds */
-    size_t rows, cols, tile_rows;
-    const int32_t *go;
-    const gpu_rule_step *step;
+    size_t rows, cols;
+    gpu_rule_rows which;
     uint64_t key;
     unsigned long long *flipping;
 };
@@ -186,11 +185,10 @@ __device__ static unsigned step_eight(const counters &u, const gpu_rule_step &s,
 
 template <int Rule, bool Whole> __global__ static void __launch_bounds__(GPU_THREADS) step_counters(counters u) {
     const size_t eights = (u.cols + 7) / 8;
-    const gpu_rule_step s = *u.step;
     unsigned long long flips = 0;
     GPU_FOR(i, u.rows * eights) {
         const size_t row = i / eights;
-        if (u.go[row / u.tile_rows]) flips += step_eight<Rule, Whole>(u, s, i, row, (i - row * eights) * 8);
+        if (u.which.goes(row)) flips += step_eight<Rule, Whole>(u, u.which.of(row), i, row, (i - row * eights) * 8);
     }
     if (Rule == MOMENTUM) return;
     flips = block_sum(flips);
@@ -211,19 +209,18 @@ struct votes {
     uint8_t *packed;
     int8_t *counter;
     const float *g;
-    size_t rows, cols, tile_rows;
-    const int32_t *go;
-    const gpu_rule_step *step;
+    size_t rows, cols;
+    gpu_rule_rows which;
     unsigned long long *flipping;
 };
 
 __global__ static void step_votes(votes u) {
     const size_t bytes = (u.cols + 4) / 5;
-    const int32_t count = gpu_rule_votes(u.step->rate);
     unsigned long long flips = 0;
     GPU_FOR(i, u.rows * bytes) {
         const size_t row = i / bytes, col = (i - row * bytes) * 5;
-        if (!u.go[row / u.tile_rows]) continue;
+        if (!u.which.goes(row)) continue;
+        const int32_t count = gpu_rule_votes(u.which.of(row).rate);
         int trits[5];
         const int byte = u.packed[i];
         for (int j = 0; j < 5; j++) {
@@ -248,9 +245,7 @@ struct runs {
     const float *g;
     size_t rows, cols, group, groups; /* of columns; groups of a row */
     size_t per_row;                   /* scales of a row; 0: one for all */
-    size_t tile_rows;
-    const int32_t *go;
-    const gpu_rule_step *step;
+    gpu_rule_rows which;
 };
 
 struct run {
@@ -275,11 +270,12 @@ __device__ static void add_to(int64_t *sum, long long v) {
 
 /* The gradients of exponents: 8-bit fractions of the normalised gradient times the trits of this pass. */
 __global__ static void sum_exponents(int64_t *sum, gpu_tile_reader reader, runs r) {
-    const int lane = (int)threadIdx.x % 32, e = r.step->gradient_exp;
+    const int lane = (int)threadIdx.x % 32;
     FOR_RUNS(i, r) {
         const run a(r, i);
         long long v = 0;
-        if (!r.go[a.row / r.tile_rows]) continue;
+        if (!r.which.goes(a.row)) continue;
+        const int e = r.which.of(a.row).gradient_exp;
         for (size_t c = a.begin + (size_t)lane; c < a.end; c += 32)
             v += (long long)gpu_rule_fraction(r.g[a.row * r.cols + c], e) * reader.at(a.row, c);
         v = warp_sum(v);
@@ -293,7 +289,7 @@ __global__ static void correlate(int64_t *sum, const uint8_t *packed, size_t byt
     FOR_RUNS(i, r) {
         const run a(r, i);
         long long v = 0;
-        if (!r.go[a.row / r.tile_rows]) continue;
+        if (!r.which.goes(a.row)) continue;
         for (size_t c = a.begin + (size_t)lane; c < a.end; c += 32)
             v += gpu_rule_sign(r.g[a.row * r.cols + c]) * gpu_t5_trit(packed[a.row * bytes + c / 5], (int)(c % 5));
         v = warp_sum(v);
@@ -303,11 +299,11 @@ __global__ static void correlate(int64_t *sum, const uint8_t *packed, size_t byt
 
 /* Squares of a group are summed in the order of its columns, which every lane does. */
 __global__ static void step_group_rates(int8_t *rates, float *g, runs r) {
-    const int lane = (int)threadIdx.x % 32, e = r.step->gradient_exp;
+    const int lane = (int)threadIdx.x % 32;
     FOR_RUNS(i, r) {
         const run a(r, i);
-        if (!r.go[a.row / r.tile_rows]) continue;
-        const int k = rates[i];
+        if (!r.which.goes(a.row)) continue;
+        const int k = rates[i], e = r.which.of(a.row).gradient_exp;
         double sum = 0;
         for (size_t c = a.begin; c < a.end; c += 32) {
             const bool here = c + (size_t)lane < a.end;
@@ -493,22 +489,24 @@ static tern_status settle(const gpu_weights *w, tern_gpu_plan *plan, size_t i, c
     return TERN_OK;
 }
 
-static runs runs_of(const gpu_weights *w, const float *g, const int32_t *go) {
+static runs runs_of(const gpu_weights *w, const float *g, const gpu_rule_rows *rows) {
     const gpu_trits &t = w->trits;
-    return {g, w->rows, w->cols, t.group, tern_ceil_div(w->cols, t.group), t.per_row, t.tile_rows, go, t.step};
+    return {g, w->rows, w->cols, t.group, tern_ceil_div(w->cols, t.group), t.per_row, *rows};
+}
+static unsigned blocks_of(const tern_gpu_plan *plan, const runs &r) {
+    return gpu_blocks(plan, r.rows * r.groups * 32);
 }
 
-static tern_status step_packed(const gpu_weights *w, tern_gpu_plan *plan, size_t i, const float *g, const int32_t *go,
-                               tern_error *err) {
+static tern_status step_packed(const gpu_weights *w, tern_gpu_plan *plan, size_t i, const float *g,
+                               const gpu_rule_rows *rows, tern_error *err) {
     const gpu_trits &t = w->trits;
     const size_t bytes = tern_ceil_div(w->cols, 5);
     if (t.update == TERN_UPDATE_VOTE) {
-        const votes u = {t.packed, t.counter, g, w->rows, w->cols, t.tile_rows, go, t.step, t.flipping};
+        const votes u = {t.packed, t.counter, g, w->rows, w->cols, *rows, t.flipping};
         step_votes<<<gpu_blocks(plan, w->rows * bytes), GPU_THREADS, 0, plan->stream>>>(u);
     } else {
-        const runs r = runs_of(w, g, go);
-        correlate<<<gpu_blocks(plan, r.rows * r.groups * 32), GPU_THREADS, 0, plan->stream>>>(t.correlation, t.packed,
-                                                                                              bytes, r);
+        const runs r = runs_of(w, g, rows);
+        correlate<<<blocks_of(plan, r), GPU_THREADS, 0, plan->stream>>>(t.correlation, t.packed, bytes, r);
     }
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
@@ -519,29 +517,35 @@ static tern_status step_orthogonal(const gpu_weights *w, tern_gpu_plan *plan, si
     launch_counters<MOMENTUM>(plan, u);
     GPU_LAUNCHED(plan, i, err);
     const newton t = newton_of(w, plan, g, scratch);
+    const gpu_rule_step *second = w->trits.step + 1;
     GPU_CHECK(orthogonalise(w, plan, i, t, err));
-    u.step = w->trits.step + 1;
-    u.go = &w->trits.step[1].whole;
-    u.tile_rows = w->rows;
+    u.which = {second, 0, &second->whole, w->rows};
     u.key = tern_stream(plan->seed, ((uint64_t)3 << 32) + i);
     launch_counters<R1>(plan, u);
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
-static tern_status step_rule(const gpu_weights *w, tern_gpu_plan *plan, size_t i, float *g, const int32_t *go,
-                             void *scratch, tern_error *err) {
+static tern_status step_counts(const gpu_weights *w, tern_gpu_plan *plan, size_t i, float *g,
+                               const gpu_rule_rows *rows, void *scratch, tern_error *err) {
     const gpu_trits &t = w->trits;
-    if (t.packed) return step_packed(w, plan, i, g, go, err);
     if (t.rates) {
-        const runs r = runs_of(w, g, go);
-        step_group_rates<<<gpu_blocks(plan, r.rows * r.groups * 32), GPU_THREADS, 0, plan->stream>>>(t.rates, g, r);
+        const runs r = runs_of(w, g, rows);
+        step_group_rates<<<blocks_of(plan, r), GPU_THREADS, 0, plan->stream>>>(t.rates, g, r);
         GPU_LAUNCHED(plan, i, err);
     }
-    const counters u = {t.counter,   t.momentum, g,       t.thresholds,
-                        t.group,     t.per_row,  w->rows, w->cols,
-                        t.tile_rows, go,         t.step,  tern_stream(plan->seed, ((uint64_t)1 << 32) + i),
-                        t.flipping};
+    counters u = {};
+    u.counter = t.counter;
+    u.momentum = t.momentum;
+    u.g = g;
+    u.thresholds = t.thresholds;
+    u.group = t.group;
+    u.per_row = t.per_row;
+    u.rows = w->rows;
+    u.cols = w->cols;
+    u.which = *rows;
+    u.key = tern_stream(plan->seed, ((uint64_t)1 << 32) + i);
+    u.flipping = t.flipping;
     if (t.update == TERN_UPDATE_ORTHO) return step_orthogonal(w, plan, i, u, g, scratch, err);
     if (t.update == TERN_UPDATE_R1)
         launch_counters<R1>(plan, u);
@@ -551,8 +555,19 @@ static tern_status step_rule(const gpu_weights *w, tern_gpu_plan *plan, size_t i
     return TERN_OK;
 }
 
+tern_status gpu_trits_step(const gpu_weights *w, tern_gpu_plan *plan, size_t i, float *g, const gpu_rule_rows *rows,
+                           void *scratch, tern_error *err) {
+    const gpu_trits &t = w->trits;
+    if (t.exponent_sum) {
+        const runs r = runs_of(w, g, rows);
+        sum_exponents<<<blocks_of(plan, r), GPU_THREADS, 0, plan->stream>>>(t.exponent_sum, gpu_trits_reader(w), r);
+        GPU_LAUNCHED(plan, i, err);
+    }
+    return t.packed ? step_packed(w, plan, i, g, rows, err) : step_counts(w, plan, i, g, rows, scratch, err);
+}
+
 /* What is once in a thousand steps. */
-static tern_status finish(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+tern_status gpu_trits_finish(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const gpu_trits &t = w->trits;
     if (t.exponent_sum) {
         const double weights = (double)(w->rows * w->cols) / (double)t.scales;
@@ -571,18 +586,11 @@ static tern_status finish(const gpu_weights *w, tern_gpu_plan *plan, size_t i, t
 
 tern_status gpu_trits_update(const gpu_weights *w, tern_gpu_plan *plan, size_t i, float *g, void *scratch,
                              tern_error *err) {
-    const gpu_trits &t = w->trits;
-    double *part = (double *)scratch;
     int32_t *go = (int32_t *)((char *)scratch + parts_bytes(w));
-    GPU_CHECK(settle(w, plan, i, g, part, go, err));
-    if (t.exponent_sum) {
-        const runs r = runs_of(w, g, go);
-        sum_exponents<<<gpu_blocks(plan, r.rows * r.groups * 32), GPU_THREADS, 0, plan->stream>>>(
-            t.exponent_sum, gpu_trits_reader(w), r);
-        GPU_LAUNCHED(plan, i, err);
-    }
-    GPU_CHECK(step_rule(w, plan, i, g, go, scratch, err));
-    return finish(w, plan, i, err);
+    const gpu_rule_rows rows = {w->trits.step, 0, go, w->trits.tile_rows};
+    GPU_CHECK(settle(w, plan, i, g, (double *)scratch, go, err));
+    GPU_CHECK(gpu_trits_step(w, plan, i, g, &rows, scratch, err));
+    return gpu_trits_finish(w, plan, i, err);
 }
 
 /* ---- parameters in fixed point */
@@ -600,6 +608,7 @@ struct fixed {
     uint64_t key;
     const tern_gpu_rule *rule;
     const uint64_t *step;
+    uint64_t batches; /* of a step */
     const int32_t *good;
 };
 
@@ -610,8 +619,9 @@ __global__ static void step_fixed(fixed u) {
     const double one = (double)TERN_RATE_ONE * (double)gpu_power(-u.exponent);
     const int32_t rate = __double2int_rn(fmin((double)u.rule->lr * one, (double)TERN_FIXED_RATE_MAX));
     const float f = gpu_rule_factor(rate, e, 12);
+    const uint64_t number = *u.step / u.batches;
     GPU_FOR(i, (u.count + 7) / 8) {
-        const tern_random4 r = tern_philox(u.key, i, *u.step);
+        const tern_random4 r = tern_philox(u.key, i, number);
         for (int j = 0; j < 8; j++) {
             const size_t at = i * 8 + (size_t)j;
             if (at >= u.count) break;
@@ -629,7 +639,7 @@ size_t gpu_fixed_scratch(const tern_graph *graph) {
 }
 
 tern_status gpu_fixed_step(tern_gpu_plan *plan, size_t p, const tern_gpu_rule *rule, const uint64_t *step,
-                           const int32_t *good, tern_error *err) {
+                           uint64_t parts, const int32_t *good, tern_error *err) {
     const tern_param *param = &plan->graph->param[p];
     const gpu_param *own = &plan->param[p];
     const square_tiles squares = tiles_of(own->grad, param->count, param->count);
@@ -644,6 +654,7 @@ tern_status gpu_fixed_step(tern_gpu_plan *plan, size_t p, const tern_gpu_rule *r
                      tern_stream(plan->seed, ((uint64_t)2 << 32) + p),
                      rule,
                      step,
+                     parts,
                      good};
     GPU_CHECK(sum_squares(plan, param->name, part, squares, err));
     step_fixed<<<gpu_blocks(plan, tern_ceil_div(param->count, 8)), GPU_THREADS, 0, plan->stream>>>(u);

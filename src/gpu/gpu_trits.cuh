@@ -20,6 +20,16 @@ struct gpu_rule_step {
     int32_t whole; /* every row is stepped, and what is once a step follows */
 };
 
+/* How rows are stepped: all by step[0], or each by its own; of tiles of rows, those that `go`. Device memory. */
+struct gpu_rule_rows {
+    const gpu_rule_step *step;
+    size_t each; /* 1: step[rows], else 0 */
+    const int32_t *go;
+    size_t tile_rows;
+    __device__ bool goes(size_t row) const { return go[row / tile_rows] != 0; }
+    __device__ const gpu_rule_step &of(size_t row) const { return step[row * each]; }
+};
+
 /* The integers of a node, device memory; NULL where its rule has none. */
 struct gpu_trits {
     int update;
@@ -49,6 +59,11 @@ size_t gpu_trits_scratch(const gpu_weights *w, const tern_gpu_plan *plan);
 tern_status gpu_trits_update(const gpu_weights *w, tern_gpu_plan *plan, size_t node, float *g, void *scratch,
                              tern_error *err);
 
+/* Parts of that: the rule of the rows that go, with their gradients; and what is once a step. */
+tern_status gpu_trits_step(const gpu_weights *w, tern_gpu_plan *plan, size_t node, float *g,
+                           const gpu_rule_rows *rows, void *scratch, tern_error *err);
+tern_status gpu_trits_finish(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+
 /* The trit (row, col) of tiles in t2, rows of all groups (cuda/tiles.h). */
 struct gpu_tile_reader {
     const uint32_t *tiles;
@@ -76,10 +91,10 @@ gpu_tile_reader gpu_trits_reader(const gpu_weights *w);
 /* ---- parameters in fixed point */
 
 /* A step along the gradient of parameter p over its root mean square, as train/trainer.c's step_fixed. All in device
- * memory: the parameter's rule (of which lr and frozen are read), the number of the step, and whether it is good: NULL
- * or not 0. Uses the plan's scratch. */
+ * memory: the parameter's rule (of which lr and frozen are read), `parts` times the number of the step and less than
+ * `parts` besides, and whether the step is good: NULL or not 0. Uses the plan's scratch. */
 tern_status gpu_fixed_step(tern_gpu_plan *plan, size_t p, const tern_gpu_rule *rule, const uint64_t *step,
-                           const int32_t *good, tern_error *err);
+                           uint64_t parts, const int32_t *good, tern_error *err);
 /* The integers of a FIXED parameter from its floats, then the floats from them: tern_param_round. */
 tern_status gpu_fixed_round(tern_gpu_plan *plan, size_t p, const int32_t *good, tern_error *err);
 /* Scratch of both; in prepare of the plan. */

@@ -477,7 +477,9 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t groups = node->at.groups ? node->at.groups : 1, c = tern_node_input(plan->graph, node, 0)->channels;
     w->rows = node->at.outputs;
-    w->cols = node->at.groups ? node->at.kernel * node->at.kernel * (c / groups) : c;
+    w->cols = node->at.groups  ? node->at.kernel * node->at.kernel * (c / groups)
+              : node->at.width ? node->at.width
+                               : c;
     w->groups = groups;
     if (node->packed.bytes) return send_packed(w, plan, i, err);
     if (gpu_trits_are_in(plan, i)) {

@@ -46,6 +46,23 @@ static void trit_shared(tern_graph *g) {
     tern_graph_add2(g, "add", "sum", a, b);
 }
 
+static void trit_rmsnorm(tern_graph *g) {
+    tern_value x = front(g, 37, 37);
+    x = tern_graph_add(g, "trit_rmsnorm", "norm", x, NULL);
+    tern_graph_add(g, "trit_linear", "second", x, &(tern_attrs){.outputs = 9, .floats = 1, .bias = 1});
+}
+
+#define TABLE(name, columns, ...)                                                        \
+    static void name(tern_graph *g) {                                                    \
+        tern_value x = tern_graph_input_tokens(g, 11, 50);                               \
+        x = tern_graph_add(g, "trit_embedding", "table", x,                              \
+                           &(tern_attrs){.outputs = 50, .width = columns, __VA_ARGS__}); \
+        tern_graph_add(g, "linear", "head", x, &(tern_attrs){.outputs = 9});             \
+    }
+TABLE(trit_table, 24, .update = TERN_UPDATE_R1)
+TABLE(trit_table_groups, 37, .group = 8)
+TABLE(trit_table_rows, 37, .granularity = TERN_PER_ROW, .update = TERN_UPDATE_VOTE)
+
 /* Activations at a rounding's edge may fall to the other side, as those of bit_ layers: one of 127 steps of one value. */
 #define TRIT 2e-3, 6e-2, 0, 1, 0
 static const graph_case trit_cases_array[] = {
@@ -61,6 +78,10 @@ static const graph_case trit_cases_array[] = {
     {"trit_linear, thresholds", trit_linear_thresholds, 9, TRIT},
     {"trit_linear, ortho", trit_linear_ortho, 9, TRIT},
     {"trit_linear, shared", trit_shared, 9, TRIT},
+    {"trit_rmsnorm", trit_rmsnorm, 9, 2e-5, 4e-2, 0, 0, 0},
+    {"trit_embedding", trit_table, 6, 2e-5, 4e-2, 0, 0, 0},
+    {"trit_embedding, groups", trit_table_groups, 6, 2e-5, 4e-2, 0, 0, 0},
+    {"trit_embedding, rows", trit_table_rows, 1, 2e-5, 4e-2, 0, 0, 0},
     {"trit_conv2d", trit_conv, 3, TRIT},
     {"trit_conv2d, stride 2", trit_conv_stride, 2, TRIT},
     {"trit_conv2d, floats", trit_conv_floats, 3, 2e-5, 4e-2, 0, 1, 0},

@@ -3,6 +3,7 @@
 
 int bench_kernels(int argc, char **argv);
 int bench_packing(int argc, char **argv);
+int bench_tune(int argc, char **argv);
 int bench_layer(int argc, char **argv);
 int bench_model(int argc, char **argv);
 

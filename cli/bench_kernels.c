@@ -68,15 +68,8 @@ static void free_matrices(matrices *m) {
 static tern_status make_one(tern_matrix **out, size_t *packed_bytes, const bench_row *row, tern_error *err) {
     const size_t n = row->shape.n, k = row->shape.k;
     const float scale = 0.02f;
-    int8_t *trits = malloc(n * k);
     uint8_t *packed = NULL;
-    *err = (tern_error){TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the trits of a matrix"};
-    tern_status status = trits ? tern_packed_bytes(packed_bytes, row->packing, n, k, err) : TERN_E_MEMORY;
-    if (!status && !(packed = malloc(*packed_bytes))) status = TERN_E_MEMORY;
-    if (!status) {
-        for (size_t i = 0; i < n * k; i++) trits[i] = (int8_t)((int)(noise() % 3) - 1);
-        status = tern_pack(packed, *packed_bytes, row->packing, trits, n, k, err);
-    }
+    tern_status status = random_packed(&packed, packed_bytes, row->packing, n, k, err);
     if (!status)
         status = tern_matrix_create(out,
                                     &(tern_matrix_desc){.rows = n,
@@ -89,7 +82,6 @@ static tern_status make_one(tern_matrix **out, size_t *packed_bytes, const bench
                                                         .tier = row->tier},
                                     err);
     free(packed);
-    free(trits);
     return status;
 }
 

@@ -30,6 +30,25 @@ uint32_t noise(void) {
     return (uint32_t)(state >> 32);
 }
 
+tern_status random_packed(uint8_t **packed, size_t *bytes, tern_packing packing, size_t n, size_t k,
+                          tern_error *err) {
+    int8_t *trits = malloc(n * k);
+    uint8_t *out = NULL;
+    *err = (tern_error){TERN_E_MEMORY, TERN_NO_PLACE, "no memory for the trits of a matrix"};
+    tern_status status = trits ? tern_packed_bytes(bytes, packing, n, k, err) : TERN_E_MEMORY;
+    if (!status && !(out = malloc(*bytes))) status = TERN_E_MEMORY;
+    if (!status) {
+        for (size_t i = 0; i < n * k; i++) trits[i] = (int8_t)((int)(noise() % 3) - 1);
+        status = tern_pack(out, *bytes, packing, trits, n, k, err);
+    }
+    free(trits);
+    if (status)
+        free(out);
+    else
+        *packed = out;
+    return status;
+}
+
 void *alloc_huge(size_t bytes) {
     const size_t huge = (size_t)2 << 20, rounded = (bytes + huge - 1) / huge * huge;
     void *block = aligned_alloc(huge, rounded);

@@ -43,6 +43,18 @@ expect 1 bench model no-such-file
 expect 0 bench packing --help
 expect 2 bench packing --m 1
 expect 2 bench packing --shape 10
+expect 0 bench tune --help
+expect 2 bench tune --shape 10
+expect 2 bench tune --shape 10x
+expect 2 bench tune --shape 0x10
+expect 2 bench tune --rows 0
+expect 2 bench tune --rows 1,2
+expect 2 bench tune --packing t3
+expect 2 bench tune --acts i4
+expect 2 bench tune --device cpu
+expect 2 bench tune extra
+expect 1 bench tune --device gpu
+expect 1 bench tune --device cuda:1023
 
 message=$(TERN_KERNEL=sse9 "$PROGRAM" machine 2>&1 >/dev/null || true)
 case $message in *scalar*amx*) ;; *) complain "an unknown TERN_KERNEL does not list the tiers: $message" ;; esac

@@ -9,7 +9,7 @@ src/base:     tern
 src/quant:    tern base
 src/kern:     tern base quant
 src/cpu:      tern base quant kern
-src/cuda:     tern base quant
+src/cuda:     tern base quant io
 src/io:       tern base quant
 src/nn:       tern base quant kern cpu
 src/gpu:      tern base quant cuda io nn
@@ -24,7 +24,7 @@ tests/common: tern base io
 tests/kern:   tern base quant kern
 tests/gpu:    tern base quant cpu cuda io nn gpu train
 tests/grad:   tern base quant kern cpu nn
-tests/fuzz:   tern base quant kern cpu io nn model train api
+tests/fuzz:   tern base quant kern cpu cuda io nn model train api
 tests/install: tern
 '
 # What include/tern may take from outside: C11, less what C++17 lacks.

@@ -90,7 +90,8 @@ TERN_API size_t tern_device_matrix_bytes(const tern_device_matrix *matrix);
 
 /* Kernels for products, slowest first. Every one gives the same int8 products; docs/kernels.md says how they work. */
 typedef enum tern_device_kernel {
-    TERN_DEVICE_KERNEL_AUTO = 0,   /* TERN_KERNEL if it names one of these, else by shape and device */
+    TERN_DEVICE_KERNEL_AUTO = 0,   /* TERN_KERNEL if it names one of these, else as tern_device_tune found, else by a
+                                      rule that goes by shape and device */
     TERN_DEVICE_KERNEL_PLAIN = 1,  /* one thread an output: the specification; everything, everywhere */
     TERN_DEVICE_KERNEL_DECODE = 2, /* few rows of activations, at the speed of memory; 8.0 and newer */
     TERN_DEVICE_KERNEL_MMA = 3,    /* many rows of int8, tensor cores; 8.0 and newer */
@@ -133,10 +134,56 @@ TERN_API tern_status tern_device_matmul(const tern_device_matrix *w, const tern_
 /* Launch shapes of a kernel: valid variants are 1 .. this. */
 TERN_API int tern_device_variants(tern_device_kernel kernel);
 
+/* The kernel and variant that tern_device_matmul would run this product with, and fails as it would. product->m must be
+ * at least 1. */
+TERN_API tern_status tern_device_choose(tern_device_kernel *kernel, int *variant, const tern_device_matrix *w,
+                                        const tern_device_product *product, tern_error *err);
+
 /* Makes the device's own scratch at least `bytes`, so that no product up to that size allocates: needed before a product
  * whose x is unaligned, or whose cols are no multiple of 16, is captured into a CUDA graph. m rows take
  * m * (cols * size of a value, rounded up to 16). */
 TERN_API tern_status tern_device_reserve(tern_device *device, size_t bytes, tern_error *err);
+
+/* ---- tuning: which kernel is fastest on this device --------------------------------------------------------------- */
+
+typedef struct tern_device_choice {
+    tern_device_kernel kernel;
+    int variant;
+    double seconds; /* of one product */
+} tern_device_choice;
+
+typedef struct tern_device_tuned {
+    size_t m, m_most;           /* measured; and it is for products of more than m_most / 2 and up to m_most rows */
+    tern_device_choice by_rule; /* what they got without it */
+    tern_device_choice chosen;  /* the same, unless another was at least 2 % faster */
+    int tried;                  /* kernels and variants that can run it */
+    int cold; /* zero: the weights came from the L2 cache, as there was no room for enough copies of them */
+} tern_device_tuned;
+
+/* Measures every kernel and variant that can multiply w by m rows of x_type: replays of CUDA graphs that take copies of w
+ * in turn, more than the L2 cache holds where half of the free memory and 512 copies allow; medians. Takes up to some
+ * seconds, which other work on the GPU must not disturb, and waits for the result.
+ *
+ * From then on tern_device_matmul on this device goes by it for every product of that shape, packing and x_type, and so
+ * do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A kernel
+ * named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is of its own
+ * kind, without a file. Matrices with scales per group have one kernel only: TERN_E_UNSUPPORTED. */
+TERN_API tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type,
+                                      size_t m, tern_error *err);
+
+/* The file lies in the folder TERN_CACHE, else in tern of XDG_CACHE_HOME, else in .cache/tern of HOME, and may be deleted
+ * at any time. TERN_CACHE=off: none is read or written. A file that is damaged, of another device or of another version
+ * of Tern is ignored; one that cannot be written leaves the result to this tern_device alone. */
+typedef struct tern_device_tuning_info {
+    char path[1024]; /* empty: there is none */
+    size_t choices;  /* that this device knows */
+    char note[240];  /* why there is no file, or what was wrong with it when it was last read or written; or empty */
+} tern_device_tuning_info;
+
+TERN_API tern_status tern_device_tuning_describe(tern_device_tuning_info *info, const tern_device *device,
+                                                 tern_error *err);
+
+/* ---- activations -------------------------------------------------------------------------------------------------- */
 
 /* Activations to int8 per row, and with `norm` nonzero after RMSNorm, in one pass: tern_quantize_activations and
  * tern_quantize_activations_rmsnorm, to the bit. gain may be NULL; gain and epsilon are ignored without norm. */

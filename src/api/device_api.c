@@ -1,4 +1,5 @@
 /* include/tern/device.h: checks every argument, then calls the table of libtern_cuda.so. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +11,9 @@
 #include "cuda/device_matrix.h"
 #include "cuda/load_backend.h"
 #include "cuda/select_device.h"
+#include "cuda/tune_product.h"
 #include "tern/device.h"
+#include "tern/tern.h"
 
 /* ---- what is there ----------------------------------------------------------------------------------------------- */
 
@@ -35,38 +38,52 @@ tern_status tern_device_select(int *device, tern_error *err) {
 
 /* ---- a device in use --------------------------------------------------------------------------------------------- */
 
-static tern_status set_limits(tern_device *d, const tern_device_options *options, tern_error *err) {
+/* What was measured with other limits, or with other starts of kernels, is not for everybody. */
+static tern_status load_tuning(tern_tuning *tuning, const tern_device_info *info, const tern_device_options *options,
+                               tern_error *err) {
+    char version[48];
+    snprintf(version, sizeof version, "%s-%d", tern_version(), TERN_CUDA_BACKEND_VERSION);
+    tern_tuning_key_of(&tuning->key, info, version);
+    if (options->serial || options->shared_limit)
+        snprintf(tuning->note, sizeof tuning->note, "a device with `serial` or a `shared_limit` has no file");
+    else
+        tern_tuning_find_path(tuning);
+    return tern_tuning_load(tuning, err);
+}
+
+static tern_status set_up(tern_device *d, const tern_device_options *options, tern_error *err) {
     tern_device_info info;
     TERN_TRY(d->backend->describe(&info, options->device, err));
     TERN_TRY(tern_cuda_check_device(&info, options->device, err));
+    d->number = options->device;
     d->limits = (tern_cuda_limits){info.major, info.minor, info.multiprocessors, info.shared_bytes};
     if (options->shared_limit) d->limits.shared_bytes = tern_min_size(options->shared_limit, info.shared_bytes);
-    return TERN_OK;
+    TERN_TRY(load_tuning(&d->tuning, &info, options, err));
+    return d->backend->open(&d->context, options->device, options->serial, err);
 }
 
 tern_status tern_device_open(tern_device **out, const tern_device_options *options, tern_error *err) {
     static const tern_device_options first = {0};
     TERN_CHECK_ARGUMENT(out, err, "out is NULL");
     if (!options) options = &first;
-    tern_device d = {0};
-    TERN_TRY(tern_pinned_device_kernel(&d.pinned, err));
-    TERN_TRY(tern_cuda_load(&d.backend, err));
-    TERN_TRY(set_limits(&d, options, err));
-    tern_device *device = malloc(sizeof *device);
-    if (!device) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "out of memory: %zu bytes", sizeof *device);
-    tern_status status = d.backend->open(&d.context, options->device, options->serial, err);
+    tern_device *d = calloc(1, sizeof *d);
+    if (!d) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "out of memory: %zu bytes", sizeof *d);
+    tern_status status = tern_pinned_device_kernel(&d->pinned, err);
+    if (!status) status = tern_cuda_load(&d->backend, err);
+    if (!status) status = set_up(d, options, err);
     if (status) {
-        free(device);
+        tern_tuning_free(&d->tuning.table);
+        free(d);
         return status;
     }
-    *device = d;
-    *out = device;
+    *out = d;
     return TERN_OK;
 }
 
 void tern_device_close(tern_device **device) {
     if (!device || !*device) return;
     (*device)->backend->close((*device)->context);
+    tern_tuning_free(&(*device)->tuning.table);
     free(*device);
     *device = NULL;
 }
@@ -159,17 +176,22 @@ static tern_status check_arrays(const tern_device_product *p, tern_error *err) {
     return TERN_OK;
 }
 
+static tern_status check_input(const tern_device_matrix *w, tern_dtype x_type, size_t m, tern_error *err) {
+    TERN_CHECK_ARGUMENT((unsigned)x_type <= TERN_I8, err, "x_type = %d is no type", (int)x_type);
+    size_t values, bytes, widest = tern_max_size((size_t)w->weights.cols, (size_t)w->weights.rows);
+    if (m > INT32_MAX / 2 || !tern_checked_mul(&values, m, widest) ||
+        !tern_checked_mul(&bytes, values, sizeof(float)))
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "m = %zu rows of %zu values are too many", m, widest);
+    return TERN_OK;
+}
+
 static tern_status check_product(const tern_device_matrix *w, const tern_device_product *p, tern_error *err) {
-    TERN_CHECK_ARGUMENT((unsigned)p->x_type <= TERN_I8, err, "x_type = %d is no type", (int)p->x_type);
     TERN_CHECK_ARGUMENT((unsigned)p->y_type <= TERN_F16, err,
                         "y_type = %d: outputs are TERN_F32, TERN_BF16 or TERN_F16", (int)p->y_type);
     TERN_CHECK_ARGUMENT((unsigned)p->activation <= TERN_DEVICE_SILU, err, "activation = %d is none",
                         (int)p->activation);
     TERN_CHECK_ARGUMENT((unsigned)p->kernel < TERN_DEVICE_KERNEL_COUNT, err, "kernel = %d is none", (int)p->kernel);
-    size_t values, bytes, widest = tern_max_size((size_t)w->weights.cols, (size_t)w->weights.rows);
-    if (p->m > INT32_MAX / 2 || !tern_checked_mul(&values, p->m, widest) ||
-        !tern_checked_mul(&bytes, values, sizeof(float)))
-        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "m = %zu rows of %zu values are too many", p->m, widest);
+    TERN_TRY(check_input(w, p->x_type, p->m, err));
     return p->m ? check_arrays(p, err) : TERN_OK;
 }
 
@@ -181,7 +203,8 @@ static tern_status choose(tern_device_product *p, const tern_device_matrix *w, t
     if (by_environment) p->kernel = w->device->pinned;
     if (p->kernel == TERN_DEVICE_KERNEL_AUTO) {
         TERN_CHECK_ARGUMENT(!p->variant, err, "variant = %d of no kernel: name one", p->variant);
-        tern_cuda_choose(&p->kernel, &p->variant, limits, &w->weights, p);
+        if (!tern_tuning_choose(&p->kernel, &p->variant, &w->device->tuning.table, limits, &w->weights, p))
+            tern_cuda_choose(&p->kernel, &p->variant, limits, &w->weights, p);
         return TERN_OK;
     }
     TERN_CHECK_ARGUMENT(p->variant >= 0 && p->variant <= tern_cuda_variants(p->kernel), err,
@@ -206,6 +229,62 @@ tern_status tern_device_matmul(const tern_device_matrix *w, const tern_device_pr
 }
 
 int tern_device_variants(tern_device_kernel kernel) { return tern_cuda_variants(kernel); }
+
+tern_status tern_device_choose(tern_device_kernel *kernel, int *variant, const tern_device_matrix *w,
+                               const tern_device_product *product, tern_error *err) {
+    TERN_CHECK_ARGUMENT(kernel && variant, err, "kernel or variant is NULL");
+    TERN_CHECK_ARGUMENT(w, err, "w is NULL");
+    TERN_CHECK_ARGUMENT(product && product->m, err, "product is NULL, or its m is 0");
+    tern_device_product p = *product;
+    TERN_TRY(check_product(w, &p, err));
+    TERN_TRY(choose(&p, w, err));
+    *kernel = p.kernel;
+    *variant = p.variant;
+    return TERN_OK;
+}
+
+/* ---- tuning ------------------------------------------------------------------------------------------------------ */
+
+static tern_tuning_row row_of(const tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type) {
+    const double nanoseconds = tuned->chosen.seconds * 1e9;
+    return (tern_tuning_row){.t5 = w->weights.t5 != 0,
+                             .rows = w->weights.rows,
+                             .cols = w->weights.cols,
+                             .x_type = x_type,
+                             .m_most = (uint32_t)tuned->m_most,
+                             .kernel = tuned->chosen.kernel,
+                             .variant = tuned->chosen.variant,
+                             .nanoseconds = nanoseconds > 1 ? (uint64_t)(nanoseconds + 0.5) : 1};
+}
+
+tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type, size_t m,
+                             tern_error *err) {
+    TERN_CHECK_ARGUMENT(tuned, err, "tuned is NULL");
+    TERN_CHECK_ARGUMENT(w, err, "w is NULL");
+    TERN_CHECK_ARGUMENT(m, err, "m = 0");
+    TERN_TRY(check_input(w, x_type, m, err));
+    if (w->weights.exponents)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "scales per group are for cuda-plain only: there is nothing to tune");
+    tern_device_tuned found;
+    TERN_TRY(tern_tune_product(&found, w, x_type, m, err));
+    const tern_tuning_row row = row_of(&found, w, x_type);
+    TERN_TRY(tern_tuning_store(&w->device->tuning, &row, err));
+    *tuned = found;
+    return TERN_OK;
+}
+
+tern_status tern_device_tuning_describe(tern_device_tuning_info *info, const tern_device *device, tern_error *err) {
+    TERN_CHECK_ARGUMENT(info, err, "info is NULL");
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    const tern_tuning *t = &device->tuning;
+    *info = (tern_device_tuning_info){.choices = t->table.count};
+    memcpy(info->path, t->path, sizeof info->path);
+    memcpy(info->note, t->note, sizeof info->note);
+    return TERN_OK;
+}
+
+/* ---- activations ------------------------------------------------------------------------------------------------- */
 
 tern_status tern_device_quantize(tern_device *device, const tern_device_quantizer *quantizer, tern_error *err) {
     TERN_CHECK_ARGUMENT(device, err, "device is NULL");

@@ -8,7 +8,7 @@
 #include "tern/device.h"
 
 /* Raised with every change below: a library of another version is refused. */
-enum { TERN_CUDA_BACKEND_VERSION = 2 };
+enum { TERN_CUDA_BACKEND_VERSION = 3 };
 
 /* The one exported function of libtern_cuda.so. */
 #define TERN_CUDA_BACKEND_SYMBOL "tern_cuda_backend_table"
@@ -51,6 +51,11 @@ typedef struct tern_cuda_backend {
     /* product->kernel is a real one that fits, product->variant one of its launch shapes. */
     tern_status (*multiply)(tern_cuda_context *context, const tern_cuda_weights *w,
                             const tern_device_product *product, tern_error *err);
+    /* Seconds of one such product: the median of `replays` replays of a CUDA graph of `calls` of them, which take the
+     * `count` weights in turn. */
+    tern_status (*time_products)(double *seconds, tern_cuda_context *context, const tern_cuda_weights *weights,
+                                 size_t count, const tern_device_product *product, int calls, int replays,
+                                 tern_error *err);
     tern_status (*quantize)(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
     tern_status (*measure_int8)(double *per_second, tern_cuda_context *context, tern_error *err);
     const struct tern_gpu_table *graphs; /* NULL in a build without networks */

@@ -73,6 +73,7 @@ static const tern_cuda_backend table = {TERN_CUDA_BACKEND_VERSION,
                                         tern_cuda_download,
                                         tern_cuda_copy,
                                         multiply,
+                                        tern_cuda_time_products,
                                         quantize,
                                         tern_cuda_measure_int8,
                                         graphs};

@@ -108,6 +108,9 @@ tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_d
  * to whole chunks, or 0: dense rows, which the context's scratch aligns where that takes it. */
 tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
                                const tern_device_product *product, size_t ldx, tern_error *err);
+tern_status tern_cuda_time_products(double *seconds, tern_cuda_context *context, const tern_cuda_weights *weights,
+                                    size_t count, const tern_device_product *product, int calls, int replays,
+                                    tern_error *err);
 tern_status tern_cuda_quantize(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
 tern_status tern_cuda_reserve(tern_cuda_context *context, size_t bytes, tern_error *err);
 

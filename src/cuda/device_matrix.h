@@ -4,12 +4,15 @@
 
 #include "cuda/backend.h"
 #include "cuda/launch_shapes.h"
+#include "cuda/tuning_file.h"
 
 struct tern_device {
     const tern_cuda_backend *backend;
     tern_cuda_context *context;
     tern_cuda_limits limits;
+    int number;
     tern_device_kernel pinned; /* by TERN_KERNEL, or TERN_DEVICE_KERNEL_AUTO */
+    tern_tuning tuning;
 };
 
 struct tern_device_matrix {

@@ -31,6 +31,7 @@ struct lt_functions {
 /* A product that has been prepared: what cuBLASLt wants to be told, and its choice. */
 struct prepared {
     gpu_gemm key;
+    uint32_t aligned[3]; /* bytes, of a, b and c; part of the key */
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c;
     cublasLtMatmulAlgo_t algo;
@@ -142,16 +143,11 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     LT_TRY(lt->f.preference_create(&preference), what, err);
     cublasStatus_t code =
         lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    /* Rows of any length: what is promised about addresses is what an element takes. */
-    const uint32_t aligned[3] = {p->key.operands == TERN_F32 ? 4u : 2u, p->key.operands == TERN_F32 ? 4u : 2u,
-                                 p->key.result == TERN_F32 ? 4u : 2u};
-    const int odd = p->key.n % 8 || p->key.k % 8 || p->key.m % 8;
-    if (odd && code == CUBLAS_STATUS_SUCCESS) {
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aligned[0], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &aligned[1], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &aligned[2], 4);
-        lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &aligned[2], 4);
-    }
+    static const cublasLtMatmulPreferenceAttributes_t attribute[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++)
+        code = lt->f.preference_set(preference, attribute[i], &p->aligned[i < 3 ? i : 2], sizeof *p->aligned);
     if (code == CUBLAS_STATUS_SUCCESS)
         code = lt->f.heuristic(lt->handle, p->desc, p->b, p->a, p->c, p->c, preference, 1, &found, &count);
     lt->f.preference_destroy(preference);
@@ -180,9 +176,11 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
 }
 
 /* The product, prepared now if it is new. */
-static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const char *what, tern_error *err) {
+static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const uint32_t aligned[3], const char *what,
+                        tern_error *err) {
     for (size_t i = 0; i < lt->count; i++)
-        if (!memcmp(&lt->list[i].key, gemm, sizeof *gemm)) {
+        if (!memcmp(&lt->list[i].key, gemm, sizeof *gemm) &&
+            !memcmp(lt->list[i].aligned, aligned, sizeof lt->list[i].aligned)) {
             *out = &lt->list[i];
             return TERN_OK;
         }
@@ -196,6 +194,7 @@ static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const 
     prepared *p = &lt->list[lt->count];
     memset(p, 0, sizeof *p);
     memcpy(&p->key, gemm, sizeof *gemm);
+    memcpy(p->aligned, aligned, sizeof p->aligned);
     const tern_status status = prepare(lt, p, what, err);
     if (status) {
         forget(lt, p);
@@ -206,12 +205,19 @@ static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const 
     return TERN_OK;
 }
 
+/* What cuBLASLt may assume of an address: the largest power of two, up to what allocations have, that divides it. */
+static uint32_t alignment_of(const void *address) {
+    const uintptr_t bits = (uintptr_t)address | 256;
+    return (uint32_t)(bits & (~bits + 1));
+}
+
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err) {
     const char *what = gpu_graph_node(plan, node)->name;
     const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
     prepared *p = NULL;
-    GPU_CHECK(find(plan->lt, &p, gemm, what, err));
+    const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
+    GPU_CHECK(find(plan->lt, &p, gemm, aligned, what, err));
     LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
                               plan->lt->workspace, WORKSPACE, plan->stream),
            what, err);
@@ -220,24 +226,37 @@ tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm,
 
 /* ---- steps around products */
 
-template <class To, class From> __global__ static void make_operand(To *to, const From *from, gpu_operand o) {
-    const size_t n = o.rows * o.columns;
-    GPU_FOR(i, n) {
-        const size_t row = i / o.columns, column = i - row * o.columns;
-        float v = to_float(from[i]);
-        if (o.row_scale) v *= o.row_scale[row / o.rows_per_scale];
-        if (o.column_scale) v *= o.column_scale[o.one_column_scale ? 0 : column];
-        to[i] = from_float<To>(v);
+/* N values of one row at a time, as columns are a multiple of N. */
+template <class To, class From, int N> __global__ static void make_operand(To *to, const From *from, gpu_operand o) {
+    GPU_FOR(i, o.rows * o.columns / N) {
+        const size_t row = i * N / o.columns, column = i * N - row * o.columns;
+        const float by_row = o.row_scale ? o.row_scale[row / o.rows_per_scale] : 1;
+        const gpu_few<From, N> v = ((const gpu_few<From, N> *)from)[i];
+        gpu_few<To, N> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const float f = to_float(v.v[j]) * by_row;
+            const size_t c = o.one_column_scale ? 0 : column + (size_t)j;
+            out.v[j] = from_float<To>(o.column_scale ? f * o.column_scale[c] : f);
+        }
+        ((gpu_few<To, N> *)to)[i] = out;
     }
+}
+
+template <class To, class From>
+static void launch_operand(tern_gpu_plan *plan, const gpu_operand *o, To *to, const From *from) {
+    constexpr int N = gpu_pack<From>::N;
+    const size_t n = o->rows * o->columns;
+    if (o->columns % N || (uintptr_t)to % 16 || (uintptr_t)from % 16)
+        make_operand<To, From, 1><<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(to, from, *o);
+    else
+        make_operand<To, From, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(to, from, *o);
 }
 
 tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand *o, void *to, const void *from,
                              tern_error *err) {
-    const unsigned blocks = gpu_blocks(plan, o->rows * o->columns, 4);
-    GPU_BY_TYPE(
-        plan->type, if (o->type == TERN_F32)
-                        make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((float *)to, (const T *)from, *o);
-        else make_operand<<<blocks, GPU_THREADS, 0, plan->stream>>>((__nv_bfloat16 *)to, (const T *)from, *o));
+    GPU_BY_TYPE(plan->type, if (o->type == TERN_F32) launch_operand(plan, o, (float *)to, (const T *)from);
+                else launch_operand(plan, o, (__nv_bfloat16 *)to, (const T *)from));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
@@ -326,15 +345,38 @@ tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const 
     return TERN_OK;
 }
 
-template <class T> __global__ static void add_bias(T *y, const float *bias, size_t n, size_t columns) {
-    GPU_FOR(i, n) y[i] = from_float<T>(to_float(y[i]) + bias[i % columns]);
+/* N values of one row at a time, as columns are a multiple of N. */
+template <class T, int N> __global__ static void finish(T *y, gpu_epilogue e) {
+    GPU_FOR(i, e.rows * e.columns / N) {
+        const size_t row = i * N / e.columns, column = i * N - row * e.columns;
+        const float by_row = e.row_scale ? e.row_scale[row / e.rows_per_scale] : 1;
+        gpu_few<T, N> v = ((gpu_few<T, N> *)y)[i];
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            float f = to_float(v.v[j]);
+            if (e.column_scale) f *= e.column_scale[e.one_column_scale ? 0 : column + (size_t)j];
+            f *= by_row;
+            v.v[j] = from_float<T>(e.bias ? f + e.bias[column + (size_t)j] : f);
+        }
+        ((gpu_few<T, N> *)y)[i] = v;
+    }
+}
+
+tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err) {
+    if (!e->column_scale && !e->row_scale && !e->bias) return TERN_OK;
+    const size_t n = e->rows * e->columns;
+    GPU_BY_TYPE(plan->type, constexpr int N = gpu_pack<T>::N; if (e->columns % N || (uintptr_t)y % 16)
+                    finish<T, 1><<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)y, *e);
+                else finish<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>((T *)y, *e));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
 }
 
 tern_status gpu_add_bias(tern_gpu_plan *plan, size_t node, void *y, const float *bias, size_t rows, size_t columns,
                          tern_error *err) {
-    const size_t n = rows * columns;
-    GPU_BY_TYPE(plan->type,
-                add_bias<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)y, bias, n, columns));
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
+    gpu_epilogue e = {};
+    e.rows = rows;
+    e.columns = columns;
+    e.bias = bias;
+    return gpu_finish(plan, node, &e, y, err);
 }

@@ -52,6 +52,18 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
 size_t gpu_column_sums_scratch(size_t columns);
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err);
+/* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each
+ * may be NULL. y of the plan's type. */
+struct gpu_epilogue {
+    size_t rows, columns;
+    const float *column_scale;
+    int one_column_scale;
+    const float *row_scale;
+    size_t rows_per_scale;
+    const float *bias;
+};
+tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err);
+
 /* y[row][c] += bias[c]. */
 tern_status gpu_add_bias(tern_gpu_plan *plan, size_t node, void *y, const float *bias, size_t rows, size_t columns,
                          tern_error *err);

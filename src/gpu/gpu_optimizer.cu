@@ -32,25 +32,29 @@ static tern_status check(const tern_gpu_plan *plan, const tern_gpu_optimizer_des
     return TERN_OK;
 }
 
-/* Zeroed [count] floats for every parameter that wants them, in one block. */
+/* Floats of a parameter's `first`, and of its `second`. */
+static size_t first_floats(const tern_gpu_plan *plan, size_t p) {
+    return is_stepped(plan, p) || is_statistic(plan, p) ? gpu_round_up(plan->graph->param[p].count, 64) : 0;
+}
+static size_t second_floats(const tern_gpu_plan *plan, const tern_gpu_optimizer_desc *d, size_t p) {
+    return is_stepped(plan, p) && d->method[p] == TERN_GPU_ADAMW ? gpu_round_up(plan->graph->param[p].count, 64) : 0;
+}
+
+/* Zeroed, in one block. */
 static tern_status place_state(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *d, tern_error *err) {
     size_t floats = 0;
     void *memory;
-    for (int pass = 0; pass < 2; pass++) {
-        float *next = pass ? (float *)memory : NULL;
-        for (size_t p = 0; p < plan->graph->params; p++) {
-            const size_t count = gpu_round_up(plan->graph->param[p].count, 64);
-            const bool second = is_stepped(plan, p) && d->method[p] == TERN_GPU_ADAMW;
-            if (!is_stepped(plan, p) && !is_statistic(plan, p)) continue;
-            floats += pass ? 0 : count * (second ? 2 : 1);
-            if (!pass) continue;
-            plan->param[p].first = next;
-            plan->param[p].second = second ? next + count : NULL;
-            next += count * (second ? 2 : 1);
-        }
-        if (pass) return TERN_OK;
-        GPU_CHECK(gpu_keep(plan, &memory, floats * sizeof(float), "the optimiser", err));
-        CUDA_TRY(cudaMemsetAsync(memory, 0, floats * sizeof(float), plan->stream), "the optimiser", err);
+    for (size_t p = 0; p < plan->graph->params; p++) floats += first_floats(plan, p) + second_floats(plan, d, p);
+    GPU_CHECK(gpu_keep(plan, &memory, floats * sizeof(float), "the optimiser", err));
+    CUDA_TRY(cudaMemsetAsync(memory, 0, floats * sizeof(float), plan->stream), "the optimiser", err);
+    float *next = (float *)memory;
+    for (size_t p = 0; p < plan->graph->params; p++) {
+        if (!first_floats(plan, p)) continue;
+        plan->param[p].first = next;
+        next += first_floats(plan, p);
+        if (!second_floats(plan, d, p)) continue;
+        plan->param[p].second = next;
+        next += second_floats(plan, d, p);
     }
     return TERN_OK;
 }

@@ -152,30 +152,3 @@ tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float 
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
-
-/* N values of one row at a time, as columns are a multiple of N. */
-template <class T, int N> __global__ static void finish(T *y, gpu_epilogue e) {
-    GPU_FOR(i, e.rows * e.columns / N) {
-        const size_t row = i * N / e.columns, column = i * N - row * e.columns;
-        const float by_row = e.row_scale ? e.row_scale[row / e.rows_per_scale] : 1;
-        gpu_few<T, N> v = ((gpu_few<T, N> *)y)[i];
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            float f = to_float(v.v[j]);
-            if (e.column_scale) f *= e.column_scale[e.one_column_scale ? 0 : column + (size_t)j];
-            f *= by_row;
-            v.v[j] = from_float<T>(e.bias ? f + e.bias[column + (size_t)j] : f);
-        }
-        ((gpu_few<T, N> *)y)[i] = v;
-    }
-}
-
-tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err) {
-    if (!e->column_scale && !e->row_scale && !e->bias) return TERN_OK;
-    const size_t n = e->rows * e->columns;
-    GPU_BY_TYPE(plan->type, constexpr int N = gpu_pack<T>::N; if (e->columns % N)
-                    finish<T, 1><<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)y, *e);
-                else finish<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>((T *)y, *e));
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
-}

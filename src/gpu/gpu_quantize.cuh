@@ -20,16 +20,4 @@ tern_status gpu_pad_rows(tern_gpu_plan *plan, size_t node, size_t element_bytes,
 tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
                        tern_error *err);
 
-/* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each
- * may be NULL. y of the plan's type. */
-struct gpu_epilogue {
-    size_t rows, columns;
-    const float *column_scale;
-    int one_column_scale;
-    const float *row_scale;
-    size_t rows_per_scale;
-    const float *bias;
-};
-tern_status gpu_finish(tern_gpu_plan *plan, size_t node, const gpu_epilogue *e, void *y, tern_error *err);
-
 #endif

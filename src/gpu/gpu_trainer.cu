@@ -1,3 +1,5 @@
+/* The trainer's memory, what is sent to the device for a step, and the step: launch by launch, or captured once and
+ * replayed. */
 #include "gpu/gpu_trainer.cuh"
 
 #include <math.h>

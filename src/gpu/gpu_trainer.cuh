@@ -12,7 +12,7 @@
 /* The loss of nn/loss.h: factors of its components, and of the gradients (over the number of rows and of parts). */
 struct gpu_loss_terms {
     float ce, entropy, z, smoothing, factor;
-    float unused;
+    float none; /* 8-byte alignment of what follows in the block */
 };
 
 /* A step as kernels see it: places in one block of memory, of the same order on the host and on the device. */

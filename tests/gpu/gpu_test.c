@@ -333,17 +333,114 @@ static void check_refusals(run *r) {
     printf("  says: %s\n", err.message);
 }
 
+/* ---- tuning ------------------------------------------------------------------------------------------------------ */
+
+typedef struct tuned_case {
+    gpu_case c;
+    tern_device_matrix *w;
+    tern_device_product p;
+} tuned_case;
+
+static void make_tuned_case(run *r, tuned_case *t) {
+    tern_error err = {0};
+    t->c = (gpu_case){.rows = 300, .cols = 1000, .m = 13, .x_type = TERN_I8};
+    make_case(&t->c);
+    expect(r, !make_device_matrix(&t->w, r->device, &t->c, &err), "matrix to tune", err.message);
+    t->p = (tern_device_product){.x = send(r, t->c.x, t->c.m * t->c.cols),
+                                 .x_type = TERN_I8,
+                                 .inv_scale = send(r, t->c.inv_scale, t->c.m * sizeof(float)),
+                                 .m = t->c.m,
+                                 .y = must_alloc(r, t->c.m * t->c.rows * sizeof(float) + FENCE)};
+}
+
+static void free_tuned_case(run *r, tuned_case *t) {
+    tern_device_free(r->device, (void *)(uintptr_t)t->p.x);
+    tern_device_free(r->device, (void *)(uintptr_t)t->p.inv_scale);
+    tern_device_free(r->device, t->p.y);
+    tern_device_matrix_free(&t->w);
+    free_case(&t->c);
+}
+
+/* A device of its own, that reads the file anew; tune: measures. What is chosen must be `kernel` and `variant`, which
+ * come back where they are AUTO, and the products stay what they are. */
+static void check_tuned(run *r, int tune, tern_device_kernel *kernel, int *variant, char *path, size_t path_bytes) {
+    tern_device *all = r->device;
+    tern_error err = {0};
+    tuned_case t;
+    tern_device_tuned tuned = {.chosen = {.kernel = *kernel, .variant = *variant}};
+    tern_device_tuning_info info = {.choices = 0};
+    tern_device_kernel got = TERN_DEVICE_KERNEL_AUTO;
+    int got_variant = 0;
+    expect(r, !tern_device_open(&r->device, NULL, &err), "open to tune", err.message);
+    make_tuned_case(r, &t);
+    if (tune) {
+        expect(r, !tern_device_tune(&tuned, t.w, TERN_I8, t.p.m, &err), "tune", err.message);
+        expect(r, tuned.m_most == 16 && tuned.tried > 1 && tuned.chosen.seconds > 0, "tuned", "is not filled in");
+        expect(r, tuned.chosen.seconds <= tuned.by_rule.seconds, "tuned", "to something slower");
+    }
+    expect(r, !tern_device_tuning_describe(&info, r->device, &err), "describe tuning", err.message);
+    expect(r, info.choices == 1 && !info.note[0] && info.path[0], "tuning file", info.note);
+    for (t.p.m = 9; t.p.m <= 13; t.p.m += 4) {
+        expect(r, !tern_device_choose(&got, &got_variant, t.w, &t.p, &err), "choose", err.message);
+        expect(r, got == tuned.chosen.kernel && got_variant == tuned.chosen.variant, "tuning", "is not gone by");
+    }
+    t.p.m = t.c.m;
+    check_variant(r, &t.c, t.w, t.p);
+    snprintf(path, path_bytes, "%s", info.path);
+    *kernel = tuned.chosen.kernel;
+    *variant = tuned.chosen.variant;
+    free_tuned_case(r, &t);
+    tern_device_close(&r->device);
+    r->device = all;
+}
+
+/* The file says that another kernel were the fastest. */
+static void rewrite_file(run *r, const char *path, const char *was, const char *now) {
+    char text[1024], *at;
+    FILE *f = fopen(path, "r");
+    const size_t size = f ? fread(text, 1, sizeof text - 1, f) : 0;
+    if (f) fclose(f);
+    text[size] = 0;
+    at = strstr(text, was);
+    expect(r, at != NULL, "the tuning file lacks", was);
+    f = at ? fopen(path, "w") : NULL;
+    if (!f) return;
+    fprintf(f, "%.*s%s%s", (int)(at - text), text, now, at + strlen(was));
+    fclose(f);
+}
+
+static void check_tuning(run *r) {
+    char folder[] = "/tmp/tern-gpu-test-XXXXXX", path[1024] = "", was[64];
+    tern_device_kernel kernel = TERN_DEVICE_KERNEL_AUTO;
+    int variant = 0;
+    if (getenv("TERN_KERNEL")) return; /* which goes before what is measured */
+    expect(r, mkdtemp(folder) != NULL, "temporary folder", folder);
+    setenv("TERN_CACHE", folder, 1);
+    check_tuned(r, 1, &kernel, &variant, path, sizeof path);
+    check_tuned(r, 0, &kernel, &variant, path, sizeof path);
+    snprintf(was, sizeof was, " %s %d ", tern_device_kernel_name(kernel), variant);
+    rewrite_file(r, path, was, " cuda-plain 1 ");
+    kernel = TERN_DEVICE_KERNEL_PLAIN;
+    variant = 1;
+    check_tuned(r, 0, &kernel, &variant, path, sizeof path);
+    remove(path);
+    remove(folder);
+    setenv("TERN_CACHE", "off", 1);
+}
+
 typedef struct family {
     const char *name;
     void (*check)(run *r);
 } family;
 
-static const family families[] = {
-    {"int8", check_int8},           {"many rows", check_many_rows},       {"floats", check_floats},
-    {"groups", check_groups},       {"epilogues", check_epilogues},       {"unaligned", check_unaligned},
-    {"quantize", check_quantizers}, {"small device", check_small_device}, {"refusals", check_refusals}};
+static const family families[] = {{"int8", check_int8},           {"many rows", check_many_rows},
+                                  {"floats", check_floats},       {"groups", check_groups},
+                                  {"epilogues", check_epilogues}, {"unaligned", check_unaligned},
+                                  {"quantize", check_quantizers}, {"small device", check_small_device},
+                                  {"refusals", check_refusals},   {"tuning", check_tuning}};
 
 int main(int argc, char **argv) {
+    setenv("TERN_CACHE", "off", 1); /* what is chosen is a matter of this source alone */
     run r = {.quick = argc > 1 && !strcmp(argv[1], "--quick")};
     tern_error err = {0};
     tern_device_info info;

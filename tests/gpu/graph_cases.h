@@ -30,6 +30,7 @@ typedef struct graph_case_list {
     list(dense_cases) \
     list(conv_cases) \
     list(norm_cases) \
+    list(attention_cases) \
     list(ternary_cases) \
     list(packed_cases) \
     list(trit_cases)

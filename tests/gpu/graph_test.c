@@ -144,18 +144,7 @@ static void run_case(const graph_case_list *list, const graph_case *c, tern_dtyp
     t.cpu->lambda = c->lambda > 0 ? c->lambda : 1;
     must(tern_plan_refresh(t.cpu, &err), &err, c->name);
 
-    tern_layout layout;
-    must(tern_layout_make(&layout, t.graph, c->batch + 1, type == TERN_F32 ? 4 : 2, !list->inference, &err), &err,
-         c->name);
-    tern_gpu_plan_desc gd = {.graph = t.graph,
-                             .layout = &layout,
-                             .batch_max = c->batch + 1,
-                             .training = !list->inference,
-                             .values = type,
-                             .products = type,
-                             .seed = 5};
-    must(backend->graphs->create(&t.gpu, context, &gd, &err), &err, c->name);
-    tern_layout_free(&layout);
+    must(create_on_gpu(&t.gpu, t.graph, c->batch + 1, type, !list->inference, 5, &err), &err, c->name);
     must(backend->graphs->send(t.gpu, t.cpu->lambda, &err), &err, c->name);
 
     const tern_node *in = &t.graph->node[0], *out = &t.graph->node[t.graph->nodes - 1];

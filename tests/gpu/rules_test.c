@@ -83,7 +83,7 @@ static void open_trial(trial *t, const rules_case *c) {
     t->cpu->lambda = 1;
     t->cpu->train_mode = 1;
     t->cpu->rules.rate[1] = c->rate;
-    must(create_on_gpu(&t->gpu, t->copy, t->batch, TERN_F32, SEED, &err), &err, c->name);
+    must(create_on_gpu(&t->gpu, t->copy, t->batch, TERN_F32, 1, SEED, &err), &err, c->name);
     t->nx = t->batch * t->graph->node[0].elements;
     t->ny = t->batch * t->graph->node[1].elements;
     t->x = room(t->nx);

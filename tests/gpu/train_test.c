@@ -66,11 +66,11 @@ typedef struct train_case {
 /* AdamW divides by the root of squares, and Muon makes every direction as long: what rounding leaves of a gradient that
  * cancels counts as much as the rest. */
 static const train_case cases[] = {
-    {"sgd", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 1, 0, CE, 1e-4, 0.1},
-    {"sgd, clipped", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0.3, 1, 0, CE, 1e-4, 0.1},
-    {"sgd, three batches a step", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 3, 0.2f, CE, 1e-4, 0.1},
-    {"all parts of a loss", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0.1f, {3, -1, 2, 2}, 1e-4, 0.1},
-    {"a loss without cross entropy", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0, {0, 1, 2, 1}, 1e-4, 0.1},
+    {"sgd", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 1, 0, CE, 1e-4, 0.2},
+    {"sgd, clipped", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0.3, 1, 0, CE, 1e-4, 0.2},
+    {"sgd, three batches a step", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 3, 0.2f, CE, 1e-4, 0.2},
+    {"all parts of a loss", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0.1f, {3, -1, 2, 2}, 1e-4, 0.2},
+    {"a loss without cross entropy", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0, {0, 1, 2, 1}, 1e-4, 0.2},
     {"many classes",
      mlp_of_many_classes,
      TERN_SGD,
@@ -85,13 +85,13 @@ static const train_case cases[] = {
      {2, 1, 1, 1},
      1e-4,
      0.1},
-    {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.3},
-    {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.3},
-    {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4},
-    {"muon, clipped", mlp, TERN_MUON, TERN_SGD, 0.02f, 1e-2f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4},
-    {"muon, normalised", mlp, TERN_MUON, TERN_SGD, 0.1f, 1e-2f, 0.1f, 1, 0, 1, 0, CE, 2e-3, 0.4},
-    {"batch norm", normed_mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 2, 0, CE, 1e-3, 0.1},
-    {"text", text, TERN_ADAMW, TERN_SGD, 1e-3f, 0.02f, 0.1f, 0, 0, 2, 0, CE, 2e-3, 0.3},
+    {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4},
+    {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4},
+    {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.5},
+    {"muon, clipped", mlp, TERN_MUON, TERN_SGD, 0.02f, 1e-2f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.5},
+    {"muon, normalised", mlp, TERN_MUON, TERN_SGD, 0.1f, 1e-2f, 0.1f, 1, 0, 1, 0, CE, 2e-3, 0.5},
+    {"batch norm", normed_mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 2, 0, CE, 1e-3, 0.2},
+    {"text", text, TERN_ADAMW, TERN_SGD, 1e-3f, 0.02f, 0.1f, 0, 0, 2, 0, CE, 2e-3, 0.4},
 };
 
 static tern_graph *make_graph(void (*build)(tern_graph *), const char *name) {
@@ -249,6 +249,16 @@ static void cpu_step(cpu_run *r, uint64_t step) {
     must(tern_plan_refresh(r->plan, &err), &err, c->name);
 }
 
+static void cpu_recalibrate(cpu_run *r, int number) {
+    static float x[BATCH * SIDE * SIDE * 3];
+    static int32_t label[BATCH * WINDOW];
+    make_batch(x, label, r->graph, (uint64_t)number);
+    r->plan->recalibrating = number;
+    r->plan->step = 100 + (uint64_t)number;
+    tern_plan_forward(r->plan, x, BATCH);
+    r->plan->recalibrating = 0;
+}
+
 /* ---- on the GPU */
 
 typedef struct gpu_run {
@@ -267,7 +277,7 @@ static int gpu_open(gpu_run *r, const train_case *c, tern_dtype type) {
     tern_error err;
     int32_t methods[64];
     *r = (gpu_run){.c = c, .graph = make_graph(c->build, c->name)};
-    const tern_status status = create_on_gpu(&r->plan, r->graph, BATCH, type, 5, &err);
+    const tern_status status = create_on_gpu(&r->plan, r->graph, BATCH, type, 1, 5, &err);
     if (status == TERN_E_UNSUPPORTED && strstr(err.message, "does not run on a GPU yet")) {
         printf("%-32s skipped: %s\n", c->name, err.message);
         gpu_close(r);
@@ -319,6 +329,15 @@ static void gpu_step(gpu_run *r, uint64_t step, float lambda, int count_trits) {
                              .loss_shift = c->loss.shift,
                              .count_trits = count_trits};
     must(backend->graphs->step(r->plan, &s, &err), &err, c->name);
+}
+
+/* Recalibration is a batch and a forward pass; x, if any: the batch. */
+static void gather(gpu_run *g, const int64_t *sample, uint64_t epoch, int number, float *x) {
+    tern_error err;
+    const tern_gpu_step s = {
+        .step = 100 + (uint64_t)number, .epoch = &epoch, .sample = sample, .parts = 1, .batch = BATCH, .loss_ce = 1};
+    must(backend->graphs->recalibrate(g->plan, &s, number, &err), &err, g->c->name);
+    if (x) must(backend->graphs->read_node(g->plan, x, 0, 0, &err), &err, g->c->name);
 }
 
 static tern_gpu_result gpu_result(gpu_run *r) {
@@ -403,17 +422,26 @@ static void compare_with_cpu(const train_case *c, tern_dtype type) {
     cpu_open(&r, c);
     worst = 0;
     where = "nothing";
-    for (uint64_t step = 0; step < STEPS; step++) {
+    /* With the rounding of bf16 networks of noise soon go ways of their own. */
+    const uint64_t steps = type == TERN_F32 ? STEPS : 2;
+    for (uint64_t step = 0; step < steps; step++) {
         cpu_step(&r, step);
         gpu_step(&g, step, 1, 0);
         const tern_gpu_result result = gpu_result(&g);
-        const double most = type == TERN_F32 ? 2e-4 : 0.25;
+        const double most = type == TERN_F32 ? 1e-4 : 0.1;
         if (!is_near(result.loss, r.loss, most) || !is_near(result.gradient_norm, r.norm, most) ||
             result.applied != step + 1 || result.skipped) {
             failures++;
             printf("FAILED %s, step %d: loss %.9g, norm %.9g, %d applied; should be %.9g, %.9g\n", c->name, (int)step,
                    result.loss, result.gradient_norm, (int)result.applied, r.loss, r.norm);
         }
+    }
+    compare_parameters(&g, &r, type);
+    for (int number = 1; number <= 3; number++) {
+        int64_t sample[BATCH];
+        const uint64_t epoch = take_samples(sample, g.graph, (uint64_t)number);
+        cpu_recalibrate(&r, number);
+        gather(&g, sample, epoch, number, NULL);
     }
     compare_parameters(&g, &r, type);
     printf("%-32s %s  worst %.2g, %s\n", c->name, type == TERN_F32 ? "fp32" : "bf16", worst, where);
@@ -556,14 +584,6 @@ static void pictures(tern_graph *g, size_t height, size_t width, size_t channels
 static void gray_pictures(tern_graph *g) { pictures(g, 12, 20, 1); }
 static void color_pictures(tern_graph *g) { pictures(g, 6, 10, 3); }
 
-/* A plan that gathers: recalibration is a batch and a forward pass. */
-static void gather(gpu_run *g, const int64_t *sample, uint64_t epoch, float *x) {
-    tern_error err;
-    const tern_gpu_step s = {.step = 1, .epoch = &epoch, .sample = sample, .parts = 1, .batch = BATCH, .loss_ce = 1};
-    must(backend->graphs->recalibrate(g->plan, &s, 1, &err), &err, g->c->name);
-    must(backend->graphs->read_node(g->plan, x, 0, 0, &err), &err, g->c->name);
-}
-
 static void compare_images(const augment_case *a, const train_case *c, size_t height, size_t width, size_t channels) {
     gpu_run g = {.c = c, .graph = make_graph(c->build, c->name)};
     const size_t size = height * width * channels;
@@ -576,13 +596,13 @@ static void compare_images(const augment_case *a, const train_case *c, size_t he
     tern_error err;
     make_data(10);
     init_augmenter(&augmenter, &a->how, height, width, channels);
-    must(create_on_gpu(&g.plan, g.graph, BATCH, TERN_F32, 5, &err), &err, c->name);
+    must(create_on_gpu(&g.plan, g.graph, BATCH, TERN_F32, 1, 5, &err), &err, c->name);
     must(backend->graphs->set_optimizer(g.plan, &o, &err), &err, c->name);
     must(backend->graphs->set_images(g.plan, &data, &err), &err, c->name);
     must(backend->graphs->send(g.plan, 1, &err), &err, c->name);
     for (uint64_t epoch = 0; epoch < 3; epoch++) {
         for (size_t i = 0; i < BATCH; i++) sample[i] = tern_random_u32(60 + epoch, i) % (uint32_t)data.count;
-        gather(&g, sample, epoch, got);
+        gather(&g, sample, epoch, 1, got);
         for (size_t i = 0; i < BATCH; i++) {
             tern_augment_image(want, &augmenter, images + (size_t)sample[i] * size, epoch, (uint64_t)sample[i]);
             if (!memcmp(want, got + i * size, size * sizeof *want)) continue;
@@ -606,7 +626,7 @@ static void compare_windows(const train_case *c) {
     if (!gpu_open(&g, c, TERN_F32)) return;
     for (uint64_t position = 0; position < 3; position++) {
         const uint64_t epoch = take_samples(sample, g.graph, position);
-        gather(&g, sample, epoch, got);
+        gather(&g, sample, epoch, 1, got);
         make_batch(want, label, g.graph, position);
         if (memcmp(got, want, sizeof got)) fail(c->name, "windows of the text differ");
     }

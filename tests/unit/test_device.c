@@ -178,6 +178,14 @@ static void test_arguments(void **state) {
     assert_int_equal(tern_device_matrix_create(&matrix, NULL, NULL, &err), TERN_E_ARGUMENT);
     assert_int_equal(tern_device_quantize(NULL, NULL, &err), TERN_E_ARGUMENT);
     assert_int_equal(tern_device_synchronize(NULL, &err), TERN_E_ARGUMENT);
+    tern_device_tuned tuned;
+    tern_device_tuning_info info;
+    tern_device_kernel kernel;
+    int variant;
+    assert_int_equal(tern_device_choose(&kernel, &variant, NULL, &product, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_tune(NULL, NULL, TERN_I8, 1, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_tune(&tuned, NULL, TERN_I8, 1, &err), TERN_E_ARGUMENT);
+    assert_int_equal(tern_device_tuning_describe(&info, NULL, &err), TERN_E_ARGUMENT);
     tern_device_close(NULL);
     tern_device_close(&device);
     tern_device_matrix_free(NULL);

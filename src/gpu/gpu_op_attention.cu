@@ -1,0 +1,160 @@
+/* attention: nn/op_attention.c's formulas; the kernels of the products are gpu_attention_plain.cu and
+ * gpu_attention_mma.cu. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "cuda/device_memory.cuh"
+#include "gpu/gpu_attention.cuh"
+
+struct attention_state {
+    void *turned, *kept;
+    float *cosine, *lse;
+};
+
+static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    const attention_state *state = (const attention_state *)plan->node[i].state;
+    gpu_attention a = {};
+    a.batch = batch;
+    a.t = node->shape.dim[0];
+    a.h = node->at.heads;
+    a.g = node->at.kv_heads;
+    a.d = node->channels / a.h;
+    a.r = a.h / a.g;
+    a.in = (a.h + 2 * a.g) * a.d;
+    a.out = a.h * a.d;
+    a.x = gpu_in(plan, i, 0);
+    a.y = plan->node[i].value;
+    a.dy = plan->node[i].grad;
+    a.dx = gpu_in_grad(plan, i, 0);
+    a.add = plan->node[i].add_to[0];
+    a.turned = a.x;
+    a.ld = a.in;
+    a.scale = (float)(1.0 / sqrt((double)a.d));
+    a.scale2 = (float)(1.4426950408889634 / sqrt((double)a.d));
+    if (!state) return a;
+    if (state->cosine) {
+        a.turned = state->turned;
+        a.ld = (a.h + a.g) * a.d;
+        a.cosine = state->cosine;
+        a.sine = state->cosine + a.t * (a.d / 2);
+    }
+    a.kept = state->kept;
+    a.lse = state->lse;
+    return a;
+}
+
+/* ---- rotary embedding */
+
+/* [T][D/2] cosines, then sines, the CPU's to the bit. */
+static tern_status make_angles(tern_gpu_plan *plan, size_t i, const gpu_attention *a, float *to, tern_error *err) {
+    const double base = (double)gpu_graph_node(plan, i)->at.rope_base;
+    const size_t half = a->d / 2;
+    float *cosine = (float *)malloc(2 * a->t * half * sizeof *cosine);
+    if (!cosine) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
+    for (size_t t = 0; t < a->t; t++)
+        for (size_t j = 0; j < half; j++) {
+            const double angle = (double)t * pow(base, -2.0 * (double)j / (double)a->d);
+            cosine[t * half + j] = (float)cos(angle);
+            cosine[(a->t + t) * half + j] = (float)sin(angle);
+        }
+    const tern_status status = tern_cuda_upload(plan->context, to, cosine, 2 * a->t * half * sizeof *cosine, err);
+    free(cosine);
+    return status;
+}
+
+template <class T, int N> struct alignas(sizeof(T) * N) neighbours { T v[N]; };
+
+/* Queries and keys of all tokens; a thread turns N pairs. */
+template <class T, int N> __global__ static void turn(T *to, const T *x, gpu_attention a) {
+    using P = neighbours<T, N>;
+    const unsigned half = (unsigned)(a.d / 2), packs = half / N, count = (unsigned)(a.h + a.g) * packs;
+    const size_t rows = a.batch * a.t;
+    for (size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y; row < rows;
+         row += (size_t)gridDim.x * blockDim.y) {
+        const float *cosine = a.cosine + row % a.t * half, *sine = a.sine + row % a.t * half;
+        for (unsigned k = threadIdx.x; k < count; k += blockDim.x) {
+            const unsigned head = k / packs, j = (k - head * packs) * N;
+            const T *from = x + row * a.in + head * a.d + j;
+            T *out = to + row * a.ld + head * a.d + j;
+            const P u = *(const P *)from, v = *(const P *)(from + half);
+            P first, second;
+#pragma unroll
+            for (int n = 0; n < N; n++) {
+                const float c = cosine[j + n], s = sine[j + n], p = to_float(u.v[n]), q = to_float(v.v[n]);
+                first.v[n] = from_float<T>(p * c - q * s);
+                second.v[n] = from_float<T>(q * c + p * s);
+            }
+            *(P *)out = first;
+            *(P *)(out + half) = second;
+        }
+    }
+}
+
+static tern_status turn_all(tern_gpu_plan *plan, size_t i, const gpu_attention *a, tern_error *err) {
+    const dim3 block(32, 8);
+    const unsigned blocks = gpu_blocks(plan, a->batch * a->t * 32);
+    if (!a->cosine) return TERN_OK;
+    GPU_BY_TYPE(plan->type, if (a->d / 2 % gpu_pack<T>::N == 0) turn<T, gpu_pack<T>::N>
+                <<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a);
+                else turn<T, 1><<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a));
+    GPU_LAUNCHED(plan, i, err);
+    return TERN_OK;
+}
+
+/* ---- the operation */
+
+static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    const gpu_attention a = attention_of(plan, i, plan->batch_max);
+    const size_t tokens = plan->batch_max * a.t, rows = tokens * a.h;
+    GPU_CHECK(gpu_state(plan, i, sizeof(attention_state), err));
+    attention_state *state = (attention_state *)plan->node[i].state;
+    if (gpu_attention_has_mma(plan, a.d)) GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
+    if (plan->training) {
+        void *memory;
+        GPU_CHECK(gpu_keep(plan, &state->kept, tokens * a.out * gpu_bytes(plan->type), node->name, err));
+        GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
+        state->lse = (float *)memory;
+        gpu_want_scratch(plan, rows * sizeof(float));
+    }
+    if (node->at.rope_base == 0) return TERN_OK;
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &state->turned, tokens * (a.h + a.g) * a.d * gpu_bytes(plan->type), node->name, err));
+    GPU_CHECK(gpu_keep(plan, &memory, a.t * a.d * sizeof(float), node->name, err));
+    state->cosine = (float *)memory;
+    return make_angles(plan, i, &a, state->cosine, err);
+}
+
+static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_attention a = attention_of(plan, i, plan->batch);
+    GPU_CHECK(turn_all(plan, i, &a, err));
+    if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_forward(plan, i, &a, err);
+    return gpu_attention_plain_forward(plan, i, &a, err);
+}
+
+/* delta[b][h][t] = sum of dy y over a head, a warp each: the row sums of dP P. */
+template <class T> __global__ static void row_products(gpu_attention a) {
+    const size_t rows = a.batch * a.t * a.h, lane = threadIdx.x % 32;
+    const size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; /* [b][t][h] */
+    if (row >= rows) return;
+    const T *y = (const T *)a.kept + row * a.d, *dy = (const T *)a.dy + row * a.d;
+    float sum = 0;
+    for (size_t j = lane; j < a.d; j += 32) sum += to_float(y[j]) * to_float(dy[j]);
+    sum = warp_sum(sum);
+    const size_t token = row / a.h, h = row - token * a.h, b = token / a.t, t = token - b * a.t;
+    if (lane == 0) a.delta[(b * a.h + h) * a.t + t] = sum;
+}
+
+static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    gpu_attention a = attention_of(plan, i, plan->batch);
+    const unsigned blocks = (unsigned)((a.batch * a.t * a.h * 32 + GPU_THREADS - 1) / GPU_THREADS);
+    if (!a.dx) return TERN_OK;
+    a.delta = (float *)plan->scratch;
+    GPU_BY_TYPE(plan->type, row_products<T><<<blocks, GPU_THREADS, 0, plan->stream>>>(a));
+    GPU_LAUNCHED(plan, i, err);
+    if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);
+    return gpu_attention_plain_backward(plan, i, &a, err);
+}
+
+extern const gpu_op gpu_op_attention = {"attention", prepare, NULL, forward, backward};

@@ -65,7 +65,8 @@ foreach(target tern_cuda tern_cuda_tensor tern_cuda_hopper)
     $<$<BOOL:${TERN_WERROR}>:-Werror=all-warnings>>)
   target_link_libraries(${target} PRIVATE CUDA::toolkit ${CMAKE_DL_LIBS})
 endforeach()
-target_link_options(tern_cuda PRIVATE "LINKER:--exclude-libs,ALL")
+target_link_options(tern_cuda PRIVATE "LINKER:--version-script=${PROJECT_SOURCE_DIR}/cmake/tern_cuda.map")
+set_target_properties(tern_cuda PROPERTIES LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/tern_cuda.map)
 install(TARGETS tern_cuda LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 # Beside cuBLAS, where there is one.

@@ -1,9 +1,9 @@
-/* Attention on a GPU: what the op and its two sets of kernels share. Names as in nn/op_attention.c: B batch, T tokens,
- * H heads, G key and value heads, D head width, R = H / G; x [B][T][(H + 2 G) D], y [B][T][H D].
+/* Attention on a GPU: what the op and its two sets of kernels share. Names as in nn/op_attention.c: B batch, T
+ * tokens, H heads, G key and value heads, D head width, R = H / G; x [B][T][(H + 2 G) D], y [B][T][H D].
  *
  * Neither S nor P is ever in memory: tiles of keys stream past a tile of queries, and the backward pass makes P again
- * from each row's log-sum-exp. dq is a kernel by tiles of queries, dk and dv are one by tiles of keys, which takes the R
- * heads of a key in their order: every sum has one owner. */
+ * from each row's log-sum-exp. dq is a kernel by tiles of queries, dk and dv are one by tiles of keys, which takes
+ * the R heads of a key in their order: every sum has one owner. */
 #ifndef TERN_GPU_GPU_ATTENTION_CUH
 #define TERN_GPU_GPU_ATTENTION_CUH
 

@@ -1,9 +1,10 @@
-/* Attention for every type and head width. A block of 16 x 16 threads has a tile of 64 queries (or keys) and 64 of the
- * head's columns; scores are made in slices of 32 columns of the head, so that any width passes through the same shared
- * memory. Wider heads than 64 make their scores once for each 64 columns.
+/* Attention for every type and head width. A block of 16 x 16 threads has a tile of 64 queries (or keys) and 64 of
+ * the head's columns; scores are made in slices of 32 columns of the head, so that any width passes through the same
+ * shared memory. Wider heads than 64 make their scores once for each 64 columns.
  *
- * A thread has rows 4 ty + 0 ... 3 and columns tx + 0, 16, 32, 48 of every 64 x 64 product. Of a head's columns a block
- * takes 32 from the first half and their partners in the second, so that rotary embedding turns within a thread. */
+ * A thread has rows 4 ty + 0 ... 3 and columns tx + 0, 16, 32, 48 of every 64 x 64 product. Of a head's columns a
+ * block takes 32 from the first half and their partners in the second, so that rotary embedding turns within a
+ * thread. */
 #include "gpu/gpu_attention.cuh"
 
 enum { TILE = GPU_ATTENTION_TILE, SLICE = 32, SIDE = 16, PLAIN_THREADS = SIDE * SIDE };
@@ -116,8 +117,8 @@ __device__ static float row_sum(float v) {
     return v;
 }
 
-/* A tile's scores become weights about the rows' largest so far; what there was is scaled to it. Every row has a key in
- * every tile: the one of its own tile's first token at least. */
+/* A tile's scores become weights about the rows' largest so far; what there was is scaled to it. Every row has a key
+ * in every tile: the one of its own tile's first token at least. */
 __device__ static void take_weights(square &s, square &o, float (&largest)[4], float (&sum)[4],
                                     const gpu_attention &a, const plain_block &at, size_t key0) {
 #pragma unroll

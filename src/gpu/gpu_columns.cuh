@@ -12,7 +12,7 @@ enum { GPU_PAIR_PARTS = 512, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FIN
 /* N neighbours of a row. */
 template <class T, int N> struct alignas(sizeof(T) * N) gpu_columns_pack { T v[N]; };
 
-/* Runs the statement with N = the columns that a thread takes: 16 bytes of T, or 1 where those do not divide a row. */
+/* Runs the statement with N = the columns that a thread takes: 16 bytes of T, or 1 where those divide no row. */
 #define GPU_BY_PACK(T, columns, ...)           \
     do {                                       \
         if ((columns) % gpu_pack<T>::N == 0) { \
@@ -55,8 +55,8 @@ static inline size_t gpu_pair_sums_scratch(tern_dtype type, size_t columns) {
     return gpu_round_up(most * 2 * columns * sizeof(double), 256);
 }
 
-/* parts[part][2][columns]. F: column at(c) and row of(r) bring what it needs per column and row, add(a, b, x, dy, column,
- * row) adds to the two sums. dy may be NULL: it arrives as 0. */
+/* parts[part][2][columns]. F: column at(c) and row of(r) bring what it needs per column and row, add(a, b, x, dy,
+ * column, row) adds to the two sums. dy may be NULL: it arrives as 0. */
 template <class T, int N, class F>
 __global__ static void __launch_bounds__(GPU_THREADS)
     gpu_pair_parts_kernel(double *parts, const T *x, const T *dy, gpu_columns m, size_t length, F f) {

@@ -1,10 +1,10 @@
-/* batch_norm, affine: nn/op_batch_norm.c's formulas. What a pass keeps per channel lies on the device, so that the host
- * never waits for statistics. */
+/* batch_norm, affine: nn/op_batch_norm.c's formulas. What a pass keeps per channel lies on the device, so that the
+ * host never waits for statistics. */
 #include "gpu/gpu_columns.cuh"
 
 enum { GAIN_FREE_PARAMS = 3 };
 
-/* Each [channels]: scale and shift of the forward pass, mean and r, and of the backward pass dx = scale dy + a x + b. */
+/* Each [channels]: scale and shift of the forward pass, mean and r; in the backward pass dx = scale dy + a x + b. */
 struct channel_state {
     float *scale, *shift, *mean, *r, *a, *b;
 };

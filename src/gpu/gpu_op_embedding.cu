@@ -1,6 +1,6 @@
-/* embedding: nn/op_embedding.c's formulas. For the gradient, places are sorted by their token (stably: places of a token
- * stay in order) and cut into chunks. A run of equal tokens within a chunk is added to the table's row at once; of one
- * that crosses chunks, each leaves the sum of its piece, and the chunk where it starts adds them up in order. */
+/* embedding: nn/op_embedding.c's formulas. For the gradient, places are sorted by their token (stably: places of a
+ * token stay in order) and cut into chunks. A run of equal tokens within a chunk is added to the table's row at once;
+ * of one that crosses chunks, each leaves the sum of its piece, and the chunk where it starts adds them in order. */
 #include <cub/device/device_radix_sort.cuh>
 
 #include "gpu/gpu_columns.cuh"

@@ -1,5 +1,5 @@
-/* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is long;
- * a thread keeps its values in registers, and those beyond KEPT are read again. */
+/* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
+ * long; a thread keeps its values in registers, and those beyond KEPT are read again. */
 #include "gpu/gpu_columns.cuh"
 
 enum { KEPT = 16 };

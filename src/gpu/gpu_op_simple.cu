@@ -1,4 +1,5 @@
-/* add, mul, scale, dropout: nn/op_simple.c's formulas. Dropout draws the CPU's numbers, so that the same elements drop. */
+/* add, mul, scale, dropout: nn/op_simple.c's formulas. Dropout draws the CPU's numbers, so that the same elements
+ * drop. */
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_random.cuh"
 

@@ -7,6 +7,7 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
 #include "gpu/gpu_trits.cuh"
+#include "gpu/gpu_weights.cuh"
 
 #include "cuda/device_memory.cuh"
 
@@ -332,6 +333,13 @@ static tern_status step_fixed(tern_gpu_plan *plan, size_t p, float lr, uint64_t 
     return status;
 }
 
+static tern_status read_trits(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err) {
+    const gpu_weights *w = gpu_node_weights(plan, node);
+    CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    TERN_CHECK_ARGUMENT(w && w->counts, err, "%s: there are no trits to count", gpu_graph_node(plan, node)->name);
+    return tern_cuda_download(plan->context, out, w->counts, sizeof *out, err);
+}
+
 const tern_gpu_table tern_gpu_functions = {plan_create,
                                            plan_release,
                                            plan_send,
@@ -340,6 +348,7 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            plan_backward,
                                            read_node,
                                            read_gradient,
+                                           read_trits,
                                            gpu_trainer_set_optimizer,
                                            gpu_trainer_images,
                                            gpu_trainer_tokens,

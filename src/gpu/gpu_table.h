@@ -82,6 +82,12 @@ typedef struct tern_gpu_result {
     uint64_t applied, skipped, skipped_in_row;
 } tern_gpu_result;
 
+/* Trits of a node's weights when they were last counted, and how many had changed since the count before; of whole-number
+ * weights each change counts. */
+typedef struct tern_gpu_trits {
+    uint64_t minus, zero, plus, flips;
+} tern_gpu_trits;
+
 typedef struct tern_gpu_table {
     tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
                           tern_error *err);
@@ -98,6 +104,8 @@ typedef struct tern_gpu_table {
     /* For tests: a node's value or gradient (which != 0) of the last pass, as fp32; a parameter's gradient. */
     tern_status (*read_node)(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err);
     tern_status (*read_gradient)(tern_gpu_plan *plan, float *out, size_t param, tern_error *err);
+    /* Fails with TERN_E_ARGUMENT where the node has no ternary weights that are trained. */
+    tern_status (*read_trits)(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err);
 
     /* ---- training; in this order, once */
     tern_status (*set_optimizer)(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *desc, tern_error *err);

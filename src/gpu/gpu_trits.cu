@@ -115,7 +115,7 @@ __global__ static void make_scales(gpu_trits t, float *scale, double weights) {
 }
 
 /* Flips were counted by the updates since the last time. */
-__global__ static void take_flips(gpu_trit_counts *counts, unsigned long long *flipping) {
+__global__ static void take_flips(tern_gpu_trits *counts, unsigned long long *flipping) {
     counts->flips = *flipping;
     *flipping = 0;
 }

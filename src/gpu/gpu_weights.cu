@@ -326,7 +326,7 @@ static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t 
 
 enum { NEVER_COUNTED = 0xaa };
 
-__global__ static void count_trits(gpu_trit_counts *counts, const uint4 *tiles, uint4 *counted, size_t n,
+__global__ static void count_trits(tern_gpu_trits *counts, const uint4 *tiles, uint4 *counted, size_t n,
                                    unsigned long long all) {
     const uint32_t fields = 0x55555555u;
     unsigned long long minus = 0, plus = 0, flips = 0;
@@ -346,10 +346,11 @@ __global__ static void count_trits(gpu_trit_counts *counts, const uint4 *tiles, 
     plus = block_sum(plus);
     flips = block_sum(flips);
     if (threadIdx.x) return;
-    atomicAdd(&counts->minus, minus);
-    atomicAdd(&counts->plus, plus);
-    atomicAdd(&counts->flips, flips);
-    atomicAdd(&counts->zero, (blockIdx.x ? 0 : all) - minus - plus); /* modulo 2^64 */
+    unsigned long long *sum = (unsigned long long *)counts;
+    atomicAdd(&sum[0], minus);
+    atomicAdd(&sum[1], (blockIdx.x ? 0 : all) - minus - plus); /* zeros, modulo 2^64 */
+    atomicAdd(&sum[2], plus);
+    atomicAdd(&sum[3], flips);
 }
 
 tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -418,7 +419,7 @@ static tern_status keep_training(gpu_weights *w, tern_gpu_plan *plan, size_t i, 
     CUDA_TRY(cudaMemsetAsync(memory, NEVER_COUNTED, w->groups * w->tile_bytes, plan->stream), name, err);
     w->counted = (uint8_t *)memory;
     GPU_CHECK(keep_zeros(plan, &memory, sizeof *w->counts, name, err));
-    w->counts = (gpu_trit_counts *)memory;
+    w->counts = (tern_gpu_trits *)memory;
     return TERN_OK;
 }
 

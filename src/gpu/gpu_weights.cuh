@@ -11,18 +11,13 @@
 #include "gpu/gpu_plan.cuh"
 #include "gpu/gpu_trits.cuh"
 
-/* Of the last refresh with plan->count_trits; flips: trits that changed since the count before. */
-struct gpu_trit_counts {
-    unsigned long long minus, zero, plus, flips;
-};
-
 struct gpu_weights {
     size_t rows, cols;       /* of W, all groups of a convolution together */
     size_t groups;           /* matrices of rows / groups rows each */
     tern_cuda_weights first; /* the first group's */
     size_t tile_bytes;       /* of one group */
     void *operand;           /* [rows][cols] in plan->products, in training: the trits, or the mixed weights */
-    gpu_trit_counts *counts; /* device memory; NULL where nothing is trained */
+    tern_gpu_trits *counts;  /* as plan->count_trits asked for last, on the device; in training */
 
     /* Of latent and whole-number weights. */
     uint8_t *tiles, *counted; /* of all groups; the tiles of the last count */

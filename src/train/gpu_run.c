@@ -200,4 +200,8 @@ tern_status tern_gpu_run_recalibrate(tern_gpu_run *run, const tern_trainer *t, i
     return run->table->recalibrate(run->plan, &step, number, err);
 }
 
+tern_status tern_gpu_run_trits(tern_gpu_run *run, tern_gpu_trits *out, size_t node, tern_error *err) {
+    return run->table->read_trits(run->plan, out, node, err);
+}
+
 tern_runner tern_gpu_run_runner(tern_gpu_run *run) { return tern_gpu_session_runner(run->session); }

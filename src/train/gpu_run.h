@@ -26,6 +26,9 @@ tern_status tern_gpu_run_result(tern_gpu_run *run, tern_gpu_result *result, tern
 tern_status tern_gpu_run_recalibrate(tern_gpu_run *run, const struct tern_trainer *trainer, int number,
                                      tern_error *err);
 
+/* Trits of a node as the last step that counted them left them: train/trainer.h's `ask`. */
+tern_status tern_gpu_run_trits(tern_gpu_run *run, tern_gpu_trits *out, size_t node, tern_error *err);
+
 tern_runner tern_gpu_run_runner(tern_gpu_run *run);
 
 #endif

@@ -64,18 +64,28 @@ static void tell(run *r, tern_event event, const char *note) {
 
 /* ---- measuring */
 
+/* Counts of a layer's trits, made by this step: on the GPU or in the plan. */
+static tern_status count_layer(run *r, size_t i, const tern_ternary_weights *w, tern_metrics_layer *line,
+                               tern_error *err) {
+    const double n = (double)(w->rows * w->cols);
+    tern_gpu_trits on_gpu = {w->minus, w->zero, w->plus, w->flips};
+    if (r->t->gpu) TERN_TRY(tern_gpu_run_trits(r->t->gpu, &on_gpu, i, err));
+    *line = (tern_metrics_layer){.step = r->t->step,
+                                 .layer = r->t->graph->node[i].name,
+                                 .minus = (double)on_gpu.minus / n,
+                                 .zero = (double)on_gpu.zero / n,
+                                 .plus = (double)on_gpu.plus / n,
+                                 .flips = (double)on_gpu.flips / n};
+    return TERN_OK;
+}
+
 static tern_status log_layers(run *r, tern_error *err) {
     const tern_plan *plan = r->t->plan;
     for (size_t i = 1; i < plan->graph->nodes; i++) {
         const tern_ternary_weights *w = tern_plan_ternary(plan, i);
         if (!w) continue;
-        double n = (double)(w->rows * w->cols);
-        tern_metrics_layer line = {.step = r->t->step,
-                                   .layer = plan->graph->node[i].name,
-                                   .minus = (double)w->minus / n,
-                                   .zero = (double)w->zero / n,
-                                   .plus = (double)w->plus / n,
-                                   .flips = (double)w->flips / n};
+        tern_metrics_layer line;
+        TERN_TRY(count_layer(r, i, w, &line, err));
         TERN_TRY(tern_metrics_log_layer(r->log, &line, err));
     }
     return TERN_OK;
@@ -90,7 +100,7 @@ static tern_status log_step(run *r, tern_error *err) {
                                .grad_norm = t->gradient_norm,
                                .images_per_second = samples_per_second(r)};
     TERN_TRY(tern_metrics_log_train(r->log, &line, err));
-    return t->config.weights && !t->trouble[0] && !t->gpu ? log_layers(r, err) : TERN_OK;
+    return t->config.weights && !t->trouble[0] ? log_layers(r, err) : TERN_OK;
 }
 
 /* whole: at the end, with the confusion counted; else on the way. */

@@ -46,7 +46,7 @@ static void added(tern_graph *g, size_t tokens, size_t heads, size_t width) {
     x = tern_graph_add(g, "linear", "aside", x, &(tern_attrs){.outputs = heads * width});
     tern_graph_add2(g, "add", "sum", x, y);
 }
-/* The dense product behind attention comes first in the backward pass, the one before it in the list second. */
+/* The product aside is the later node and sets the gradient. */
 static void added_plain(tern_graph *g) { added(g, 37, 2, 20); }
 static void added_tensor(tern_graph *g) { added(g, 75, 2, 64); }
 

@@ -217,7 +217,9 @@ static const graph_case ternary_cases_array[] = {
     CASE("ternary_conv2d, 1 x 1", ternary_conv_point, 4),
     CASE("ternary_conv2d, absmean", ternary_conv_mean, 4),
     MIXED_CASE("ternary_conv2d, mixed", ternary_conv, 4, 0.9f),
-    CASE("ternary network", network, 8),
+    /* In bf16 a value on the edge between two integers falls to one side here and to the other on the CPU; behind
+     * several layers that is a tenth of a gradient. */
+    {"ternary network", network, 8, 2e-5, 0.25, 0, 0, 0},
 };
 GRAPH_CASES(ternary_cases);
 

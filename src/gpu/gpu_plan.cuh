@@ -22,6 +22,13 @@ struct gpu_now {
     uint64_t step;    /* of random numbers, as plan->step */
     float statistics; /* share of the batch in batch norm's running statistics; < 0: the op's own momentum */
     float lambda;
+    int32_t rate; /* of the rules of whole-number weights, as plan->rules.rate of all nodes; 0: nothing changes */
+};
+
+/* What those rules found in a step, as nn/plan.h's tern_plan_rules; device memory. */
+struct gpu_rules {
+    double squares;   /* of all gradients that streamed past, summed */
+    uint64_t trouble; /* the node whose gradient was not finite: from there on nothing changed. Else 0 */
 };
 
 struct gpu_node {
@@ -32,9 +39,10 @@ struct gpu_node {
     int add_to[2], wants_grad[2];
 };
 
-/* A parameter on the device: NULL where it has no floats, or no gradient. */
+/* A parameter on the device: NULL where it has no floats, no gradient or no integers. */
 struct gpu_param {
     float *value, *grad, *first, *second;
+    void *integers; /* as the graph's: of FIXED stores the value is a view of them */
 };
 
 struct gpu_lt; /* dense products: gpu_gemm.cuh */
@@ -52,11 +60,13 @@ struct tern_gpu_plan {
     bool count_trits;
     uint64_t seed;
     gpu_now *now; /* device memory */
+    gpu_rules *rules;
 
     gpu_node *node;
     gpu_param *param;
     float *values, *grads; /* of all parameters with floats, 64-byte aligned each, in one block each */
     size_t floats;         /* in that block */
+    char *integers;        /* of all parameters with integers, 256-byte aligned each, in one block */
     float *staging;        /* [batch_max][elements of the input], or the output's if larger */
     void *input;
 
@@ -87,6 +97,8 @@ const gpu_op *gpu_op_find(const char *name);
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err);
+/* Before the first backward pass of a step: no squares, no trouble. */
+tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
 
 /* Of gpu_table.h: gpu_timing.cu. */
 tern_status gpu_time_forward(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
@@ -114,6 +126,8 @@ static inline void *gpu_in_grad(const tern_gpu_plan *plan, size_t i, int k) {
 static inline gpu_param *gpu_node_param(const tern_gpu_plan *plan, size_t i, int k) {
     return &plan->param[plan->graph->node[i].param[k]];
 }
+/* Integers of the node's parameter whose name ends with ".suffix"; NULL where it has none. */
+void *gpu_node_integers(const tern_gpu_plan *plan, size_t node, const char *suffix);
 /* Elements of the node's value, of this pass or of the largest. */
 static inline size_t gpu_elements(const tern_gpu_plan *plan, size_t i) {
     return plan->batch * plan->graph->node[i].elements;

@@ -115,8 +115,8 @@ static void fill_block(const gpu_step_block *b, const tern_gpu_plan *plan, const
                        float statistics) {
     *b->loss = loss_terms(plan, step);
     for (size_t part = 0; part < step->parts; part++)
-        b->now[part] = {step->step * step->parts + part, statistics, plan->lambda};
-    b->now[step->parts] = {step->step * step->parts + step->parts - 1, statistics, step->lambda};
+        b->now[part] = {step->step * step->parts + part, statistics, plan->lambda, step->rule_rate};
+    b->now[step->parts] = {step->step * step->parts + step->parts - 1, statistics, step->lambda, 0};
     memcpy(b->epoch, step->epoch, step->parts * sizeof *b->epoch);
     memcpy(b->sample, step->sample, step->parts * step->batch * sizeof *b->sample);
     if (step->rule) memcpy(b->rule, step->rule, plan->graph->params * sizeof *b->rule);

@@ -338,6 +338,7 @@ static tern_status step_on_gpu(tern_trainer *t, int ask, tern_error *err) {
     t->step++;
     const float next = lambda_of(t);
     t->step--;
+    set_rule_rates(t);
     TERN_TRY(tern_gpu_run_step(t->gpu, t, t->rules, next, err));
     t->step++;
     return ask ? ask_gpu(t, err) : TERN_OK;
@@ -377,11 +378,18 @@ tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int las
     return tern_evaluate(out, &runner, &d, err);
 }
 
+/* Statistics that recalibration has made anew, as the integers that they are kept in. */
+static tern_status round_on_gpu(tern_trainer *t, tern_error *err) {
+    TERN_TRY(tern_gpu_run_fetch(t->gpu, t, err));
+    round_statistics(t);
+    return tern_gpu_run_send(t->gpu, t, t->plan->lambda, err);
+}
+
 tern_status tern_trainer_recalibrate(tern_trainer *t, tern_error *err) {
     tern_plan *plan = t->plan;
     for (int i = 1; t->gpu && i <= (int)t->config.recalibrate; i++)
         TERN_TRY(tern_gpu_run_recalibrate(t->gpu, t, i, err));
-    if (t->gpu) return TERN_OK;
+    if (t->gpu) return t->config.weights == TERN_WEIGHTS_TRIT ? round_on_gpu(t, err) : TERN_OK;
     for (int i = 1; i <= (int)t->config.recalibrate; i++) {
         tern_batch batch;
         TERN_TRY(tern_loader_next(t->loader, &batch, err));

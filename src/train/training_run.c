@@ -252,14 +252,9 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
-/* On the device that was asked for; one that Tern chose itself gives way to the CPU where it cannot train this. */
 static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
-    const char *name = r->options->device;
-    char why[120];
     int device;
-    TERN_TRY(tern_cuda_select(&device, name, err));
-    if (device >= 0 && tern_cuda_is_auto(name) && !tern_gpu_run_can(config, why, sizeof why))
-        device = TERN_DEVICE_CPU;
+    TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     return tern_trainer_create(&r->t, config, device, err);
 }
 

@@ -8,7 +8,7 @@
 #include "cli.h"
 #include "model_tools.h"
 
-enum { IN_ANY_CACHE = 1 << 20 }; /* weights of so few bytes are not read from memory a second time */
+enum { IN_ANY_CACHE = 1 << 20 }; /* weights of so few bytes a processor does not read from memory a second time */
 
 static size_t elements_of(const tern_shape *s) {
     size_t n = 1;
@@ -55,18 +55,29 @@ tern_status count_workload(workload *out, const tern_model *model, size_t batch,
 
 /* ---- peaks */
 
-static tern_status gpu_products(double *per_second, int device, tern_dtype values, size_t size, tern_error *err) {
-    const tern_model_options o = {.batch = size, .device = device_name(device), .values = values};
+/* Briefly: a device that has been busy for long lowers its clock. */
+static tern_status gpu_product(double *per_second, int device, tern_dtype values, size_t m, tern_error *err) {
+    enum { SIZE = 8192 };
+    const tern_model_options o = {.batch = m, .device = device_name(device), .values = values};
     tern_model *model = NULL;
     void *x = NULL;
     double seconds = 0;
-    tern_status status = make_layer(&model, "linear", size, size, &o, err);
-    if (!status) status = make_input(&x, model, size, err);
-    if (!status) status = tern_model_time(&seconds, model, x, size, 0.2, 0, err);
-    if (!status) *per_second = 2.0 * (double)size * (double)size * (double)size / seconds;
+    tern_status status = make_layer(&model, "linear", SIZE, SIZE, &o, err);
+    if (!status) status = make_input(&x, model, m, err);
+    if (!status) status = tern_model_time(&seconds, model, x, m, 0.02, 0, err);
+    const double found = status ? 0 : 2.0 * (double)m * SIZE * SIZE / seconds;
+    if (found > *per_second) *per_second = found;
     free(x);
     tern_model_close(&model);
     return status;
+}
+
+/* 0 where both fail. */
+static double gpu_products(int device, tern_dtype values) {
+    double best = 0;
+    gpu_product(&best, device, values, 2048, NULL);
+    gpu_product(&best, device, values, 8192, NULL);
+    return best;
 }
 
 static tern_status device_peak(double *per_second, int device, int read, tern_error *err) {
@@ -85,10 +96,8 @@ static double measure_peak(int peak, const limits *l) {
     tern_status status;
     if (peak == GPU_READ || peak == GPU_INT8)
         status = device_peak(&per_second, l->device, peak == GPU_READ, NULL);
-    else if (peak == GPU_BF16)
-        status = gpu_products(&per_second, l->device, TERN_BF16, 8192, NULL);
-    else if (peak == GPU_F32)
-        status = gpu_products(&per_second, l->device, TERN_F32, 4096, NULL);
+    else if (peak == GPU_BF16 || peak == GPU_F32)
+        return gpu_products(l->device, peak == GPU_BF16 ? TERN_BF16 : TERN_F32);
     else
         status = tern_measure_peak(&per_second, (tern_peak)peak, l->threads, NULL);
     return status ? 0 : per_second;
@@ -113,7 +122,7 @@ limit find_limit(limits *l, const workload *work, size_t weight_bytes, double se
     for (int p = 0; p < PEAKS; p++)
         if (work->per_peak[p] > 0 && per_second(l, p) > 0) at.seconds += work->per_peak[p] / l->per_second[p];
     at.peak = at.seconds > 0 ? work->all / at.seconds : 0;
-    if (weight_bytes <= IN_ANY_CACHE) return at;
+    if (l->device == TERN_DEVICE_CPU && weight_bytes <= IN_ANY_CACHE) return at;
     double read = per_second(l, l->device != TERN_DEVICE_CPU ? GPU_READ : TERN_PEAK_READ);
     double reading = read > 0 ? (double)weight_bytes / read : 0;
     if (reading < at.seconds || reading > 1.25 * seconds) return at; /* the peak itself wavers by less */

@@ -8,8 +8,8 @@
 enum {
     GPU_READ = TERN_PEAK_COUNT,
     GPU_INT8 = TERN_PEAK_COUNT + 1, /* tensor cores, values in registers */
-    GPU_BF16 = TERN_PEAK_COUNT + 2, /* the best of cuBLASLt: a product of 8192 x 8192 x 8192 */
-    GPU_F32 = TERN_PEAK_COUNT + 3,  /* the same of 4096 x 4096 x 4096 */
+    GPU_BF16 = TERN_PEAK_COUNT + 2, /* the best of cuBLASLt's products of 2048 and of 8192 rows with 8192 x 8192 */
+    GPU_F32 = TERN_PEAK_COUNT + 3,  /* the same in fp32 */
     PEAKS = TERN_PEAK_COUNT + 4
 };
 

@@ -163,19 +163,20 @@ typedef struct tern_parity_result {
     uint64_t integers; /* sums compared */
     uint64_t int_mismatches;
     uint64_t int_far;    /* mismatches by more than one step */
+    uint64_t int_wrong;  /* on a GPU: sums that are not those of plain C for the activations that the GPU had */
     double max_abs_diff; /* largest difference of two logits */
+    size_t answers;      /* argmaxes: images, or tokens */
     size_t argmax_mismatches;
     const char *first_layer; /* first product with a mismatch, owned by the trained model; NULL when none */
     int on_gpu;              /* the deployed model ran there */
-    int ok; /* every argmax is the same, and no integer differs; on a GPU: at most one in 1000 integers
-                                by more than one step */
+    int ok; /* no integer and no answer differs; on a GPU: int_wrong is 0, and at most one answer in 1000 differs */
 } tern_parity_result;
 
 /* Runs both on the first max_samples of the data set (0: all) and compares the int32 sums of every int8 product, the
  * logits and the argmax. The trained side quantizes its fp32 weights anew and multiplies with plain C, apart from the
  * kernels that the deployed side uses: those of the CPU, or, of a model opened on a GPU in fp32, those of the GPU. There
  * sums of floats in front of a product are taken in another order, so that an activation at the edge between two
- * integers may become the other one, and the sums that it is part of are one off: docs/numerics.md. */
+ * integers may become the other one and change the sums that it is part of: docs/numerics.md. */
 TERN_API tern_status tern_model_parity(tern_parity_result *out, tern_model *trained, tern_model *deployed,
                                        const tern_dataset *dataset, size_t max_samples, tern_error *err);
 

@@ -24,7 +24,9 @@ struct ternary_state {
     int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale; /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
-    float *sums, *one; /* where sums are kept: [batch_max][elements of the output], and a scale of 1 */
+    /* Where sums are kept: [batch_max][elements of the output], a scale of 1, and the q behind them. */
+    float *sums, *one;
+    int8_t *seen;
 };
 
 static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (ternary_state *)plan->node[i].state; }
@@ -367,7 +369,11 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         x = q;
     }
     if (takes_float_product(plan, state)) return float_product(plan, i, s, err);
-    if (state->sums) GPU_CHECK(packed_product(plan, i, s, x, room, true, err));
+    if (state->sums) {
+        CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
+                 gpu_graph_node(plan, i)->name, err);
+        GPU_CHECK(packed_product(plan, i, s, x, room, true, err));
+    }
     return packed_product(plan, i, s, x, room, false, err);
 }
 
@@ -391,12 +397,14 @@ tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t i, tern_error *err
     GPU_CHECK(gpu_keep(plan, &memory, sizeof one, name, err));
     state->one = (float *)memory;
     GPU_CHECK(tern_cuda_upload(plan->context, state->one, &one, sizeof one, err));
+    GPU_CHECK(gpu_keep(plan, &memory, sizes_of(plan, i, plan->batch_max).x, name, err));
+    state->seen = (int8_t *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, gpu_elements_max(plan, i) * sizeof(float), name, err));
     state->sums = (float *)memory;
     return TERN_OK;
 }
 
-tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, size_t i, tern_error *err) {
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t i, tern_error *err) {
     const ternary_state *state = int8_state(plan, i);
     const size_t n = gpu_elements(plan, i);
     TERN_CHECK_ARGUMENT(state && state->sums, err, "%s: no sums are kept", gpu_graph_node(plan, i)->name);
@@ -406,7 +414,7 @@ tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, size_t i, 
         memcpy(&v, &sums[j], sizeof v);
         sums[j] = (int32_t)v;
     }
-    return TERN_OK;
+    return tern_cuda_download(plan->context, q, state->seen, sizes_of(plan, i, plan->batch).x, err);
 }
 
 /* ---- backward */

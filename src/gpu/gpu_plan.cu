@@ -354,9 +354,9 @@ static tern_status keep_sums(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
-static tern_status read_sums(tern_gpu_plan *plan, int32_t *sums, size_t node, tern_error *err) {
+static tern_status read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
-    return gpu_ternary_read_sums(plan, sums, node, err);
+    return gpu_ternary_read_sums(plan, sums, q, node, err);
 }
 
 const tern_gpu_table tern_gpu_functions = {plan_create,

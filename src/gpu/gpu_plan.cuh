@@ -104,7 +104,7 @@ tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_time_forward(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
 /* gpu_op_ternary.cu. keep: nothing where a node has no int8 product. */
 tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t node, tern_error *err);
-tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, size_t node, tern_error *err);
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
 /* Device memory that lives as long as the plan; its contents are undefined. */
 tern_status gpu_keep(tern_gpu_plan *plan, void **memory, size_t bytes, const char *op, tern_error *err);

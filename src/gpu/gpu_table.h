@@ -124,11 +124,12 @@ typedef struct tern_gpu_table {
     void (*memory)(tern_gpu_memory *out, const tern_gpu_plan *plan);
     /* Seconds of one pass; the input must have been sent by forward. In train mode running statistics move on. */
     tern_status (*time_forward)(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
-    /* Passes from now on keep the int32 sums of every int8 product, by the kernels that make its values. For plans of
-     * fp32 values that are not for training; a layer whose sums are not exact in fp32 is TERN_E_UNSUPPORTED. */
+    /* Passes from now on keep the int32 sums of every int8 product, by the kernels that make its values, and the int8
+     * activations that they are of. For plans of fp32 values that are not for training; a layer whose sums are not exact
+     * in fp32 is TERN_E_UNSUPPORTED. */
     tern_status (*keep_sums)(tern_gpu_plan *plan, tern_error *err);
-    /* sums[batch][elements] of the last pass. */
-    tern_status (*read_sums)(tern_gpu_plan *plan, int32_t *sums, size_t node, tern_error *err);
+    /* sums[batch][elements], q[batch][elements of the input], of the last pass. */
+    tern_status (*read_sums)(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
     /* ---- training; in this order, once */
     tern_status (*set_optimizer)(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *desc, tern_error *err);

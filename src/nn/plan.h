@@ -77,6 +77,9 @@ int tern_plan_has_sums(const tern_plan *plan, size_t i);
 size_t tern_plan_sums_count(const tern_plan *plan, size_t i);
 /* sums[rows][outputs] of the last pass, computed again from the activations that the op kept. */
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err);
+/* The int8 activations behind them, tern_plan_activations_count of them, replaced by others: sums are then of those. */
+size_t tern_plan_activations_count(const tern_plan *plan, size_t i);
+void tern_plan_set_activations(tern_plan *plan, size_t i, const int8_t *q);
 
 /* The gradient of the output must be set (tern_plan_output_grad). Parameter gradients are added to. */
 void tern_plan_backward(tern_plan *plan);

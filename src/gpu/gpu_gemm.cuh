@@ -48,8 +48,13 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
 
+/* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx. Rows of
+ * x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
+tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
+                               size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err);
+
 /* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
-size_t gpu_column_sums_scratch(size_t columns);
+size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns);
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err);
 /* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each

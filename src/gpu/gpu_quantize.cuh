@@ -10,9 +10,9 @@ size_t gpu_quantize_scratch(size_t scales, size_t each);
 tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
                          size_t each, void *scratch, tern_error *err);
 
-/* to[n] of `type` from int8, exact. */
-tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from, size_t n,
-                          tern_error *err);
+/* to[i] = from[i] * inv_scale[i / each] of `type`, n of them; inv_scale NULL: 1, and exact. */
+tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
+                          const float *inv_scale, size_t each, size_t n, tern_error *err);
 /* to[rows][ld] from dense rows, with zeros behind their columns; elements of 1, 2 or 4 bytes. */
 tern_status gpu_pad_rows(tern_gpu_plan *plan, size_t node, size_t element_bytes, void *to, size_t ld,
                          const void *from, size_t rows, size_t columns, tern_error *err);

@@ -210,7 +210,7 @@ static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t
 
 /* ---- trits: a warp makes a tile, each lane the 16 bytes that are its own (cuda/tiles.h) */
 
-enum operand_form { NO_OPERAND, TRITS, MIXED };
+enum operand_form { NO_OPERAND, TRITS, SCALED, MIXED };
 
 struct tiling {
     const float *w, *scale, *threshold;
@@ -260,6 +260,7 @@ __device__ static uint32_t make_word(const float *w, T *operand, size_t column, 
             const int trit = (v[j] > threshold) - (v[j] < -threshold);
             word |= (uint32_t)(trit & 3) << (8 * j + 2 * chunk);
             if (Form == TRITS) to.v[j] = from_float<T>((float)trit);
+            if (Form == SCALED) to.v[j] = from_float<T>((float)trit * scale);
             if (Form == MIXED) to.v[j] = from_float<T>(v[j] + lambda * ((float)trit * scale - v[j]));
         }
         if (Form != NO_OPERAND) store_four<Whole>(operand, at, cols, to);
@@ -316,6 +317,7 @@ static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t 
     p.now = plan->now;
     GPU_BY_TYPE(plan->products, if (!w->operand) launch_tiles<T, NO_OPERAND>(plan, p, NULL);
                 else if (plan->mixed) launch_tiles<T, MIXED>(plan, p, w->operand);
+                else if (w->scaled) launch_tiles<T, SCALED>(plan, p, w->operand);
                 else launch_tiles<T, TRITS>(plan, p, w->operand));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;

@@ -16,6 +16,7 @@ struct gpu_weights {
     tern_cuda_weights first; /* the first group's */
     size_t tile_bytes;       /* of one group */
     void *operand;           /* [rows][cols] in plan->products, in training: the trits, or the mixed weights */
+    bool scaled;             /* set before prepare: the operand is trits times their scales, not bare ones */
     tern_gpu_trits *counts;  /* as plan->count_trits asked for last, on the device; in training */
 
     /* Of latent weights. */

@@ -7,7 +7,7 @@
 
 #include "gpu/gpu_kernels.cuh"
 
-enum { GPU_PAIR_PARTS = 512, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FINISH = 32 };
+enum { GPU_PAIR_PARTS = 256, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FINISH = 32 };
 
 /* N neighbours of a row. */
 template <class T, int N> struct alignas(sizeof(T) * N) gpu_columns_pack { T v[N]; };
@@ -121,7 +121,9 @@ __global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
     const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
     double sum[2] = {};
     if (column < columns)
+#pragma unroll 8
         for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH)
+#pragma unroll
             for (int which = 0; which < 2; which++)
                 sum[which] += parts[((size_t)part * 2 + which) * columns + column];
     for (int which = 0; which < 2; which++) room[which][threadIdx.y][threadIdx.x] = sum[which];

@@ -54,7 +54,7 @@ static void add_matrix(matrix_list *list, const tern_gpu_plan *plan, size_t p) {
 }
 
 static bool is_muon(const tern_gpu_plan *plan, const int32_t *method, size_t p) {
-    return plan->param[p].grad && method[p] == TERN_GPU_MUON;
+    return plan->param[p].grad && !plan->param[p].integers && method[p] == TERN_GPU_MUON;
 }
 
 /* Groups in the order of their first matrices, each with its matrices behind one another. */

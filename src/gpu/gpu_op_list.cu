@@ -7,6 +7,7 @@
 #define OPS(op) \
     op(linear) op(conv2d) \
     op(bit_linear) op(bit_conv2d) op(ternary_linear) op(ternary_conv2d) op(packed_linear) op(packed_conv2d) \
+    op(trit_linear) op(trit_conv2d) op(trit_rmsnorm) op(trit_embedding) \
     op(batch_norm) op(affine) op(rmsnorm) op(layernorm) \
     op(relu) op(relu2) op(gelu) op(silu) \
     op(max_pool) op(avg_pool) \

@@ -1,8 +1,11 @@
-/* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, packed_linear, packed_conv2d: nn/op_ternary.c's formulas.
+/* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, trit_linear, trit_conv2d, packed_linear, packed_conv2d:
+ * nn/op_ternary.c's formulas, and of trit_ ones nn/trit_backward.c's.
  *
  * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product of
  * patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
  * prepare, so that all of it can be captured. */
+#include <string.h>
+
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -10,6 +13,7 @@
 #include "gpu/gpu_weights.cuh"
 
 extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
+extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embedding;
 
 struct ternary_state {
     gpu_weights w;
@@ -24,9 +28,10 @@ static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (te
 
 const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t i) {
     const gpu_op *op = plan->node[i].op;
-    const bool latent = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
-                        op == &gpu_op_ternary_conv2d;
-    return latent ? &state_of(plan, i)->w : NULL;
+    const bool trained = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
+                         op == &gpu_op_ternary_conv2d || op == &gpu_op_trit_linear || op == &gpu_op_trit_conv2d ||
+                         op == &gpu_op_trit_embedding;
+    return trained ? (const gpu_weights *)plan->node[i].state : NULL; /* of each of them the first member */
 }
 
 /* ---- sizes */
@@ -108,6 +113,12 @@ static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *stat
     return bytes > sums ? bytes : sums;
 }
 
+/* Of whole-number weights: what lives beside that, the weights as operand, then their gradient. */
+static size_t trit_room(const tern_gpu_plan *plan, const ternary_state *state) {
+    const size_t n = state->w.rows * state->w.cols * sizeof(float);
+    return room_for(n) + gpu_trits_scratch(&state->w, plan);
+}
+
 /* ---- preparation */
 
 static tern_status check(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -154,15 +165,18 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(check(plan, i, err));
     GPU_CHECK(gpu_state(plan, i, sizeof(ternary_state), err));
     ternary_state *state = state_of(plan, i);
-    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8);
+    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8) ||
+                  (!strncmp(node->op->name, "trit_", 5) && !node->at.floats);
     /* Products of int8 activations are packed ones; the operand is for gradients, and there a scale costs nothing. */
-    state->w.scaled = state->int8;
+    state->w.scaled = node->op->name[0] == 'b';
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, packed_scratch(plan, state, s));
-    if (plan->training) gpu_want_scratch(plan, float_scratch(plan, state, s));
+    if (plan->training)
+        gpu_want_scratch(plan,
+                         float_scratch(plan, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
     return TERN_OK;
 }
 
@@ -307,10 +321,9 @@ static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_size
     return TERN_OK;
 }
 
-/* The weights of a group as operand. */
-static const void *operand_of(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s,
-                              size_t g) {
-    return (const char *)state->w.operand + g * s.n * s.k * gpu_bytes(plan->products);
+/* A group's of the weights as operand. */
+static const void *operand_of(const tern_gpu_plan *plan, const void *w, const ternary_sizes &s, size_t g) {
+    return (const char *)w + g * s.n * s.k * gpu_bytes(plan->products);
 }
 
 /* y by a float product: weights mixed with their latents, or float activations in training. */
@@ -330,7 +343,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
         m.lda = x.ld;
         m.ldc = s.columns;
         char *y = (char *)plan->node[i].value + (begin * s.columns + g * s.n) * gpu_bytes(plan->type);
-        return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state, s, g), err);
+        return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state->w.operand, s, g), err);
     };
     GPU_CHECK(for_patches(plan, i, s, x, room, multiply_chunk, err));
     gpu_epilogue e = {};
@@ -349,7 +362,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
 /* Float activations go the way of the CPU's wherever their type lets them: fp32 ones of a pass that is no training are not
  * rounded to bf16. */
 static bool takes_float_product(const tern_gpu_plan *plan, const ternary_state *state) {
-    if (!plan->training) return false;
+    if (!plan->training || state->w.trits.exponent) return false;
     return plan->mixed || (!state->int8 && (plan->train_mode || plan->type == plan->products));
 }
 
@@ -389,10 +402,10 @@ static const void *columns_of(const tern_gpu_plan *plan, const void *dy, const t
     return (const char *)dy + (begin * s.columns + g * s.n) * gpu_bytes(plan->products);
 }
 
-static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
+/* dw += */
+static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, float *dw, char *room,
                                    tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    float *dw = gpu_node_param(plan, i, 0)->grad;
     if (!dw) return TERN_OK;
     const void *dy;
     float_rows x;
@@ -407,8 +420,8 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
 }
 
 /* dx of a group, or the gradient of its patches. */
-static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, size_t g,
-                                 size_t begin, size_t rows, void *to, int add, tern_error *err) {
+static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, const void *w,
+                                 size_t g, size_t begin, size_t rows, void *to, int add, tern_error *err) {
     gpu_gemm m = {};
     m.operands = plan->products;
     m.result = plan->type;
@@ -417,39 +430,61 @@ static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_si
     m.n = s.k;
     m.k = s.n;
     m.lda = s.columns;
-    return gpu_multiply(plan, i, &m, to, columns_of(plan, dy, s, g, begin), operand_of(plan, state_of(plan, i), s, g),
-                        err);
+    return gpu_multiply(plan, i, &m, to, columns_of(plan, dy, s, g, begin), operand_of(plan, w, s, g), err);
 }
 
-static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
-                                  tern_error *err) {
+/* w: the weights as operand; column_scale: what they lack, or NULL. */
+static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *w,
+                                  const float *column_scale, char *room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     void *dx = gpu_in_grad(plan, i, 0);
     const int add = plan->node[i].add_to[0];
     if (!dx) return TERN_OK;
     const void *dy;
-    const bool bare = !plan->mixed && !state->w.scaled;
-    GPU_CHECK(make_gradient(plan, i, s, bare ? state->w.scale : NULL, &dy, &room, err));
-    if (!state->windows) return input_product(plan, i, s, dy, 0, 0, s.rows, dx, add, err);
+    GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
+    if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);
         for (size_t g = 0; g < s.groups; g++) {
             const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
-            GPU_CHECK(input_product(plan, i, s, dy, g, first * s.places, images * s.places, room, 0, err));
+            GPU_CHECK(input_product(plan, i, s, dy, w, g, first * s.places, images * s.places, room, 0, err));
             GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
         }
     }
     return TERN_OK;
 }
 
-static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+static tern_status bias_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const ternary_sizes s = sizes_of(plan, i, plan->batch);
-    GPU_CHECK(weight_gradient(plan, i, s, (char *)plan->scratch, err));
-    GPU_CHECK(input_gradient(plan, i, s, (char *)plan->scratch, err));
     float *db = node->at.bias ? gpu_node_param(plan, i, node->params - 1)->grad : NULL;
     if (!db) return TERN_OK;
     return gpu_column_sums(plan, i, db, plan->node[i].grad, s.rows, s.columns, plan->scratch, err);
+}
+
+static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_weights *w = &state_of(plan, i)->w;
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    char *room = (char *)plan->scratch;
+    GPU_CHECK(weight_gradient(plan, i, s, gpu_node_param(plan, i, 0)->grad, room, err));
+    GPU_CHECK(input_gradient(plan, i, s, w->operand, plan->mixed || w->scaled ? NULL : w->scale, room, err));
+    return bias_gradient(plan, i, s, err);
+}
+
+/* Of whole-number weights: dx by the trits of the forward pass, then the gradient, which steps the integers and is gone.
+ * Activations stay as they are until the node's turn, so that both are made from what the forward pass had. */
+static tern_status trit_backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_weights *w = &state_of(plan, i)->w;
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    const size_t bytes = w->rows * w->cols * sizeof(float);
+    char *room = (char *)plan->scratch, *own = take(&room, bytes);
+    if (gpu_in_grad(plan, i, 0)) {
+        GPU_CHECK(gpu_trits_operand(w, plan, i, own, err));
+        GPU_CHECK(input_gradient(plan, i, s, own, NULL, room, err));
+    }
+    CUDA_TRY(cudaMemsetAsync(own, 0, bytes, plan->stream), gpu_graph_node(plan, i)->name, err);
+    GPU_CHECK(weight_gradient(plan, i, s, (float *)own, room, err));
+    GPU_CHECK(gpu_trits_update(w, plan, i, (float *)own, room, err));
+    return bias_gradient(plan, i, s, err);
 }
 
 #define TERNARY_OP(name, back) extern const gpu_op gpu_op_##name = {#name, prepare, refresh, forward, back}
@@ -457,5 +492,7 @@ TERNARY_OP(bit_linear, backward);
 TERNARY_OP(bit_conv2d, backward);
 TERNARY_OP(ternary_linear, backward);
 TERNARY_OP(ternary_conv2d, backward);
+TERNARY_OP(trit_linear, trit_backward);
+TERNARY_OP(trit_conv2d, trit_backward);
 TERNARY_OP(packed_linear, NULL);
 TERNARY_OP(packed_conv2d, NULL);

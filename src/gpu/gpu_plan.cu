@@ -6,6 +6,7 @@
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
+#include "gpu/gpu_trits.cuh"
 #include "gpu/gpu_weights.cuh"
 
 #include "cuda/device_memory.cuh"
@@ -67,6 +68,26 @@ static tern_status place_params(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
+static tern_status place_integers(tern_gpu_plan *plan, tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    size_t bytes = 0;
+    void *memory;
+    for (int pass = 0; pass < 2; pass++) {
+        size_t next = 0;
+        for (size_t p = 0; p < graph->params; p++) {
+            const tern_param *param = &graph->param[p];
+            if (!param->integers) continue;
+            if (pass) plan->param[p].integers = plan->integers + next;
+            next += gpu_round_up(param->count * tern_store_bytes(param->store), 256);
+        }
+        bytes = next;
+        if (pass || !bytes) return TERN_OK;
+        GPU_CHECK(gpu_keep(plan, &memory, bytes, "parameters", err));
+        plan->integers = (char *)memory;
+    }
+    return TERN_OK;
+}
+
 static tern_status place_values(tern_gpu_plan *plan, const tern_layout *layout, tern_error *err) {
     const tern_graph *graph = plan->graph;
     plan->arena_bytes = layout->bytes;
@@ -78,6 +99,9 @@ static tern_status place_values(tern_gpu_plan *plan, const tern_layout *layout, 
         if (at->has_grad) node->grad = (char *)plan->arena + at->grad;
         memcpy(node->wants_grad, at->wants_grad, sizeof node->wants_grad);
         memcpy(node->add_to, at->add_to, sizeof node->add_to);
+        if (!at->fused) continue;
+        plan->node[graph->node[i].input[0]].activation = node->op->name;
+        node->op = NULL;
     }
     size_t in = graph->node[0].elements, out = graph->node[graph->nodes - 1].elements;
     void *memory;
@@ -98,10 +122,15 @@ static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, te
     if (!plan->node || !plan->param) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     GPU_CHECK(find_ops(plan, err));
     GPU_CHECK(place_params(plan, err));
+    GPU_CHECK(place_integers(plan, err));
     GPU_CHECK(place_values(plan, desc->layout, err));
     GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->now, "a plan", err));
     plan->now = (gpu_now *)memory;
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->rules, "a plan", err));
+    plan->rules = (gpu_rules *)memory;
+    GPU_CHECK(gpu_begin_rules(plan, err));
     GPU_CHECK(gpu_lt_create(plan, err));
+    if (plan->training) gpu_want_scratch(plan, gpu_fixed_scratch(graph));
     for (size_t i = 1; i < graph->nodes; i++)
         if (plan->node[i].op && plan->node[i].op->prepare) GPU_CHECK(plan->node[i].op->prepare(plan, i, err));
     return gpu_keep(plan, &plan->scratch, plan->scratch_bytes, "scratch", err);
@@ -153,10 +182,22 @@ tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
+void *gpu_node_integers(const tern_gpu_plan *plan, size_t i, const char *suffix) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    for (int k = 0; k < node->params; k++) {
+        const char *dot = strrchr(plan->graph->param[node->param[k]].name, '.');
+        if (dot && !strcmp(dot + 1, suffix)) return plan->param[node->param[k]].integers;
+    }
+    return NULL;
+}
+
 static tern_status plan_send(tern_gpu_plan *plan, float lambda, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
     for (size_t p = 0; p < plan->graph->params; p++) {
         const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].integers)
+            GPU_CHECK(tern_cuda_upload(plan->context, plan->param[p].integers, param->integers,
+                                       param->count * tern_store_bytes(param->store), err));
         if (plan->param[p].value)
             GPU_CHECK(tern_cuda_upload(plan->context, plan->param[p].value, param->value,
                                        param->count * sizeof(float), err));
@@ -173,6 +214,9 @@ static tern_status plan_fetch(tern_gpu_plan *plan, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
     for (size_t p = 0; p < plan->graph->params; p++) {
         const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].integers)
+            GPU_CHECK(tern_cuda_download(plan->context, param->integers, plan->param[p].integers,
+                                         param->count * tern_store_bytes(param->store), err));
         if (plan->param[p].value)
             GPU_CHECK(tern_cuda_download(plan->context, param->value, plan->param[p].value,
                                          param->count * sizeof(float), err));
@@ -188,8 +232,14 @@ tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
+tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaMemsetAsync(plan->rules, 0, sizeof *plan->rules, plan->stream), "rules", err);
+    return TERN_OK;
+}
+
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err) {
-    for (size_t i = plan->graph->nodes; i-- > 1;)
+    const size_t first = plan->first_trained ? plan->first_trained : 1;
+    for (size_t i = plan->graph->nodes; i-- > first;)
         if (plan->node[i].op && plan->node[i].op->backward && plan->node[i].grad)
             GPU_CHECK(plan->node[i].op->backward(plan, i, err));
     return TERN_OK;
@@ -235,6 +285,7 @@ static tern_status plan_forward(tern_gpu_plan *plan, float *y, const void *x, co
     const gpu_now now = {pass->step, pass->recalibrating ? 1.0f / (float)pass->recalibrating : -1, 1};
     /* lambda is what the last refresh used. */
     GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, offsetof(gpu_now, lambda), err));
+    GPU_CHECK(tern_cuda_upload(plan->context, &plan->now->rate, &pass->rate, sizeof pass->rate, err));
     const size_t n = gpu_elements(plan, 0);
     if (graph->vocabulary)
         GPU_CHECK(tern_cuda_upload(plan->context, plan->input, x, n * sizeof(int32_t), err));
@@ -250,7 +301,9 @@ static tern_status plan_backward(tern_gpu_plan *plan, const float *dy, tern_erro
     const size_t last = plan->graph->nodes - 1;
     CUDA_TRY(cudaSetDevice(plan->context->device), "a backward pass", err);
     CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
+    GPU_CHECK(gpu_begin_rules(plan, err));
     GPU_CHECK(take_in(plan, plan->node[last].grad, dy, gpu_elements(plan, last), "output", err));
+    plan->first_trained = 0;
     GPU_CHECK(gpu_run_backward(plan, err));
     return tern_cuda_synchronize(plan->context, err);
 }
@@ -265,6 +318,24 @@ static tern_status read_gradient(tern_gpu_plan *plan, float *out, size_t p, tern
     CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
     return tern_cuda_download(plan->context, out, plan->param[p].grad, plan->graph->param[p].count * sizeof(float),
                               err);
+}
+
+static tern_status step_fixed(tern_gpu_plan *plan, size_t p, float lr, uint64_t step, tern_error *err) {
+    struct {
+        tern_gpu_rule rule;
+        uint64_t step;
+    } host = {{0, 0, lr, 0}, step};
+    void *memory;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "a step", err);
+    GPU_CHECK(tern_cuda_alloc(&memory, plan->context, sizeof host, "a step", err));
+    const char *device = (const char *)memory;
+    tern_status status = tern_cuda_upload(plan->context, memory, &host, sizeof host, err);
+    if (!status)
+        status = gpu_fixed_step(plan, p, (const tern_gpu_rule *)memory,
+                                (const uint64_t *)(device + offsetof(decltype(host), step)), 1, NULL, err);
+    if (!status) status = tern_cuda_synchronize(plan->context, err);
+    tern_cuda_free(plan->context, memory);
+    return status;
 }
 
 static tern_status read_trits(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err) {
@@ -291,4 +362,5 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            gpu_trainer_set_counts,
                                            gpu_trainer_step,
                                            gpu_trainer_result,
-                                           gpu_trainer_recalibrate};
+                                           gpu_trainer_recalibrate,
+                                           step_fixed};

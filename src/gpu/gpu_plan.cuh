@@ -22,6 +22,13 @@ struct gpu_now {
     uint64_t step;    /* of random numbers, as plan->step */
     float statistics; /* share of the batch in batch norm's running statistics; < 0: the op's own momentum */
     float lambda;
+    int32_t rate; /* of the rules of whole-number weights, as plan->rules.rate of all nodes; 0: nothing changes */
+};
+
+/* What those rules found in a step, as nn/plan.h's tern_plan_rules; device memory. */
+struct gpu_rules {
+    double squares;   /* of all gradients that streamed past, summed */
+    uint64_t trouble; /* the node whose gradient was not finite: from there on nothing changed. Else 0 */
 };
 
 struct gpu_node {
@@ -29,11 +36,13 @@ struct gpu_node {
     void *value, *grad; /* [batch][elements] of plan->type; grad NULL where none is wanted. Tokens: int32 */
     void *state;        /* host memory that the op allocated with gpu_state */
     int add_to[2], wants_grad[2];
+    const char *activation; /* of a batch norm: what is fused with it (nn/layout.h), and then has no op; or NULL */
 };
 
-/* A parameter on the device: NULL where it has no floats, or no gradient. */
+/* A parameter on the device: NULL where it has no floats, no gradient or no integers. */
 struct gpu_param {
     float *value, *grad, *first, *second;
+    void *integers; /* as the graph's: of FIXED stores the value is a view of them */
 };
 
 struct gpu_lt; /* dense products: gpu_gemm.cuh */
@@ -49,13 +58,16 @@ struct tern_gpu_plan {
     float lambda; /* of the last refresh */
     bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
+    size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
     gpu_now *now; /* device memory */
+    gpu_rules *rules;
 
     gpu_node *node;
     gpu_param *param;
     float *values, *grads; /* of all parameters with floats, 64-byte aligned each, in one block each */
     size_t floats;         /* in that block */
+    char *integers;        /* of all parameters with integers, 256-byte aligned each, in one block */
     float *staging;        /* [batch_max][elements of the input], or the output's if larger */
     void *input;
 
@@ -85,6 +97,8 @@ const gpu_op *gpu_op_find(const char *name);
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err);
+/* Before the first backward pass of a step: no squares, no trouble. */
+tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
 
 /* Device memory that lives as long as the plan; its contents are undefined. */
 tern_status gpu_keep(tern_gpu_plan *plan, void **memory, size_t bytes, const char *op, tern_error *err);
@@ -101,11 +115,14 @@ static inline void *gpu_in(const tern_gpu_plan *plan, size_t i, int k) {
 }
 /* The gradient of input k, NULL where none is wanted. */
 static inline void *gpu_in_grad(const tern_gpu_plan *plan, size_t i, int k) {
-    return plan->node[i].wants_grad[k] ? plan->node[plan->graph->node[i].input[k]].grad : NULL;
+    const size_t in = (size_t)plan->graph->node[i].input[k];
+    return plan->node[i].wants_grad[k] && in >= plan->first_trained ? plan->node[in].grad : NULL;
 }
 static inline gpu_param *gpu_node_param(const tern_gpu_plan *plan, size_t i, int k) {
     return &plan->param[plan->graph->node[i].param[k]];
 }
+/* Integers of the node's parameter whose name ends with ".suffix"; NULL where it has none. */
+void *gpu_node_integers(const tern_gpu_plan *plan, size_t node, const char *suffix);
 /* Elements of the node's value, of this pass or of the largest. */
 static inline size_t gpu_elements(const tern_gpu_plan *plan, size_t i) {
     return plan->batch * plan->graph->node[i].elements;

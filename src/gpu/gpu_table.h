@@ -28,6 +28,7 @@ typedef struct tern_gpu_pass {
     uint64_t step;     /* of random numbers */
     int train_mode;    /* dropout drops, batch norm takes the batch's statistics */
     int recalibrating; /* 0, or the number of this pass of recalibration */
+    int32_t rate;      /* of whole-number weights in the backward pass (quant/trit_rules.h); 0: nothing changes */
 } tern_gpu_pass;
 
 /* As train/optimizer.h numbers them. */
@@ -68,10 +69,12 @@ typedef struct tern_gpu_step {
     const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
     size_t parts, batch;
     const tern_gpu_rule *rule; /* per parameter; recalibrate reads none */
+    size_t first_trained;      /* node; no gradient passes beyond it (nn/plan.h) */
     float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;
-    int count_trits; /* the refresh behind the step counts them */
+    int count_trits;   /* the refresh behind the step counts them */
+    int32_t rule_rate; /* of whole-number weights, in each part (quant/trit_rules.h) */
 } tern_gpu_step;
 
 /* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
@@ -80,7 +83,8 @@ typedef struct tern_gpu_result {
     uint64_t applied, skipped, skipped_in_row;
 } tern_gpu_result;
 
-/* Trits of a node's latent weights when they were last counted, and how many had changed since the count before. */
+/* Trits of a node's weights when they were last counted, and how many had changed since the count before; of whole-number
+ * weights each change counts. */
 typedef struct tern_gpu_trits {
     uint64_t minus, zero, plus, flips;
 } tern_gpu_trits;
@@ -101,7 +105,7 @@ typedef struct tern_gpu_table {
     /* For tests: a node's value or gradient (which != 0) of the last pass, as fp32; a parameter's gradient. */
     tern_status (*read_node)(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err);
     tern_status (*read_gradient)(tern_gpu_plan *plan, float *out, size_t param, tern_error *err);
-    /* Fails with TERN_E_ARGUMENT where the node has no latent weights that are trained. */
+    /* Fails with TERN_E_ARGUMENT where the node has no ternary weights that are trained. */
     tern_status (*read_trits)(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err);
 
     /* ---- training; in this order, once */
@@ -119,6 +123,9 @@ typedef struct tern_gpu_table {
     tern_status (*result)(tern_gpu_plan *plan, tern_gpu_result *out, tern_error *err);
     /* One pass of batch norm's recalibration, `number` = 1, 2, ... */
     tern_status (*recalibrate)(tern_gpu_plan *plan, const tern_gpu_step *step, int number, tern_error *err);
+
+    /* For tests: one step, number `step`, of a parameter in fixed point with the gradient of the last pass. */
+    tern_status (*step_fixed)(tern_gpu_plan *plan, size_t param, float lr, uint64_t step, tern_error *err);
 } tern_gpu_table;
 
 extern const tern_gpu_table tern_gpu_functions;

@@ -70,7 +70,7 @@ struct gpu_image_set {
 /* A step captured as a CUDA graph. The first step of a kind runs launch by launch, because cuBLASLt chooses algorithms
  * then; the second is captured. */
 struct gpu_step_kind {
-    size_t parts, batch;
+    size_t parts, batch, first_trained;
     bool mixed, mixed_next, count_trits;
 };
 struct gpu_captured {

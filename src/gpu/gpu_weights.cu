@@ -224,7 +224,7 @@ struct tiling {
 template <bool Whole> __device__ static float4 load_four(const float *row, size_t column, size_t cols) {
     float4 v = {0, 0, 0, 0};
     if (Whole) {
-        if (column < cols) v = *(const float4 *)(row + column);
+        if (column < cols) v = __ldg((const float4 *)(row + column)); /* may pass the stores of other columns */
         return v;
     }
     if (column < cols) v.x = row[column];
@@ -355,7 +355,7 @@ __global__ static void count_trits(tern_gpu_trits *counts, const uint4 *tiles, u
     atomicAdd(&sum[3], flips);
 }
 
-static tern_status count(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const size_t n = w->groups * w->tile_bytes / sizeof(uint4);
     CUDA_TRY(cudaMemsetAsync(w->counts, 0, sizeof *w->counts, plan->stream), gpu_graph_node(plan, i)->name, err);
     count_trits<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(
@@ -372,9 +372,21 @@ static tern_status keep_zeros(tern_gpu_plan *plan, void **memory, size_t bytes, 
     return TERN_OK;
 }
 
+static tern_status keep_tiles(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const size_t rows = w->rows / w->groups;
+    void *memory;
+    w->first.rows = (int32_t)rows;
+    w->first.cols = (int32_t)w->cols;
+    w->first.row_tiles = (int32_t)tern_ceil_div(rows, TERN_TILE_ROWS);
+    w->first.k_tiles = (int32_t)tern_ceil_div(w->cols, tern_tile_cols(0));
+    w->tile_bytes = (size_t)w->first.row_tiles * (size_t)w->first.k_tiles * TERN_TILE_BYTES;
+    GPU_CHECK(keep_zeros(plan, &memory, w->groups * w->tile_bytes, gpu_graph_node(plan, i)->name, err));
+    w->first.tiles = w->tiles = (uint8_t *)memory;
+    return TERN_OK;
+}
+
 static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const size_t rows = w->rows / w->groups;
     void *memory;
     w->rule = node->at.rule;
     w->slices = node->at.granularity == TERN_PER_ROW ? w->rows : 1;
@@ -382,14 +394,8 @@ static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, te
     if (w->length > UINT32_MAX || w->slices * parts_of(w) > INT32_MAX)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu x %zu weights are too many for a GPU", node->name,
                          w->rows, w->cols);
-    w->first.rows = (int32_t)rows;
-    w->first.cols = (int32_t)w->cols;
-    w->first.row_tiles = (int32_t)tern_ceil_div(rows, TERN_TILE_ROWS);
-    w->first.k_tiles = (int32_t)tern_ceil_div(w->cols, tern_tile_cols(0));
+    GPU_CHECK(keep_tiles(w, plan, i, err));
     w->first.scale_per_row = w->slices > 1;
-    w->tile_bytes = (size_t)w->first.row_tiles * (size_t)w->first.k_tiles * TERN_TILE_BYTES;
-    GPU_CHECK(keep_zeros(plan, &memory, w->groups * w->tile_bytes, node->name, err));
-    w->first.tiles = w->tiles = (uint8_t *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, w->slices * sizeof(float), node->name, err));
     w->first.scale = w->scale = (float *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, w->slices * sizeof(float), node->name, err));
@@ -409,7 +415,8 @@ static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, te
 static tern_status keep_training(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const char *name = gpu_graph_node(plan, i)->name;
     void *memory;
-    GPU_CHECK(gpu_keep(plan, &w->operand, w->rows * w->cols * gpu_bytes(plan->products), name, err));
+    if (!gpu_trits_are_in(plan, i)) /* those are made when the backward pass wants them */
+        GPU_CHECK(gpu_keep(plan, &w->operand, w->rows * w->cols * gpu_bytes(plan->products), name, err));
     GPU_CHECK(gpu_keep(plan, &memory, w->groups * w->tile_bytes, name, err));
     CUDA_TRY(cudaMemsetAsync(memory, NEVER_COUNTED, w->groups * w->tile_bytes, plan->stream), name, err);
     w->counted = (uint8_t *)memory;
@@ -473,18 +480,26 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t groups = node->at.groups ? node->at.groups : 1, c = tern_node_input(plan->graph, node, 0)->channels;
     w->rows = node->at.outputs;
-    w->cols = node->at.groups ? node->at.kernel * node->at.kernel * (c / groups) : c;
+    w->cols = node->at.groups  ? node->at.kernel * node->at.kernel * (c / groups)
+              : node->at.width ? node->at.width
+                               : c;
     w->groups = groups;
     if (node->packed.bytes) return send_packed(w, plan, i, err);
-    GPU_CHECK(keep_latent(w, plan, i, err));
+    if (gpu_trits_are_in(plan, i)) {
+        GPU_CHECK(keep_tiles(w, plan, i, err));
+        GPU_CHECK(gpu_trits_prepare(w, plan, i, err));
+    } else {
+        GPU_CHECK(keep_latent(w, plan, i, err));
+    }
     return plan->training ? keep_training(w, plan, i, err) : TERN_OK;
 }
 
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    if (w->trits.exponent) return gpu_trits_refresh(w, plan, i, err);
     if (!w->tiles) return TERN_OK;
     GPU_CHECK(make_scales(w, plan, i, err));
     GPU_CHECK(make_trits(w, plan, i, err));
-    return w->counts && plan->count_trits ? count(w, plan, i, err) : TERN_OK;
+    return w->counts && plan->count_trits ? gpu_weights_count(w, plan, i, err) : TERN_OK;
 }
 
 tern_cuda_weights gpu_weights_matrix(const gpu_weights *w, size_t group) {

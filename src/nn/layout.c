@@ -2,6 +2,7 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -12,6 +13,30 @@
 static size_t owner(const tern_graph *graph, size_t node) {
     while (graph->node[node].op->alias) node = (size_t)graph->node[node].input[0];
     return node;
+}
+
+/* The same of a value where activations may be fused: theirs is their batch norm's. */
+static size_t value_owner(const tern_graph *graph, const tern_layout_node *at, size_t node) {
+    while (graph->node[node].op->alias || at[node].fused) node = (size_t)graph->node[node].input[0];
+    return node;
+}
+
+static int is_activation(const tern_op *op) {
+    static const char *const names[] = {"relu", "relu2", "gelu", "silu"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(op->name, names[i])) return 1;
+    return 0;
+}
+
+static void find_fused(const tern_graph *graph, tern_layout_node *at) {
+    for (size_t i = 1; i < graph->nodes; i++) {
+        const tern_node *node = &graph->node[i];
+        if (!is_activation(node->op)) continue;
+        size_t in = (size_t)node->input[0], readers = 0;
+        for (size_t j = i; j < graph->nodes; j++)
+            for (int k = 0; k < graph->node[j].inputs; k++) readers += (size_t)graph->node[j].input[k] == in;
+        at[i].fused = !strcmp(graph->node[in].op->name, "batch_norm") && readers == 1;
+    }
 }
 
 /* True where a gradient arrives: some parameter at or before the node is trained. */
@@ -33,27 +58,29 @@ static void find_spans(const tern_graph *graph, size_t sample_bytes, int trainin
         value[i] = (tern_span){.bytes = i ? bytes : 0, .first = i, .last = i};
         grad[i] = (tern_span){.bytes = at[i].has_grad ? bytes : 0, .first = 2 * n, .last = 0};
         if (graph->node[i].op->alias) value[i].bytes = grad[i].bytes = 0;
+        if (at[i].fused) value[i].bytes = grad[graph->node[i].input[0]].bytes = 0;
     }
     for (size_t i = 1; i < n; i++) {
         const tern_node *node = &graph->node[i];
         size_t back = 2 * n - 1 - i;
         for (int k = 0; k < node->inputs; k++) {
-            size_t in = owner(graph, (size_t)node->input[k]);
-            value[in].last = tern_max_size(value[in].last, i);
+            size_t in = owner(graph, (size_t)node->input[k]), of = value_owner(graph, at, in);
+            value[of].last = tern_max_size(value[of].last, i);
             if (!training) continue;
-            if (node->op->needs_input) value[in].last = tern_max_size(value[in].last, back);
+            if (node->op->needs_input) value[of].last = tern_max_size(value[of].last, back);
             grad[in].first = tern_min_size(grad[in].first, back);
             grad[in].last = tern_max_size(grad[in].last, 2 * n - 1 - in);
         }
         if (training) {
-            size_t self = owner(graph, i);
-            if (node->op->needs_output) value[self].last = tern_max_size(value[self].last, back);
-            grad[self].last = tern_max_size(grad[self].last, 2 * n - 1 - self);
+            size_t self = owner(graph, i), of = value_owner(graph, at, i);
+            if (node->op->needs_output) value[of].last = tern_max_size(value[of].last, back);
+            size_t reader = at[self].fused ? (size_t)graph->node[self].input[0] : self;
+            grad[self].last = tern_max_size(grad[self].last, 2 * n - 1 - reader);
         }
     }
     /* The output outlives the pass; its gradient is set between the passes. */
     size_t out = owner(graph, n - 1);
-    value[out].last = 2 * n;
+    value[value_owner(graph, at, out)].last = 2 * n;
     grad[out].first = n - 1;
     grad[out].last = tern_max_size(grad[out].last, n);
 }
@@ -61,11 +88,13 @@ static void find_spans(const tern_graph *graph, size_t sample_bytes, int trainin
 static void take_offsets(const tern_graph *graph, tern_layout_node *at, const tern_span *value,
                          const tern_span *grad) {
     for (size_t i = 0; i < graph->nodes; i++) {
-        size_t own = owner(graph, i);
-        at[i].has_value = own != 0;
-        at[i].value = value[own].offset;
+        size_t own = owner(graph, i), of = value_owner(graph, at, i);
+        at[i].has_value = of != 0;
+        at[i].value = value[of].offset;
         at[i].grad = grad[own].offset;
     }
+    for (size_t i = 0; i < graph->nodes; i++)
+        if (at[i].fused) at[graph->node[i].input[0]].grad = at[i].grad;
 }
 
 /* In the order of the backward pass: who comes first sets, who comes later adds. */
@@ -81,14 +110,15 @@ static void find_adders(const tern_graph *graph, tern_layout_node *at, char *is_
     }
 }
 
-tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
-                             int training, tern_error *err) {
+static tern_status make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes, int training,
+                        int fuse, tern_error *err) {
     size_t n = graph->nodes;
     *out = (tern_layout){.node = calloc(n, sizeof *out->node)};
     tern_span *span = calloc(2 * n, sizeof *span);
     char *is_set = calloc(n, 1);
     int ok = out->node && span && is_set;
     if (ok) {
+        if (fuse) find_fused(graph, out->node);
         find_gradients(graph, training, out->node);
         find_spans(graph, batch * element_bytes, training, out->node, span, span + n);
         out->bytes = tern_arena_plan(span, 2 * n);
@@ -103,6 +133,16 @@ tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t b
     if (ok) return TERN_OK;
     tern_layout_free(out);
     return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory to plan %zu nodes", n);
+}
+
+tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
+                             int training, tern_error *err) {
+    return make(out, graph, batch, element_bytes, training, 0, err);
+}
+
+tern_status tern_layout_make_fused(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
+                                   int training, tern_error *err) {
+    return make(out, graph, batch, element_bytes, training, training, err);
 }
 
 void tern_layout_free(tern_layout *layout) {

@@ -8,6 +8,7 @@
 typedef struct tern_layout_node {
     size_t value, grad; /* offsets into the arena; of an alias: its input's */
     int has_value;      /* 0: the caller's input, under whatever shape */
+    int fused;          /* an activation that the batch norm in front of it makes, see below */
     int has_grad;
     int wants_grad[2]; /* input i has a gradient */
     int add_to[2];     /* backward adds to it instead of setting it */
@@ -22,6 +23,10 @@ typedef struct tern_layout {
  * fit (tern_graph_fits). */
 tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
                              int training, tern_error *err);
+/* The same where an activation that alone reads a batch norm is one pass with it: only its own value has memory, `value` of
+ * both, and only its own gradient, `grad` of both, which lives until the batch norm's turn. For training. */
+tern_status tern_layout_make_fused(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
+                                   int training, tern_error *err);
 void tern_layout_free(tern_layout *layout);
 
 /* Fails where one value of a batch would not fit into the address space. */

@@ -3,6 +3,8 @@
  * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product of
  * patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
  * prepare, so that all of it can be captured. */
+#include <string.h>
+
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -13,7 +15,7 @@ extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear,
 
 struct ternary_state {
     gpu_weights w;
-    bool int8;
+    bool int8, is_linear;
     bool windows;     /* patches are made; else rows of the input are those of the product */
     int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale; /* 1/s, one for each of the batch's `scales` */
@@ -92,11 +94,17 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
     return bytes;
 }
 
+/* The gradient needs no scales on it: linear_gradients. */
+static bool takes_plain_gradient(const ternary_state *state) {
+    return state->int8 && state->is_linear && state->w.slices == 1;
+}
+
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
 static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
-    size_t bytes =
-        room_for(s.y * operand) + room_for(s.x * operand) + gpu_quantize_scratch(s.scales, s.scale_elements);
+    const bool plain = takes_plain_gradient(state) && operand == value; /* dy is an operand as it is */
+    size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
+                   gpu_quantize_scratch(s.scales, s.scale_elements);
     if (state->windows) bytes += room_for(state->float_images * s.places * s.k * (operand > value ? operand : value));
     const size_t sums = gpu_column_sums_scratch(s.columns);
     return bytes > sums ? bytes : sums;
@@ -114,6 +122,16 @@ static tern_status check(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return TERN_OK;
 }
 
+int gpu_takes_int8_rows(const tern_node *node) {
+    return !strcmp(node->op->name, "bit_linear") ||
+           (!strcmp(node->op->name, "packed_linear") && node->at.acts == TERN_I8);
+}
+
+/* The norm in front makes the int8 activations. */
+static bool given_int8(const tern_gpu_plan *plan, size_t i) {
+    return plan->node[gpu_graph_node(plan, i)->input[0]].gives_int8 != 0;
+}
+
 static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state *state, tern_error *err) {
     const char *name = gpu_graph_node(plan, i)->name;
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
@@ -122,10 +140,10 @@ static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state
     if (s.scale_elements > INT32_MAX / 2 || s.scales > INT32_MAX)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu activations are too many for a GPU", name, s.x);
     GPU_CHECK(gpu_keep(plan, &memory, s.scales * sizeof(float), name, err));
-    state->inv_scale = (float *)memory;
-    if (!plan->training) return TERN_OK;
+    plan->node[i].inv_scale = state->inv_scale = (float *)memory;
+    if (!plan->training && !given_int8(plan, i)) return TERN_OK;
     GPU_CHECK(gpu_keep(plan, &memory, s.x, name, err));
-    state->q = (int8_t *)memory;
+    plan->node[i].q = state->q = (int8_t *)memory;
     return TERN_OK;
 }
 
@@ -149,6 +167,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(gpu_state(plan, i, sizeof(ternary_state), err));
     ternary_state *state = state_of(plan, i);
     state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8);
+    state->is_linear = !node->at.groups;
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
@@ -332,7 +351,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
-        GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+        if (!given_int8(plan, i))
+            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
         x = q;
     }
     return takes_float_product(plan, state) ? float_product(plan, i, s, err)
@@ -420,11 +440,49 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
     return TERN_OK;
 }
 
+/* Of a product of int8 rows with one weight scale: no pass over dy. The activations take their scales with them, and the
+ * weights' is a factor of the product; either rounds as dy would. */
+static tern_status linear_gradients(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    char *room = (char *)plan->scratch;
+    void *dx = gpu_in_grad(plan, i, 0), *x = take(&room, s.x * gpu_bytes(plan->products));
+    float *dw = gpu_node_param(plan, i, 0)->grad;
+    const void *dy;
+    GPU_CHECK(gpu_value_operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.rows, s.n, err));
+    if (dw) {
+        gpu_gemm m = {};
+        m.operands = plan->products;
+        m.result = TERN_F32;
+        m.a_turned = 1;
+        m.add = 1;
+        m.m = s.n;
+        m.n = s.k;
+        m.k = s.rows;
+        GPU_CHECK(gpu_from_int8_rows(plan, i, plan->products, x, state->q, state->inv_scale, s.rows, s.k, err));
+        GPU_CHECK(gpu_multiply(plan, i, &m, dw, dy, x, err));
+    }
+    if (!dx) return TERN_OK;
+    gpu_gemm m = {};
+    m.operands = plan->products;
+    m.result = plan->type;
+    m.add = plan->node[i].add_to[0];
+    m.factor = plan->mixed ? NULL : state->w.scale;
+    m.m = s.rows;
+    m.n = s.k;
+    m.k = s.n;
+    return gpu_multiply(plan, i, &m, dx, dy, state->w.operand, err);
+}
+
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
-    GPU_CHECK(weight_gradient(plan, i, s, (char *)plan->scratch, err));
-    GPU_CHECK(input_gradient(plan, i, s, (char *)plan->scratch, err));
+    const ternary_state *state = state_of(plan, i);
+    if (takes_plain_gradient(state)) {
+        GPU_CHECK(linear_gradients(plan, i, s, err));
+    } else {
+        GPU_CHECK(weight_gradient(plan, i, s, (char *)plan->scratch, err));
+        GPU_CHECK(input_gradient(plan, i, s, (char *)plan->scratch, err));
+    }
     float *db = node->at.bias ? gpu_node_param(plan, i, node->params - 1)->grad : NULL;
     if (!db) return TERN_OK;
     return gpu_column_sums(plan, i, db, plan->node[i].grad, s.rows, s.columns, plan->scratch, err);

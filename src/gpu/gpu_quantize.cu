@@ -122,6 +122,31 @@ tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, voi
     return TERN_OK;
 }
 
+/* N values of one row at a time, as columns are a multiple of N. */
+template <class T, int N>
+__global__ static void from_int8_rows(T *to, const int8_t *from, const float *factor, size_t rows, unsigned packs) {
+    GPU_FOR(i, rows * packs) {
+        const float by = factor[i / packs];
+        const gpu_few<int8_t, N> v = ((const gpu_few<int8_t, N> *)from)[i];
+        gpu_few<T, N> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j] * by);
+        ((gpu_few<T, N> *)to)[i] = out;
+    }
+}
+
+tern_status gpu_from_int8_rows(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
+                               const float *factor, size_t rows, size_t columns, tern_error *err) {
+    const size_t n = rows * columns;
+    GPU_BY_TYPE(type, constexpr int N = 2 * gpu_pack<T>::N; if (columns % N) from_int8_rows<T, 1>
+                <<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, factor, rows,
+                                                                           (unsigned)columns);
+                else from_int8_rows<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(
+                    (T *)to, from, factor, rows, (unsigned)(columns / N)));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
 template <class V> __global__ static void pad_rows(V *to, size_t ld, const V *from, size_t rows, size_t columns) {
     GPU_FOR(i, rows * ld) {
         const size_t row = i / ld, column = i - row * ld;

@@ -58,6 +58,7 @@ typedef struct tern_train_result {
                                             themselves, what their rule or optimiser keeps, running statistics */
     double state_bits_per_weight;        /* the one over the other, in bits */
     size_t peak_bytes; /* most memory that the process has held so far, data and program included; 0: unknown */
+    size_t device_bytes; /* memory that the run takes on a GPU, all of it held from the first step on; 0: none */
 } tern_train_result;
 
 /* Writes out/checkpoint.safetensors, out/metrics.jsonl and, at the end, out/report.html. A step whose loss or gradient

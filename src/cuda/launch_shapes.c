@@ -2,7 +2,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "base/checked.h"
 #include "cuda/tiles.h"
@@ -143,7 +142,6 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
  * multiprocessors without a block, or as each part stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
-    if (getenv("XP_TILE") && w->k_tiles <= atoi(getenv("XP_K"))) return wgmma_variant(atoi(getenv("XP_TILE")), 1);
     if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int blocks = n_blocks * blocks_of(m, m_tile);

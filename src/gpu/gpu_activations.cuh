@@ -10,7 +10,8 @@ struct gpu_identity {
     __device__ static float value(float x) { return x; }
     __device__ static float slope(float) { return 1; }
 };
-__device__ inline float gpu_sigmoid(float x) { return 1 / (1 + __expf(-x)); }
+/* Two units off in the last place; 0 where the exponential is beyond 2^126. */
+__device__ inline float gpu_sigmoid(float x) { return __fdividef(1.0f, 1 + __expf(-x)); }
 
 struct gpu_relu {
     __device__ static float value(float x) { return x > 0 ? x : 0; }

@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/device_memory.cuh"
 #include "gpu/gpu_columns.cuh"
-
-enum { WORKSPACE = 32 << 20 };
 
 /* ---- the library */
 
@@ -41,6 +40,7 @@ struct gpu_lt {
     lt_functions f;
     cublasLtHandle_t handle;
     void *workspace;
+    const float *numbers; /* 0 and 1 on the device */
     prepared *list;
     size_t count, room;
 };
@@ -100,7 +100,18 @@ tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
     plan->lt = lt;
     GPU_CHECK(load(&lt->f, err));
     LT_TRY(lt->f.create(&lt->handle), "opening cuBLASLt", err);
-    return gpu_keep(plan, &lt->workspace, WORKSPACE, "workspace", err);
+    const float numbers[2] = {0, 1};
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof numbers, "workspace", err));
+    GPU_CHECK(tern_cuda_upload(plan->context, memory, numbers, sizeof numbers, err));
+    lt->numbers = (const float *)memory;
+    return gpu_keep(plan, &lt->workspace, GPU_LT_WORKSPACE, "workspace", err);
+}
+
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace) {
+    void *before = plan->lt->workspace;
+    plan->lt->workspace = workspace;
+    return before;
 }
 
 static void forget(gpu_lt *lt, prepared *p) {
@@ -139,7 +150,7 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    const size_t workspace = WORKSPACE;
+    const size_t workspace = GPU_LT_WORKSPACE;
     LT_TRY(lt->f.preference_create(&preference), what, err);
     cublasStatus_t code =
         lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
@@ -167,6 +178,9 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
     LT_TRY(lt->f.desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), what, err);
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), what, err);
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), what, err);
+    const int32_t mode = CUBLASLT_POINTER_MODE_DEVICE;
+    if (g->factor)
+        LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode), what, err);
     GPU_CHECK(layout_of(lt, &p->b, g->operands, g->b_turned ? g->k : g->n, g->b_turned ? g->n : g->k, ldb, g->count,
                         g->stride_b, what, err));
     GPU_CHECK(layout_of(lt, &p->a, g->operands, g->a_turned ? g->m : g->k, g->a_turned ? g->k : g->m, lda, g->count,
@@ -175,7 +189,7 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
     return choose(lt, p, what, err);
 }
 
-/* The product, prepared now if it is new. */
+/* The product, prepared now if it is new. Which number a factor is makes no difference. */
 static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const uint32_t aligned[3], const char *what,
                         tern_error *err) {
     for (size_t i = 0; i < lt->count; i++)
@@ -214,12 +228,16 @@ static uint32_t alignment_of(const void *address) {
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err) {
     const char *what = gpu_graph_node(plan, node)->name;
-    const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
+    const float numbers[2] = {0, 1}, *at = gemm->factor ? plan->lt->numbers : numbers;
+    const float *alpha = gemm->factor ? gemm->factor : at + 1, *beta = at + (gemm->add ? 1 : 0);
+    gpu_gemm key;
+    memcpy(&key, gemm, sizeof key); /* whole, as it is compared */
+    if (gemm->factor) key.factor = plan->lt->numbers;
     prepared *p = NULL;
     const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
-    GPU_CHECK(find(plan->lt, &p, gemm, aligned, what, err));
-    LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
-                              plan->lt->workspace, WORKSPACE, plan->stream),
+    GPU_CHECK(find(plan->lt, &p, &key, aligned, what, err));
+    LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, alpha, b, p->b, a, p->a, beta, c, p->c, c, p->c, &p->algo,
+                              plan->lt->workspace, GPU_LT_WORKSPACE, plan->stream),
            what, err);
     return TERN_OK;
 }

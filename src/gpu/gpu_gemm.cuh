@@ -4,7 +4,7 @@
 
 #include "gpu/gpu_plan.cuh"
 
-/* C[m][n] = beta C + A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
+/* C[m][n] = beta C + factor A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
  * fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_` elements apart. */
 struct gpu_gemm {
     tern_dtype operands; /* of A and B: TERN_F32 or TERN_BF16 */
@@ -13,12 +13,17 @@ struct gpu_gemm {
     size_t m, n, k;
     size_t lda, ldb, ldc; /* elements between rows; 0: dense */
     int add;              /* beta = 1, else 0 */
+    const float *factor;  /* one number in the device's memory; NULL: 1 */
     size_t count;         /* 0 and 1: one */
     size_t stride_a, stride_b, stride_c;
 };
 
+enum { GPU_LT_WORKSPACE = 32 << 20 }; /* bytes */
+
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
+/* Products from now on work there, as those on another stream do; returns where they did. */
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err);

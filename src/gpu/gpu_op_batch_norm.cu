@@ -1,6 +1,6 @@
 /* batch_norm, affine: nn/op_batch_norm.c's formulas. What a pass keeps per channel lies on the device, so that the
- * host never waits for statistics. An activation behind it costs no pass of its own (nn/layout.h): its input is computed
- * again where the backward pass wants it, and dy is then the gradient of its output. */
+ * host never waits for statistics. In the place of an activation, with the batch norm in front of it within (nn/layout.h), the
+ * activation costs no pass of its own: its input is computed again where the backward pass wants it. */
 #include "gpu/gpu_activations.cuh"
 #include "gpu/gpu_columns.cuh"
 
@@ -20,14 +20,26 @@ struct batch_norm {
     float momentum, epsilon;
 };
 
+/* The batch norm of node i. */
+static size_t norm_of(const tern_gpu_plan *plan, size_t i) {
+    const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];
+    return plan->node[in].within ? in : i;
+}
+
+/* What follows it in node i, or NULL. */
+static const char *activation_of(const tern_gpu_plan *plan, size_t i) {
+    return norm_of(plan, i) == i ? NULL : gpu_graph_node(plan, i)->op->name;
+}
+
 static batch_norm batch_norm_of(const tern_gpu_plan *plan, size_t i) {
-    const tern_node *node = gpu_graph_node(plan, i);
+    const size_t norm = norm_of(plan, i);
+    const tern_node *node = gpu_graph_node(plan, norm);
     batch_norm n = {};
     n.s = *(const channel_state *)plan->node[i].state;
-    n.mean = gpu_node_param(plan, i, 0)->value;
-    n.variance = gpu_node_param(plan, i, 1)->value;
-    n.bias = gpu_node_param(plan, i, 2)->value;
-    n.gain = node->params > GAIN_FREE_PARAMS ? gpu_node_param(plan, i, 3)->value : NULL;
+    n.mean = gpu_node_param(plan, norm, 0)->value;
+    n.variance = gpu_node_param(plan, norm, 1)->value;
+    n.bias = gpu_node_param(plan, norm, 2)->value;
+    n.gain = node->params > GAIN_FREE_PARAMS ? gpu_node_param(plan, norm, 3)->value : NULL;
     n.now = plan->now;
     n.rows = (double)(plan->batch * node->rows);
     n.momentum = node->at.momentum;
@@ -177,7 +189,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         fold_running<<<gpu_blocks(plan, node->channels), GPU_THREADS, 0, plan->stream>>>(n, node->channels);
         GPU_LAUNCHED(plan, i, err);
     }
-    GPU_BY_ACTIVATION(plan->node[i].activation,
+    GPU_BY_ACTIVATION(activation_of(plan, i),
                       return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL,
                                              plan->batch * node->rows, node->channels, 0,
                                              affine_rows<F>{n.s.scale, n.s.shift}, err));
@@ -195,10 +207,11 @@ static tern_status sum_gradients(tern_gpu_plan *plan, size_t i, products<F> p, G
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const batch_norm n = batch_norm_of(plan, i);
-    float *dgain = n.gain ? gpu_node_param(plan, i, 3)->grad : NULL;
+    const size_t norm = norm_of(plan, i);
+    float *dgain = n.gain ? gpu_node_param(plan, norm, 3)->grad : NULL;
     void *dx = gpu_in_grad(plan, i, 0);
-    const take_gradients finish = {n, gpu_node_param(plan, i, 2)->grad, dgain, !plan->train_mode};
-    GPU_BY_ACTIVATION(plan->node[i].activation, {
+    const take_gradients finish = {n, gpu_node_param(plan, norm, 2)->grad, dgain, !plan->train_mode};
+    GPU_BY_ACTIVATION(activation_of(plan, i), {
         const products<F> p = {n.s.mean, n.s.r, n.s.scale, n.s.shift};
         const gradient_rows<F> rows = {n.s.scale, n.s.shift, n.s.a, n.s.b};
         GPU_CHECK(sum_gradients(plan, i, p, finish, err));

@@ -18,6 +18,7 @@ extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embeddin
 struct ternary_state {
     gpu_weights w;
     bool int8;
+    bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
     bool windows;     /* patches are made; else rows of the input are those of the product */
     int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale; /* 1/s, one for each of the batch's `scales` */
@@ -103,9 +104,10 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
 static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
+    const bool plain = state->plain_gradient && operand == value; /* dy is an operand as it is */
     const size_t widest = operand > value ? operand : value;
-    size_t bytes =
-        room_for(s.y * operand) + room_for(s.x * operand) + gpu_quantize_scratch(s.scales, s.scale_elements);
+    size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
+                   gpu_quantize_scratch(s.scales, s.scale_elements);
     if (state->windows)
         bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
                  room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
@@ -131,6 +133,16 @@ static tern_status check(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return TERN_OK;
 }
 
+int gpu_takes_int8_rows(const tern_node *node) {
+    return !strcmp(node->op->name, "bit_linear") ||
+           (!strcmp(node->op->name, "packed_linear") && node->at.acts == TERN_I8);
+}
+
+/* The norm in front makes the int8 activations. */
+static bool given_int8(const tern_gpu_plan *plan, size_t i) {
+    return plan->node[gpu_graph_node(plan, i)->input[0]].gives_int8 != 0;
+}
+
 static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state *state, tern_error *err) {
     const char *name = gpu_graph_node(plan, i)->name;
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
@@ -139,10 +151,10 @@ static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state
     if (s.scale_elements > INT32_MAX / 2 || s.scales > INT32_MAX)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu activations are too many for a GPU", name, s.x);
     GPU_CHECK(gpu_keep(plan, &memory, s.scales * sizeof(float), name, err));
-    state->inv_scale = (float *)memory;
-    if (!plan->training) return TERN_OK;
+    plan->node[i].inv_scale = state->inv_scale = (float *)memory;
+    if (!plan->training && !given_int8(plan, i)) return TERN_OK;
     GPU_CHECK(gpu_keep(plan, &memory, s.x, name, err));
-    state->q = (int8_t *)memory;
+    plan->node[i].q = state->q = (int8_t *)memory;
     return TERN_OK;
 }
 
@@ -167,8 +179,9 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     ternary_state *state = state_of(plan, i);
     state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8) ||
                   (!strncmp(node->op->name, "trit_", 5) && !node->at.floats);
-    /* Products of int8 activations are packed ones; the operand is for gradients, and there a scale costs nothing. */
-    state->w.scaled = node->op->name[0] == 'b';
+    /* Products of int8 activations are packed ones, and the weights' operand is for gradients alone. */
+    state->plain_gradient = node->op->name[0] == 'b';
+    state->w.scaled = state->plain_gradient && node->at.granularity == TERN_PER_ROW;
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
@@ -293,7 +306,9 @@ static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary
     if (state->windows) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
     f->x = to;
-    return gpu_from_int8(plan, i, plan->products, to, state->q, f->inv_scale, s.scale_elements, s.x, err);
+    if (!scaled) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    return gpu_from_int8_rows(plan, i, plan->products, to, state->q, state->inv_scale, s.scales, s.scale_elements,
+                              err);
 }
 
 static tern_status make_patches(tern_gpu_plan *plan, size_t i, const float_rows &f, size_t group, char *patches,
@@ -374,7 +389,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
-        GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+        if (!given_int8(plan, i))
+            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
         x = q;
     }
     return takes_float_product(plan, state) ? float_product(plan, i, s, err)
@@ -426,6 +442,8 @@ static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_si
     m.operands = plan->products;
     m.result = plan->type;
     m.add = add;
+    if (state_of(plan, i)->plain_gradient && !state_of(plan, i)->w.scaled && !plan->mixed)
+        m.factor = state_of(plan, i)->w.scale;
     m.m = rows;
     m.n = s.k;
     m.k = s.n;
@@ -466,7 +484,8 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
     char *room = (char *)plan->scratch;
     GPU_CHECK(weight_gradient(plan, i, s, gpu_node_param(plan, i, 0)->grad, room, err));
-    GPU_CHECK(input_gradient(plan, i, s, w->operand, plan->mixed || w->scaled ? NULL : w->scale, room, err));
+    GPU_CHECK(input_gradient(plan, i, s, w->operand,
+                             plan->mixed || state_of(plan, i)->plain_gradient ? NULL : w->scale, room, err));
     return bias_gradient(plan, i, s, err);
 }
 

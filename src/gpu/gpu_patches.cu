@@ -4,8 +4,7 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_windows.cuh"
 
-#include <stdlib.h>
-static size_t patches_bytes() { const char *e = getenv("XP_PATCHES"); return (size_t)(e ? atoi(e) : 128) << 20; }
+static const size_t PATCHES = (size_t)128 << 20; /* bytes of a chunk */
 
 static size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
@@ -26,7 +25,7 @@ gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_
 }
 
 size_t gpu_patches_images(const gpu_patches *p, size_t k, size_t element_bytes, size_t batch) {
-    const size_t fit = patches_bytes() / (p->oh * p->ow * k * element_bytes);
+    const size_t fit = PATCHES / (p->oh * p->ow * k * element_bytes);
     return fit && batch ? least(fit, batch) : 1;
 }
 
@@ -81,25 +80,33 @@ __global__ static void take(typename F::to *__restrict__ to, const typename F::f
     }
 }
 
+/* Rows of `row` units, N elements a unit. */
+static tern_status describe_taking(taking *t, const tern_gpu_plan *plan, size_t node, const gpu_patches *p, size_t row,
+                                   size_t n, tern_error *err) {
+    if (row > GPU_DIVIDE_MOST || p->oh * p->ow > GPU_DIVIDE_MOST / 2 || p->h * p->w > GPU_DIVIDE_MOST)
+        return gpu_patches_too_large(plan, node, err);
+    *t = {gpu_divisor_of(row),
+          gpu_divisor_of(p->channels / n),
+          gpu_divisor_of(p->kernel),
+          gpu_divisor_of(p->ow),
+          gpu_divisor_of(p->oh),
+          (uint32_t)p->h,
+          (uint32_t)p->w,
+          (uint32_t)p->stride,
+          (uint32_t)p->padding,
+          (uint32_t)(p->first_channel / n),
+          p->c / n};
+    return TERN_OK;
+}
+
 /* f(first image): what makes units of it and the images behind it. */
 template <int N, class Make>
 static tern_status take_units(tern_gpu_plan *plan, size_t node, const gpu_patches *p, void *to, size_t ld,
                               const void *images, size_t first, size_t rows, Make make, tern_error *err) {
     using F = decltype(make((size_t)0));
-    const size_t units = p->channels / N, pixel = p->c / N, row = ld / N, places = p->oh * p->ow;
-    if (row > GPU_DIVIDE_MOST || places > GPU_DIVIDE_MOST / 2 || p->h * p->w > GPU_DIVIDE_MOST)
-        return gpu_patches_too_large(plan, node, err);
-    const taking t = {gpu_divisor_of(row),
-                      gpu_divisor_of(units),
-                      gpu_divisor_of(p->kernel),
-                      gpu_divisor_of(p->ow),
-                      gpu_divisor_of(p->oh),
-                      (uint32_t)p->h,
-                      (uint32_t)p->w,
-                      (uint32_t)p->stride,
-                      (uint32_t)p->padding,
-                      (uint32_t)(p->first_channel / N),
-                      pixel};
+    const size_t pixel = p->c / N, row = ld / N, places = p->oh * p->ow;
+    taking t;
+    GPU_CHECK(describe_taking(&t, plan, node, p, row, N, err));
     for (size_t done = 0, now; done < rows; done += now) {
         const size_t image = (first + done) / places, before = (first + done) % places;
         now = least(least(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
@@ -107,6 +114,63 @@ static tern_status take_units(tern_gpu_plan *plan, size_t node, const gpu_patche
         take<F><<<gpu_blocks(plan, n, 2), GPU_THREADS, 0, plan->stream>>>(
             (typename F::to *)to + done * row, (const typename F::from *)images + image * p->h * p->w * pixel, t,
             (uint32_t)before, n, make(image));
+        GPU_LAUNCHED(plan, node, err);
+    }
+    return TERN_OK;
+}
+
+/* Patches of a few values, as those of an image of three colours, whose pixels are no whole units: 16 bytes of a row at a
+ * time, gathered by a table of what its values are. */
+enum { MOST_SCATTERED = 256 };
+
+template <class E>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    take_scattered(E *__restrict__ to, const E *__restrict__ images, taking t, uint32_t channels, uint32_t values,
+                   uint32_t first, size_t n) {
+    constexpr uint32_t N = 16 / sizeof(E);
+    __shared__ uint16_t where[MOST_SCATTERED][3]; /* y, x, channel */
+    for (uint32_t j = threadIdx.x; j < values; j += GPU_THREADS) {
+        where[j][0] = (uint16_t)(j / channels / t.kernel.d);
+        where[j][1] = (uint16_t)(j / channels % t.kernel.d);
+        where[j][2] = (uint16_t)(t.first_unit + j % channels);
+    }
+    __syncthreads();
+    GPU_FOR(i, n) {
+        uint32_t place = (uint32_t)i;
+        const uint32_t begin = gpu_split(&place, t.row) * N;
+        place += first;
+        const uint32_t ox = gpu_split(&place, t.ow), oy = gpu_split(&place, t.oh);
+        const uint32_t top = oy * t.stride - t.padding, left = ox * t.stride - t.padding; /* wrap where negative */
+        const E *image = images + (size_t)place * t.h * t.w * t.pixel;
+        gpu_few<E, N> out;
+#pragma unroll
+        for (uint32_t e = 0; e < N; e++) {
+            const uint32_t j = begin + e, y = top + where[j < values ? j : 0][0], x = left + where[j < values ? j : 0][1];
+            const bool inside = j < values && y < t.h && x < t.w;
+            out.v[e] = inside ? image[((size_t)y * t.w + x) * t.pixel + where[j][2]] : E(0);
+        }
+        ((gpu_few<E, N> *)to)[i] = out;
+    }
+}
+
+static bool can_scatter(const gpu_patches *p, size_t ld, size_t bytes, const void *to) {
+    return p->kernel * p->kernel * p->channels <= MOST_SCATTERED && p->c < UINT16_MAX && ld * bytes % 16 == 0 &&
+           (size_t)to % 16 == 0;
+}
+
+template <class E>
+static tern_status take_by_table(tern_gpu_plan *plan, size_t node, const gpu_patches *p, void *to, size_t ld,
+                                 const void *images, size_t first, size_t rows, tern_error *err) {
+    const size_t row = ld / (16 / sizeof(E)), places = p->oh * p->ow;
+    taking t;
+    GPU_CHECK(describe_taking(&t, plan, node, p, row, 1, err));
+    for (size_t done = 0, now; done < rows; done += now) {
+        const size_t image = (first + done) / places, before = (first + done) % places;
+        now = least(least(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
+        const size_t n = now * row;
+        take_scattered<E><<<gpu_blocks(plan, n, 2), GPU_THREADS, 0, plan->stream>>>(
+            (E *)to + done * ld, (const E *)images + image * p->h * p->w * p->c, t, (uint32_t)p->channels,
+            (uint32_t)(p->kernel * p->kernel * p->channels), (uint32_t)before, n);
         GPU_LAUNCHED(plan, node, err);
     }
     return TERN_OK;
@@ -132,6 +196,7 @@ static tern_status copy_units(tern_gpu_plan *plan, size_t node, const gpu_patche
     if (fits(4 / sizeof(E)))
         return take_units<4 / sizeof(E)>(
             plan, node, p, to, ld, images, first, rows, [](size_t) { return copied<uint32_t>(); }, err);
+    if (can_scatter(p, ld, sizeof(E), to)) return take_by_table<E>(plan, node, p, to, ld, images, first, rows, err);
     return take_units<1>(
         plan, node, p, to, ld, images, first, rows, [](size_t) { return copied<E>(); }, err);
 }

@@ -136,29 +136,50 @@ tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv
 
 /* ---- steps around products */
 
-/* Packs may lie across two scales only where `each` is no multiple of them: then N is 1. */
-template <class T, int N>
-__global__ static void from_int8(T *to, const int8_t *from, const float *inv_scale, size_t each, size_t n) {
+template <class T> __global__ static void from_int8(T *to, const int8_t *from, size_t n) {
+    constexpr int N = gpu_pack<T>::N;
     GPU_FOR(i, n / N) {
-        const float factor = inv_scale ? inv_scale[i * N / each] : 1.0f;
         const gpu_few<int8_t, N> v = ((const gpu_few<int8_t, N> *)from)[i];
-        gpu_few<T, N> out;
+        gpu_pack<T> out;
 #pragma unroll
-        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j] * factor);
-        ((gpu_few<T, N> *)to)[i] = out;
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j]);
+        ((gpu_pack<T> *)to)[i] = out;
     }
     if (blockIdx.x == 0 && threadIdx.x < n % N) {
         const size_t i = n / N * N + threadIdx.x;
-        to[i] = from_float<T>((float)from[i] * (inv_scale ? inv_scale[i / each] : 1.0f));
+        to[i] = from_float<T>((float)from[i]);
     }
 }
 
-tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
-                          const float *inv_scale, size_t each, size_t n, tern_error *err) {
-    GPU_BY_TYPE(type, constexpr int N = gpu_pack<T>::N; const unsigned blocks = gpu_blocks(plan, n, N);
-                if (inv_scale && each % N) from_int8<T, 1>
-                <<<blocks, GPU_THREADS, 0, plan->stream>>>((T *)to, from, inv_scale, each, n);
-                else from_int8<T, N><<<blocks, GPU_THREADS, 0, plan->stream>>>((T *)to, from, inv_scale, each, n));
+tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from, size_t n,
+                          tern_error *err) {
+    GPU_BY_TYPE(type,
+                from_int8<<<gpu_blocks(plan, n, gpu_pack<T>::N), GPU_THREADS, 0, plan->stream>>>((T *)to, from, n));
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* N values of one row at a time, as columns are a multiple of N. */
+template <class T, int N>
+__global__ static void from_int8_rows(T *to, const int8_t *from, const float *factor, size_t rows, unsigned packs) {
+    GPU_FOR(i, rows * packs) {
+        const float by = factor[i / packs];
+        const gpu_few<int8_t, N> v = ((const gpu_few<int8_t, N> *)from)[i];
+        gpu_few<T, N> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j] * by);
+        ((gpu_few<T, N> *)to)[i] = out;
+    }
+}
+
+tern_status gpu_from_int8_rows(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
+                               const float *factor, size_t rows, size_t columns, tern_error *err) {
+    const size_t n = rows * columns;
+    GPU_BY_TYPE(type, constexpr int N = 2 * gpu_pack<T>::N; if (columns % N) from_int8_rows<T, 1>
+                <<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, factor, rows,
+                                                                           (unsigned)columns);
+                else from_int8_rows<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(
+                    (T *)to, from, factor, rows, (unsigned)(columns / N)));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

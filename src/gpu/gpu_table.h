@@ -93,6 +93,8 @@ typedef struct tern_gpu_table {
     tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
                           tern_error *err);
     void (*release)(tern_gpu_plan *plan);
+    /* Of memory that the plan has on the device, data sets included; the driver's own and cuBLASLt's are not. */
+    size_t (*bytes)(const tern_gpu_plan *plan);
 
     /* All parameters, from the graph to the device (and what layers make of them), or back. */
     tern_status (*send)(tern_gpu_plan *plan, float lambda, tern_error *err);

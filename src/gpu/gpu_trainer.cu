@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cuda/device_memory.cuh"
+#include "gpu/gpu_branches.cuh"
 
 /* ---- making one */
 
@@ -25,6 +26,7 @@ tern_status gpu_trainer_of(gpu_trainer **out, tern_gpu_plan *plan, tern_error *e
     const gpu_verdict none = {};
     void *memory;
     *out = plan->trainer = t;
+    GPU_CHECK(gpu_branches_create(plan, err));
     GPU_CHECK(gpu_keep_copy(plan, &memory, &none, sizeof none, "training", err));
     t->verdict = (gpu_verdict *)memory;
     return TERN_OK;
@@ -55,6 +57,7 @@ void gpu_trainer_free(tern_gpu_plan *plan) {
     gpu_trainer *t = plan->trainer;
     if (!t) return;
     free_block(t);
+    gpu_branches_free(t->branches);
     free(t->captured);
     free(t->group);
     free(t);

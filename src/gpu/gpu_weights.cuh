@@ -29,6 +29,7 @@ struct gpu_weights {
     int rule;
     size_t slices, length;     /* runs of weights that share a scale */
     float *threshold;          /* [slices] */
+    double *sums;              /* of parts, and how many weights they keep */
     unsigned *arrived;         /* [slices] blocks of a slice that have finished; 0 between launches */
     struct gpu_median *median; /* [slices] */
     uint32_t *histogram;

@@ -12,7 +12,8 @@
 
 static tern_status plan_memory(tern_plan *plan, tern_error *err) {
     tern_layout layout;
-    TERN_TRY(tern_layout_make(&layout, plan->graph, plan->batch_max, sizeof(float), plan->training, err));
+    TERN_TRY(tern_layout_make(&layout, plan->graph, plan->batch_max, sizeof(float),
+                              plan->training ? TERN_LAYOUT_TRAINING : 0, err));
     plan->arena_bytes = layout.bytes;
     tern_status status = TERN_OK;
     if (!tern_block_alloc(&plan->arena, plan->arena_bytes))

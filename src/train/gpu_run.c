@@ -117,6 +117,8 @@ tern_status tern_gpu_run_create(tern_gpu_run **out, const tern_trainer *trainer,
     return status;
 }
 
+size_t tern_gpu_run_bytes(const tern_gpu_run *run) { return run->table->bytes(run->plan); }
+
 void tern_gpu_run_free(tern_gpu_run **run) {
     tern_gpu_run *r = run ? *run : NULL;
     if (!r) return;

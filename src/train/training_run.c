@@ -311,7 +311,8 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
                                       .trained_weights = state.weights,
                                       .state_bytes = state.bytes,
                                       .state_bits_per_weight = tern_state_bits(&state),
-                                      .peak_bytes = tern_peak_bytes()};
+                                      .peak_bytes = tern_peak_bytes(),
+                                      .device_bytes = r->t->gpu ? tern_gpu_run_bytes(r->t->gpu) : 0};
     }
     tern_metrics_log_close(&r->log);
     tern_trainer_free(&r->t);

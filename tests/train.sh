@@ -80,6 +80,14 @@ expect 0 '' "$PROGRAM" parity l/checkpoint.safetensors l.tern --data text.txt
 expect 0 '' "$PROGRAM" run l.tern 'line 7' --tokens 20
 grep -q '^line 7' out.txt || fail 'no text'
 expect 1 'not in the vocabulary' "$PROGRAM" run l.tern '#'
+# Room for more tokens than the text has: they are never drawn.
+"$PROGRAM" train charlm --data text.txt --set width=32 --set depth=1 --set context=16 --set steps=6 --set vocabulary=1000 \
+    --out wide > /dev/null
+tensors wide > /dev/null
+"$PROGRAM" inspect wide.tern | grep -q '1024' || fail 'a head without the room that it was to have'
+expect 0 '' "$PROGRAM" parity wide/checkpoint.safetensors wide.tern --data text.txt
+expect 0 '' "$PROGRAM" run wide.tern 'line 7' --tokens 40 --temperature 5
+grep -q '[^ -~]' out.txt && fail 'a token that the text does not have'
 # Another training run is another model.
 train --out d --set seed=2 > /dev/null
 expect 1 '' "$PROGRAM" parity d/checkpoint.safetensors a.tern --samples 200

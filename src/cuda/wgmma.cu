@@ -154,8 +154,36 @@ __device__ static place my_place(const epilogue &out, int n0, int m0) {
     return {m0 + lane % 4 * 2, n0 + warp * TERN_TILE_ROWS + lane / 4, out.m, out.rows};
 }
 
+/* A thread's sums lie 8 activations and 8 outputs apart, so that a warp would write 16 bytes here and there. Outputs of two
+ * bytes go by shared memory instead: `room` has rows of BLOCK_ROWS of them, 16 bytes longer to spread over the banks. */
+enum { OUTPUT_PITCH = BLOCK_ROWS + 8, OUTPUT_PACK = 8 };
+static_assert(OUTPUT_PITCH * 2 <= STAGES * SLOT_COLS, "outputs take the place of the stages");
+
+__device__ static bool can_stage(const epilogue &out) {
+    return out.y_type != TERN_F32 && out.rows % OUTPUT_PACK == 0 && (uintptr_t)out.y % 16 == 0;
+}
+
+template <int Sums>
+__device__ static void store_staged(const float (&v)[Sums], const epilogue &out, uint16_t *room, int n0, int m0) {
+    const place in_block = my_place(out, 0, 0);
+    __syncthreads(); /* the stages are no longer read */
+#pragma unroll
+    for (int i = 0; i < Sums; i++)
+        room[in_block.m(i) * OUTPUT_PITCH + in_block.n(i)] = out.y_type == TERN_BF16
+                                                                 ? __bfloat16_as_ushort(__float2bfloat16_rn(v[i]))
+                                                                 : __half_as_ushort(__float2half_rn(v[i]));
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < 2 * Sums * (BLOCK_ROWS / OUTPUT_PACK); i += THREADS) {
+        const int row = i / (BLOCK_ROWS / OUTPUT_PACK), column = i % (BLOCK_ROWS / OUTPUT_PACK) * OUTPUT_PACK;
+        if (m0 + row >= out.m || n0 + column >= out.rows) continue;
+        uint16_t *to = (uint16_t *)out.y + (size_t)(m0 + row) * (size_t)out.rows + (size_t)(n0 + column);
+        *(uint4 *)to = *(const uint4 *)(room + row * OUTPUT_PITCH + column);
+    }
+}
+
 template <class Density, int Sums>
-__device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, const place &at) {
+__device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, uint16_t *room, int n0, int m0) {
+    const place at = my_place(out, n0, m0);
     float v[Sums], bias[2];
     for (int i = 0; i < 2; i++) bias[i] = bias_of(out, min(at.n(2 * i), out.rows - 1));
 #pragma unroll
@@ -163,7 +191,13 @@ __device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, co
         const int m = min(at.m(i), out.m - 1), n = min(at.n(i), out.rows - 1);
         v[i] = product_of(Density::finish(c[i]), factor_of(out, 0, m, n), bias[i / 2 % 2]);
     }
-    put_products(v, out, at);
+    if (!can_stage(out)) {
+        put_products(v, out, at);
+        return;
+    }
+    activate(v, out.activation);
+    add_residual(v, out, at);
+    store_staged(v, out, room, n0, m0);
 }
 
 /* Adds up what the blocks of the cluster left in their shared memory, each block a share of the activations' rows. */
@@ -207,7 +241,7 @@ __global__ void __launch_bounds__(THREADS)
     const int row_tile = min(n0 / TERN_TILE_ROWS + warp, p.w.row_tiles - 1);
     multiply_part<Density>(c, r, s, p.w.tiles + (size_t)row_tile * (size_t)p.w.k_tiles * TERN_TILE_BYTES, mine);
     if constexpr (Splits == 1) {
-        put_all<Density>(c, p.out, my_place(p.out, n0, m0));
+        put_all<Density>(c, p.out, (uint16_t *)(shared + (stages - base)), n0, m0);
     } else {
         int32_t *sums = (int32_t *)(shared + (stages - base));
         const place in_block = my_place(p.out, 0, 0);

@@ -17,7 +17,7 @@ struct gpu_attention {
     const void *turned; /* queries, then keys, after rotary embedding; without: x */
     size_t ld;          /* row length of it */
     const void *x, *dy;
-    void *y, *kept; /* kept: y once more for the backward pass, NULL where there is none */
+    void *y;
     void *dx;
     int add;                    /* dx += */
     float *lse, *delta;         /* [B][H][T]: log2 of a row's sum of 2^(s scale2); sum of dy y. lse NULL: not kept */

@@ -186,7 +186,6 @@ __device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8
         for (int n = 0; n < D / 8; n++) {
             const uint32_t v = two(o[n][2 * half] * inverse, o[n][2 * half + 1] * inverse);
             *(uint32_t *)((bf16 *)a.y + y + 8 * n) = v;
-            if (a.kept) *(uint32_t *)((bf16 *)a.kept + y + 8 * n) = v;
         }
         if (a.lse && column == 0) a.lse[(b * a.h + h) * a.t + row] = largest[half] + log2f(sum[half]);
     }

@@ -165,7 +165,6 @@ template <class T> __global__ static void __launch_bounds__(PLAIN_THREADS) plain
             if (column >= a.d) continue;
             const T value = from_float<T>(o[i][j] / sum[i]);
             ((T *)a.y)[y + column] = value;
-            if (a.kept) ((T *)a.kept)[y + column] = value;
         }
         if (a.lse && at.part == 0 && at.tx == 0) a.lse[(at.b * a.h + at.h) * a.t + row] = largest[i] + log2f(sum[i]);
     }

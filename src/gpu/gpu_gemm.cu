@@ -6,9 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gpu/gpu_kernels.cuh"
-
-enum { SUM_ROWS = 512, COLUMN_PARTS = 128 };
+#include "cuda/device_memory.cuh"
+#include "gpu/gpu_columns.cuh"
 
 /* ---- the library */
 
@@ -41,6 +40,7 @@ struct gpu_lt {
     lt_functions f;
     cublasLtHandle_t handle;
     void *workspace;
+    const float *numbers; /* 0 and 1 on the device */
     prepared *list;
     size_t count, room;
 };
@@ -101,7 +101,18 @@ tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
     plan->lt = lt;
     GPU_CHECK(load(&lt->f, err));
     LT_TRY(lt->f.create(&lt->handle), "opening cuBLASLt", err);
+    const float numbers[2] = {0, 1};
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof numbers, "workspace", err));
+    GPU_CHECK(tern_cuda_upload(plan->context, memory, numbers, sizeof numbers, err));
+    lt->numbers = (const float *)memory;
     return gpu_keep(plan, &lt->workspace, GPU_LT_WORKSPACE, "workspace", err);
+}
+
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace) {
+    void *before = plan->lt->workspace;
+    plan->lt->workspace = workspace;
+    return before;
 }
 
 static void forget(gpu_lt *lt, prepared *p) {
@@ -168,6 +179,9 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
     LT_TRY(lt->f.desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), what, err);
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), what, err);
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), what, err);
+    const int32_t mode = CUBLASLT_POINTER_MODE_DEVICE;
+    if (g->factor)
+        LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode), what, err);
     GPU_CHECK(layout_of(lt, &p->b, g->operands, g->b_turned ? g->k : g->n, g->b_turned ? g->n : g->k, ldb, g->count,
                         g->stride_b, what, err));
     GPU_CHECK(layout_of(lt, &p->a, g->operands, g->a_turned ? g->m : g->k, g->a_turned ? g->k : g->m, lda, g->count,
@@ -176,7 +190,7 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
     return choose(lt, p, what, err);
 }
 
-/* The product, prepared now if it is new. */
+/* The product, prepared now if it is new. Which number a factor is makes no difference. */
 static tern_status find(gpu_lt *lt, prepared **out, const gpu_gemm *gemm, const uint32_t aligned[3], const char *what,
                         tern_error *err) {
     for (size_t i = 0; i < lt->count; i++)
@@ -215,11 +229,15 @@ static uint32_t alignment_of(const void *address) {
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err) {
     const char *what = gpu_graph_node(plan, node)->name;
-    const float one = 1, beta = gemm->add ? 1.0f : 0.0f;
+    const float numbers[2] = {0, 1}, *at = gemm->factor ? plan->lt->numbers : numbers;
+    const float *alpha = gemm->factor ? gemm->factor : at + 1, *beta = at + (gemm->add ? 1 : 0);
+    gpu_gemm key;
+    memcpy(&key, gemm, sizeof key); /* whole, as it is compared */
+    if (gemm->factor) key.factor = plan->lt->numbers;
     prepared *p = NULL;
     const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
-    GPU_CHECK(find(plan->lt, &p, gemm, aligned, what, err));
-    LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, &one, b, p->b, a, p->a, &beta, c, p->c, c, p->c, &p->algo,
+    GPU_CHECK(find(plan->lt, &p, &key, aligned, what, err));
+    LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, alpha, b, p->b, a, p->a, beta, c, p->c, c, p->c, &p->algo,
                               plan->lt->workspace, GPU_LT_WORKSPACE, plan->stream),
            what, err);
     return TERN_OK;
@@ -325,40 +343,53 @@ tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err
                        plan->graph->param[n->param[0]].count, err);
 }
 
-size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }
-
-/* A block takes 32 columns and one of COLUMN_PARTS parts of the rows: 8 rows at a time, then their sums in order. */
-template <class T> __global__ static void column_parts(float *parts, const T *x, size_t rows, size_t columns) {
-    __shared__ float room[8][33];
-    const size_t column = (size_t)blockIdx.x * 32 + threadIdx.x;
-    const size_t length = (rows + COLUMN_PARTS - 1) / COLUMN_PARTS, begin = blockIdx.y * length;
-    const size_t end = begin + length < rows ? begin + length : rows;
-    float sum = 0;
-    if (column < columns)
-        for (size_t row = begin + threadIdx.y; row < end; row += 8) sum += to_float(x[row * columns + column]);
-    room[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= columns) return;
-    for (int j = 1; j < 8; j++) sum += room[j][threadIdx.x];
-    parts[blockIdx.y * columns + column] = sum;
+__global__ static void add_rows(float *to, const float *from, size_t columns, size_t ld, size_t n) {
+    GPU_FOR(i, n) to[i] += from[i / columns * ld + i % columns];
 }
 
-__global__ static void add_parts(float *sum, const float *parts, size_t columns) {
-    GPU_FOR(c, columns) {
-        double total = 0;
-        for (int p = 0; p < COLUMN_PARTS; p++) total += (double)parts[p * columns + c];
-        sum[c] += (float)total;
-    }
+/* Where rows of x are longer than k there are as many columns of sums, because cuBLASLt's fast kernels take rows of whole
+ * packs, and those of k are added to dw. */
+tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
+                               size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err) {
+    gpu_gemm g = {};
+    g.operands = plan->products;
+    g.result = TERN_F32;
+    g.a_turned = 1;
+    g.add = ldx == k;
+    g.m = n;
+    g.n = ldx;
+    g.k = rows;
+    g.lda = ldy;
+    GPU_CHECK(gpu_multiply(plan, node, &g, g.add ? (void *)dw : sums, dy, x, err));
+    if (g.add) return TERN_OK;
+    add_rows<<<gpu_blocks(plan, n * k), GPU_THREADS, 0, plan->stream>>>(dw, (const float *)sums, k, ldx, n * k);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* ---- sums of columns: the first of a pair */
+
+struct column_values {
+    struct column {};
+    struct row {};
+    __device__ column at(size_t) const { return {}; }
+    __device__ row of(size_t) const { return {}; }
+    __device__ void add(float &sum, float &, float x, float, column, row) const { sum += x; }
+};
+
+struct add_column {
+    float *sum;
+    __device__ void operator()(size_t c, double total, double) const { sum[c] += (float)total; }
+};
+
+size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns) {
+    return gpu_pair_sums_scratch(plan->type, columns);
 }
 
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err) {
-    const dim3 grid((unsigned)((columns + 31) / 32), COLUMN_PARTS), block(32, 8);
-    GPU_BY_TYPE(plan->type,
-                column_parts<<<grid, block, 0, plan->stream>>>((float *)scratch, (const T *)x, rows, columns));
-    GPU_LAUNCHED(plan, node, err);
-    add_parts<<<gpu_blocks(plan, columns), GPU_THREADS, 0, plan->stream>>>(sum, (const float *)scratch, columns);
-    GPU_LAUNCHED(plan, node, err);
+    GPU_BY_TYPE(plan->type, return gpu_pair_sums<T>(plan, node, (const T *)x, NULL, rows, columns, scratch,
+                                                    column_values(), add_column{sum}, err));
     return TERN_OK;
 }
 

@@ -4,7 +4,7 @@
 
 #include "gpu/gpu_plan.cuh"
 
-/* C[m][n] = beta C + A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
+/* C[m][n] = beta C + factor A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
  * fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_` elements apart. */
 struct gpu_gemm {
     tern_dtype operands; /* of A and B: TERN_F32 or TERN_BF16 */
@@ -13,13 +13,17 @@ struct gpu_gemm {
     size_t m, n, k;
     size_t lda, ldb, ldc; /* elements between rows; 0: dense */
     int add;              /* beta = 1, else 0 */
+    const float *factor;  /* one number in the device's memory; NULL: 1 */
     size_t count;         /* 0 and 1: one */
     size_t stride_a, stride_b, stride_c;
 };
 
-enum { GPU_LT_WORKSPACE = 32 << 20 };
+enum { GPU_LT_WORKSPACE = 32 << 20 }; /* bytes */
+
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
+/* Products from now on work there, as those on another stream do; returns where they did. */
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err);
@@ -53,9 +57,13 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
  * not in every pass. */
 tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
 tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
+/* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx. Rows of
+ * x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
+tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
+                               size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err);
 
 /* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
-size_t gpu_column_sums_scratch(size_t columns);
+size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns);
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err);
 /* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each

@@ -7,7 +7,7 @@
 #include "gpu/gpu_attention.cuh"
 
 struct attention_state {
-    void *turned, *kept;
+    void *turned;
     float *cosine, *lse;
 };
 
@@ -39,7 +39,6 @@ static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t ba
         a.cosine = state->cosine;
         a.sine = state->cosine + a.t * (a.d / 2);
     }
-    a.kept = state->kept;
     a.lse = state->lse;
     return a;
 }
@@ -113,7 +112,6 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (gpu_attention_has_mma(plan, a.d)) GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
     if (plan->training) {
         void *memory;
-        GPU_CHECK(gpu_keep(plan, &state->kept, tokens * a.out * gpu_bytes(plan->type), node->name, err));
         GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
         state->lse = (float *)memory;
         gpu_want_scratch(plan, rows * sizeof(float));
@@ -138,7 +136,7 @@ template <class T> __global__ static void row_products(gpu_attention a) {
     const size_t rows = a.batch * a.t * a.h, lane = threadIdx.x % 32;
     const size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; /* [b][t][h] */
     if (row >= rows) return;
-    const T *y = (const T *)a.kept + row * a.d, *dy = (const T *)a.dy + row * a.d;
+    const T *y = (const T *)a.y + row * a.d, *dy = (const T *)a.dy + row * a.d;
     float sum = 0;
     for (size_t j = lane; j < a.d; j += 32) sum += to_float(y[j]) * to_float(dy[j]);
     sum = warp_sum(sum);

@@ -24,7 +24,7 @@ static linear_sizes sizes_of(const tern_gpu_plan *plan, size_t i, size_t batch) 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const linear_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
-                               gpu_column_sums_scratch(s.n));
+                               gpu_column_sums_scratch(plan, s.n));
     return gpu_weight_prepare(plan, i, s.w, err);
 }
 

@@ -1,20 +1,35 @@
 /* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
- * long; a thread keeps its values in registers, and those beyond KEPT are read again. */
+ * long; a thread keeps its values in registers, and those beyond KEPT are read again.
+ *
+ * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone (layout.h) is
+ * applied to values as they are read. Where a product of int8 activations is the only reader, the norm gives it these,
+ * and no value of its own: they are of the fp32 values, as on the CPU. */
 #include "gpu/gpu_columns.cuh"
+#include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 16 };
+enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
     float mean, r;
 };
 
+struct norm_state {
+    row_moments *moments;
+    bool squares;       /* relu2 is within */
+    size_t int8_reader; /* the product that takes int8, 0: none */
+};
+
+static norm_state *state_of(const tern_gpu_plan *plan, size_t i) { return (norm_state *)plan->node[i].state; }
+
 struct row_norm {
     size_t rows, n;
     const float *gain, *bias; /* NULL: 1 and 0 */
     row_moments *moments;
     float epsilon;
-    int centred;
+    int centred, squares;
+    __device__ float of(float v) const { return squares ? (v > 0 ? v * v : 0.0f) : v; }
+    __device__ float slope(float v) const { return squares ? (v > 0 ? 2 * v : 0.0f) : 1.0f; }
 };
 
 static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
@@ -24,9 +39,10 @@ static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
     m.n = node->channels;
     m.gain = node->params > 0 ? gpu_node_param(plan, i, 0)->value : NULL;
     m.bias = node->params > 1 ? gpu_node_param(plan, i, 1)->value : NULL;
-    m.moments = *(row_moments **)plan->node[i].state;
+    m.moments = state_of(plan, i)->moments;
     m.epsilon = node->at.epsilon;
     m.centred = centred;
+    m.squares = state_of(plan, i)->squares;
     return m;
 }
 
@@ -86,9 +102,34 @@ template <int WIDTH> __device__ static size_t my_row() {
     return WIDTH == 32 ? (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32 : blockIdx.x;
 }
 
+/* Threads of a block of the width. */
+#define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
+
+template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
+    for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
+    if constexpr (WIDTH > 32) {
+        __shared__ unsigned room[WIDTH / 32];
+        __syncthreads();
+        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+        __syncthreads();
+        for (int i = 0; i < WIDTH / 32; i++) v = max(v, room[i]);
+    }
+    return v;
+}
+
+/* N neighbours of the result. */
+template <int N>
+__device__ static void normalised(float (&out)[N], const row_norm &m, const row_moments &at, size_t column,
+                                  const float *v) {
+    const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1), bias = factors<N>(m.bias, column, 0);
+#pragma unroll
+    for (int j = 0; j < N; j++) out[j] = (m.of(v[j]) - at.mean) * at.r * gain.v[j] + bias.v[j];
+}
+
+/* y, or with q these activations by quantize_rows.cu's rule. */
 template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
-    norm_forward(T *y, const T *x, row_norm m) {
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
     const size_t row = my_row<WIDTH>();
     if (row >= m.rows) return;
     norm_share<T, N, WIDTH, 1> share = {{x + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
@@ -97,56 +138,133 @@ __global__ static void __launch_bounds__(WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
     if (m.centred) {
         share.each([&](size_t, const float *v, const float *) {
 #pragma unroll
-            for (int j = 0; j < N; j++) mean += v[j];
+            for (int j = 0; j < N; j++) mean += m.of(v[j]);
         });
         mean = share_sum<WIDTH>(mean) / (float)m.n;
     }
     share.each([&](size_t, const float *v, const float *) {
 #pragma unroll
-        for (int j = 0; j < N; j++) square += (v[j] - mean) * (v[j] - mean);
+        for (int j = 0; j < N; j++) square += (m.of(v[j]) - mean) * (m.of(v[j]) - mean);
     });
-    const float r = 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon);
-    if (threadIdx.x % WIDTH == 0) m.moments[row] = {mean, r};
-    share.each([&](size_t column, const float *v, const float *) {
-        const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1), bias = factors<N>(m.bias, column, 0);
-        gpu_columns_pack<T, N> out;
+    const row_moments at = {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
+    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
+    if (!q) {
+        share.each([&](size_t column, const float *v, const float *) {
+            float f[N];
+            gpu_columns_pack<T, N> out;
+            normalised<N>(f, m, at, column, v);
 #pragma unroll
-        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((v[j] - mean) * r * gain.v[j] + bias.v[j]);
-        *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
+            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+        });
+        return;
+    }
+    unsigned most = 0;
+    share.each([&](size_t column, const float *v, const float *) {
+        float f[N];
+        normalised<N>(f, m, at, column, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) most = max(most, __float_as_uint(f[j]) & 0x7fffffffu);
     });
+    most = share_max<WIDTH>(most);
+    const bool finite = most < 0x7f800000u;
+    const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
+    share.each([&](size_t column, const float *v, const float *) {
+        float f[N];
+        gpu_columns_pack<int8_t, N> out;
+        normalised<N>(f, m, at, column, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            const int r = finite ? __float2int_rn(__fmul_rn(f[j], s)) : 0;
+            out.v[j] = (int8_t)max(-128, min(127, r));
+        }
+        *(gpu_columns_pack<int8_t, N> *)(q + row * m.n + column) = out;
+    });
+    if (threadIdx.x % WIDTH == 0)
+        inv_scale[row] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
+/* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
+template <int N, int WIDTH> __device__ static void give_part(float *part, const float (&sum)[KEPT], size_t n) {
+    enum { COLUMNS = WIDTH == 32 ? 32 * KEPT : 1 };
+    __shared__ float room[COLUMNS];
+    const size_t lane = threadIdx.x % WIDTH;
+    if constexpr (WIDTH > 32) {
+#pragma unroll
+        for (int k = 0; k < KEPT; k++) {
+            const size_t column = ((size_t)(k / N) * WIDTH + lane) * N + k % N;
+            if (column < n) part[column] = sum[k];
+        }
+    } else {
+        for (unsigned warp = 0; warp < blockDim.x / 32; warp++) {
+            if (threadIdx.x / 32 == warp)
+#pragma unroll
+                for (int k = 0; k < KEPT; k++) {
+                    const size_t column = ((size_t)(k / N) * 32 + lane) * N + k % N;
+                    if (column < n) room[column] = (warp ? room[column] : 0.0f) + sum[k];
+                }
+            __syncthreads();
+        }
+        for (size_t column = threadIdx.x; column < n; column += blockDim.x) part[column] = room[column];
+    }
+}
+
+/* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. */
 template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
-    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add) {
-    const size_t row = my_row<WIDTH>();
-    if (row >= m.rows) return;
-    norm_share<T, N, WIDTH, 2> share = {{x + row * m.n, dy + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
-    share.load();
-    const row_moments at = m.moments[row];
-    float flat = 0, along = 0;
-    share.each([&](size_t column, const float *v, const float *g) {
-        const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
+    const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
+    float sum[KEPT] = {};
+    for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
+        norm_share<T, N, WIDTH, 2> share = {{x + row * m.n, dy + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
+        share.load();
+        const row_moments at = m.moments[row];
+        float flat = 0, along = 0;
+        share.each([&](size_t column, const float *v, const float *g) {
+            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            const float through = g[j] * gain.v[j];
-            flat += through;
-            along += through * ((v[j] - at.mean) * at.r);
-        }
-    });
-    along = share_sum<WIDTH>(along) / (float)m.n;
-    flat = m.centred ? share_sum<WIDTH>(flat) / (float)m.n : 0;
-    share.each([&](size_t column, const float *v, const float *g) {
-        const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
-        gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
-        if (add) out = *to;
+            for (int j = 0; j < N; j++) {
+                const float through = g[j] * gain.v[j];
+                flat += through;
+                along += through * ((m.of(v[j]) - at.mean) * at.r);
+            }
+        });
+        along = share_sum<WIDTH>(along) / (float)m.n;
+        flat = m.centred ? share_sum<WIDTH>(flat) / (float)m.n : 0;
+        if (parts)
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            const float d = at.r * (g[j] * gain.v[j] - flat - (v[j] - at.mean) * at.r * along);
-            out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
-        }
-        *to = out;
-    });
+            for (int k = 0; k < KEPT; k++)
+                if (((size_t)(k / N) * WIDTH + share.lane) * N < m.n)
+                    sum[k] += share.v[1][k] * ((m.of(share.v[0][k]) - at.mean) * at.r);
+        if (!dx) continue;
+        share.each([&](size_t column, const float *v, const float *g) {
+            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+            gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
+            if (add) out = *to;
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                const float d = at.r * (g[j] * gain.v[j] - flat - (m.of(v[j]) - at.mean) * at.r * along) * m.slope(v[j]);
+                out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
+            }
+            *to = out;
+        });
+    }
+    if (parts) give_part<N, WIDTH>(parts + (size_t)blockIdx.x * m.n, sum, m.n);
+}
+
+/* gain[c] += the sum of parts[p][c], by a block of GPU_FINISH x GPU_FINISH for as many columns. */
+__global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
+    add_gain_parts(float *gain, const float *parts, unsigned count, size_t n) {
+    __shared__ float room[GPU_FINISH][GPU_FINISH + 1];
+    const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
+    float sum = 0;
+    if (column < n)
+        for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH) sum += parts[(size_t)part * n + column];
+    room[threadIdx.y][threadIdx.x] = sum;
+    __syncthreads();
+    sum = warp_sum(room[threadIdx.x][threadIdx.y]); /* a warp a column */
+    const size_t own = (size_t)blockIdx.x * GPU_FINISH + threadIdx.y;
+    if (threadIdx.x == 0 && own < n) gain[own] += sum;
 }
 
 /* Runs the statement with WIDTH = the threads of a row of n elements, and `blocks` and `threads` to launch. */
@@ -174,12 +292,12 @@ struct along_rows {
     struct row {
         float mean, r;
     };
-    const row_moments *moments;
+    row_norm m;
     __device__ column at(size_t) const { return {}; }
-    __device__ row of(size_t r) const { return {moments[r].mean, moments[r].r}; }
-    __device__ void add(float &sum, float &along, float x, float dy, column, row m) const {
+    __device__ row of(size_t r) const { return {m.moments[r].mean, m.moments[r].r}; }
+    __device__ void add(float &sum, float &along, float x, float dy, column, row at) const {
         sum += dy;
-        along += dy * ((x - m.mean) * m.r);
+        along += dy * ((m.of(x) - at.mean) * at.r);
     }
 };
 
@@ -193,48 +311,92 @@ struct add_gradients {
 
 /* ---- the operations */
 
+/* Rows of so many columns are whole in the registers of a block. */
+static bool fits(size_t n) { return n <= 512 * KEPT; }
+static unsigned gradient_parts(const row_norm &m) {
+    const size_t most = m.n <= 32 * KEPT ? WARP_PARTS : BLOCK_PARTS;
+    const size_t blocks = m.n <= 32 * KEPT ? (m.rows + WARP_ROWS - 1) / WARP_ROWS : m.rows;
+    return (unsigned)(blocks < most ? blocks : most);
+}
+
+/* The only reader of node i if it takes int8 of its rows; else 0. */
+static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
+    size_t reader = 0, count = 0;
+    for (size_t r = i + 1; r < plan->graph->nodes; r++)
+        for (int k = 0; k < plan->graph->node[r].inputs; k++)
+            if ((size_t)plan->graph->node[r].input[k] == i) {
+                reader = r;
+                count++;
+            }
+    return count == 1 && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    GPU_CHECK(gpu_state(plan, i, sizeof(row_moments *), err));
-    gpu_want_scratch(plan, gpu_pair_sums_scratch(plan->type, node->channels));
-    return gpu_keep(plan, (void **)plan->node[i].state, plan->batch_max * node->rows * sizeof(row_moments),
-                    node->name, err);
+    GPU_CHECK(gpu_state(plan, i, sizeof(norm_state), err));
+    norm_state *state = state_of(plan, i);
+    state->squares = plan->node[node->input[0]].within != 0;
+    state->int8_reader = find_int8_reader(plan, i);
+    plan->node[i].gives_int8 = state->int8_reader != 0;
+    const size_t pairs = gpu_pair_sums_scratch(plan->type, node->channels);
+    const size_t parts = BLOCK_PARTS * node->channels * sizeof(float);
+    if (plan->training) gpu_want_scratch(plan, pairs > parts ? pairs : parts);
+    return gpu_keep(plan, (void **)&state->moments, plan->batch_max * node->rows * sizeof(row_moments), node->name,
+                    err);
 }
 
 template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const row_norm m = norm_of(plan, i, CENTRED);
+    const size_t reader = state_of(plan, i)->int8_reader;
+    int8_t *q = reader ? plan->node[reader].q : NULL;
+    float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
-    GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
-                                        BY_WIDTH(m.n, m.rows,
-                                                 norm_forward<T, N, WIDTH>
-                                                 <<<blocks, threads, 0, plan->stream>>>((T *)y, (const T *)x, m))));
+    GPU_BY_TYPE(plan->type,
+                GPU_BY_PACK(T, m.n,
+                            BY_WIDTH(m.n, m.rows,
+                                     norm_forward<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
+                                         (T *)y, q, inv_scale, (const T *)x, m))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
-static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &m, tern_error *err) {
+/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. Without them a block has one row of all. */
+static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &m, float *parts, tern_error *err) {
     void *dx = gpu_in_grad(plan, i, 0);
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
-    if (!dx) return TERN_OK;
-    GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
-                                        BY_WIDTH(m.n, m.rows,
-                                                 norm_gradient<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
-                                                     (T *)dx, (const T *)x, (const T *)dy, m, add))));
+    if (!dx && !parts) return TERN_OK;
+    GPU_BY_TYPE(plan->type,
+                GPU_BY_PACK(T, m.n,
+                            BY_WIDTH(m.n, m.rows,
+                                     norm_gradient<T, N, WIDTH>
+                                     <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                         (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
+    GPU_LAUNCHED(plan, i, err);
+    return TERN_OK;
+}
+
+static tern_status add_parts(tern_gpu_plan *plan, size_t i, const row_norm &m, float *gain, const float *parts,
+                             tern_error *err) {
+    const unsigned blocks = (unsigned)((m.n + GPU_FINISH - 1) / GPU_FINISH);
+    add_gain_parts<<<blocks, dim3(GPU_FINISH, GPU_FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
 template <int CENTRED> static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const row_norm m = norm_of(plan, i, CENTRED);
-    GPU_CHECK(pass_gradient(plan, i, m, err));
     const add_gradients finish = {m.gain ? gpu_node_param(plan, i, 0)->grad : NULL,
                                   m.bias ? gpu_node_param(plan, i, 1)->grad : NULL};
+    const bool with_dx = finish.dgain && !finish.dbias && fits(m.n);
+    float *parts = with_dx ? (float *)plan->scratch : NULL;
+    GPU_CHECK(pass_gradient(plan, i, m, parts, err));
+    if (with_dx) return add_parts(plan, i, m, finish.dgain, parts, err);
     if (!finish.dgain && !finish.dbias) return TERN_OK;
     GPU_BY_TYPE(plan->type,
                 return gpu_pair_sums<T>(plan, i, (const T *)gpu_in(plan, i, 0), (const T *)plan->node[i].grad, m.rows,
-                                        m.n, plan->scratch, along_rows{m.moments}, finish, err));
+                                        m.n, plan->scratch, along_rows{m}, finish, err));
 }
 
 extern const gpu_op gpu_op_rmsnorm = {"rmsnorm", prepare, NULL, forward<0>, backward<0>};

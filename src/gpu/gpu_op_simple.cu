@@ -22,7 +22,7 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, int k, const voi
     void *dx = gpu_in_grad(plan, i, k);
     const void *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[k];
-    if (!dx) return TERN_OK;
+    if (!dx || dx == dy) return TERN_OK; /* the same memory, by layout.h */
     if (by) return gpu_map(plan, i, dx, dy, by, gpu_elements(plan, i), add, product_of(), err);
     return gpu_map(plan, i, dx, dy, NULL, gpu_elements(plan, i), add, itself(), err);
 }

@@ -20,6 +20,7 @@ extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embeddin
 struct ternary_state {
     gpu_weights w;
     bool int8;
+    bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
     bool windows;     /* patches are made; else rows of the input are those of the product */
     int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale; /* 1/s, one for each of the batch's `scales` */
@@ -83,8 +84,9 @@ static tern_dtype activations(const tern_gpu_plan *plan, const ternary_state *st
     return state->int8 ? TERN_I8 : plan->type;
 }
 
-/* Rows of x as the fast kernels want them: whole chunks. */
+/* Rows of x as the fast kernels want them: whole chunks, 16 bytes of int8. */
 static size_t padded(size_t k) { return gpu_round_up(k, TERN_TILE_CHUNK); }
+static_assert(TERN_TILE_CHUNK % 16 == 0, "rows of patches begin at 16 bytes");
 
 /* Rows that one product takes: what all kernels of src/cuda do, a multiple of 16. */
 static const size_t MOST_ROWS = TERN_FAST_MAX_ROWS / 16 * 16;
@@ -96,8 +98,10 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = room_for(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
                    room_for(s.rows * sizeof(float));
-    if (state->windows) bytes += room_for(rows * s.k * value);
-    if (s.k % TERN_TILE_CHUNK) bytes += room_for(least(rows, MOST_ROWS) * padded(s.k) * value);
+    if (state->windows)
+        bytes += room_for(rows * padded(s.k) * value);
+    else if (s.k % TERN_TILE_CHUNK)
+        bytes += room_for(least(rows, MOST_ROWS) * padded(s.k) * value);
     if (s.groups > 1) bytes += room_for(rows * s.n * gpu_bytes(plan->type));
     return bytes;
 }
@@ -105,10 +109,14 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
 static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
-    size_t bytes =
-        room_for(s.y * operand) + room_for(s.x * operand) + gpu_quantize_scratch(s.scales, s.scale_elements);
-    if (state->windows) bytes += room_for(state->float_images * s.places * s.k * (operand > value ? operand : value));
-    const size_t sums = gpu_column_sums_scratch(s.columns);
+    const bool plain = state->plain_gradient && operand == value; /* dy is an operand as it is */
+    const size_t widest = operand > value ? operand : value;
+    size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
+                   gpu_quantize_scratch(s.scales, s.scale_elements);
+    if (state->windows)
+        bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
+                 room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
+    const size_t sums = gpu_column_sums_scratch(plan, s.columns);
     return bytes > sums ? bytes : sums;
 }
 
@@ -130,6 +138,16 @@ static tern_status check(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return TERN_OK;
 }
 
+int gpu_takes_int8_rows(const tern_node *node) {
+    return !strcmp(node->op->name, "bit_linear") ||
+           (!strcmp(node->op->name, "packed_linear") && node->at.acts == TERN_I8);
+}
+
+/* The norm in front makes the int8 activations. */
+static bool given_int8(const tern_gpu_plan *plan, size_t i) {
+    return plan->node[gpu_graph_node(plan, i)->input[0]].gives_int8 != 0;
+}
+
 static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state *state, tern_error *err) {
     const char *name = gpu_graph_node(plan, i)->name;
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
@@ -138,10 +156,10 @@ static tern_status keep_activations(tern_gpu_plan *plan, size_t i, ternary_state
     if (s.scale_elements > INT32_MAX / 2 || s.scales > INT32_MAX)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu activations are too many for a GPU", name, s.x);
     GPU_CHECK(gpu_keep(plan, &memory, s.scales * sizeof(float), name, err));
-    state->inv_scale = (float *)memory;
-    if (!plan->training) return TERN_OK;
+    plan->node[i].inv_scale = state->inv_scale = (float *)memory;
+    if (!plan->training && !given_int8(plan, i)) return TERN_OK;
     GPU_CHECK(gpu_keep(plan, &memory, s.x, name, err));
-    state->q = (int8_t *)memory;
+    plan->node[i].q = state->q = (int8_t *)memory;
     return TERN_OK;
 }
 
@@ -155,7 +173,7 @@ static void choose_chunks(const tern_gpu_plan *plan, size_t i, ternary_state *st
     const size_t whole =
         gpu_bytes(plan->products) > gpu_bytes(plan->type) ? gpu_bytes(plan->products) : gpu_bytes(plan->type);
     const size_t one_product = node->rows < MOST_ROWS ? MOST_ROWS / node->rows : 1;
-    state->packed_images = least(gpu_patches_images(&p, k, value, plan->batch_max), one_product);
+    state->packed_images = least(gpu_patches_images(&p, padded(k), value, plan->batch_max), one_product);
     state->float_images = gpu_patches_images(&p, k, whole, plan->batch_max);
 }
 
@@ -166,6 +184,9 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     ternary_state *state = state_of(plan, i);
     state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8) ||
                   (!strncmp(node->op->name, "trit_", 5) && !node->at.floats);
+    /* Products of int8 activations are packed ones, and the weights' operand is for gradients alone. */
+    state->plain_gradient = node->op->name[0] == 'b';
+    state->w.scaled = state->plain_gradient && node->at.granularity == TERN_PER_ROW;
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
@@ -188,12 +209,13 @@ static const float *bias_of(const tern_gpu_plan *plan, size_t i) {
     return node->at.bias ? gpu_node_param(plan, i, node->params - 1)->value : NULL;
 }
 
-/* A product of trits: y[m][n] from dense rows of x. */
+/* A product of trits: y[m][n] from rows of x. */
 struct packed_rows {
     tern_cuda_weights w;
     tern_dtype type; /* of x */
+    size_t ldx;
     const float *inv_scale, *bias;
-    void *room; /* for rows of x in whole chunks, where k is not */
+    void *room; /* for rows of x in whole chunks, where ldx is not of such */
     char *y;    /* of all rows */
     bool bare;  /* y is the sum: all scales are 1 */
 };
@@ -221,8 +243,8 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
     d.y_type = plan->type;
     d.bias = p.bias;
     tern_cuda_choose(&d.kernel, &d.variant, &limits, &p.w, &d);
-    if (k % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
-        return tern_cuda_multiply(plan->context, &p.w, &d, k, err);
+    if (p.ldx % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
+        return tern_cuda_multiply(plan->context, &p.w, &d, p.ldx, err);
     GPU_CHECK(gpu_pad_rows(plan, i, gpu_bytes(p.type), p.room, padded(k), x, m, k, err));
     d.x = p.room;
     return tern_cuda_multiply(plan->context, &p.w, &d, padded(k), err);
@@ -230,7 +252,7 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
 
 static tern_status multiply(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x, size_t m,
                             tern_error *err) {
-    const size_t x_row = (size_t)p.w.cols * gpu_bytes(p.type), y_row = (size_t)p.w.rows * gpu_bytes(plan->type);
+    const size_t x_row = p.ldx * gpu_bytes(p.type), y_row = (size_t)p.w.rows * gpu_bytes(plan->type);
     for (size_t first = 0; first < m; first += MOST_ROWS)
         GPU_CHECK(multiply_some(plan, i, p, (char *)y + first * y_row, (const char *)x + first * x_row,
                                 p.inv_scale ? p.inv_scale + first : NULL, least(MOST_ROWS, m - first), err));
@@ -245,13 +267,13 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     const size_t value = gpu_bytes(p.type), result = gpu_bytes(plan->type), rows = images * s.places;
     char *y = p.y + first * s.places * s.columns * result;
     const float *bias = p.bias;
-    char *patches = take(&room, rows * s.k * value);
+    char *patches = take(&room, rows * padded(s.k) * value);
     char *outputs = take(&room, s.groups > 1 ? rows * s.n * result : 0);
-    p.room = room;
+    p.ldx = padded(s.k);
     if (p.inv_scale) p.inv_scale += first * s.places;
     for (size_t g = 0; g < s.groups; g++) {
         const gpu_patches window = gpu_patches_of(plan->graph, node, g);
-        GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, x, first * s.places, rows, err));
+        GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, p.ldx, x, first * s.places, rows, err));
         p.w = matrix_of(state, g, p.bare);
         p.bias = bias ? bias + g * s.n : NULL;
         GPU_CHECK(multiply(plan, i, p, s.groups > 1 ? outputs : y, patches, rows, err));
@@ -267,7 +289,7 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
 static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *room,
                                   bool bare, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), NULL, NULL, NULL, NULL, bare};
+    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, NULL, NULL, NULL, NULL, bare};
     p.bias = bare ? NULL : bias_of(plan, i);
     p.y = (char *)(bare ? state->sums : plan->node[i].value);
     if (state->int8) {
@@ -286,27 +308,48 @@ static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_s
     return TERN_OK;
 }
 
-/* The activations as operand of a float product, without their scales; takes room unless they are one already. */
-static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void **x,
+/* What a float product multiplies: values of products' type, or of int8 activations q, times inv_scale unless NULL. */
+struct float_rows {
+    const void *x; /* NULL: patches are made of q */
+    const float *inv_scale;
+    size_t ld; /* of patches, or of x where it has no windows */
+};
+
+/* Takes room unless x is such values already or its patches are made of q. */
+static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, float_rows *f,
                                     char **room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    if (!state->int8) return gpu_value_operand(plan, i, x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    *f = {NULL, scaled ? state->inv_scale : NULL,
+          state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
+    if (!state->int8)
+        return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    if (state->windows) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
-    *x = to;
-    return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    f->x = to;
+    if (!scaled) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    return gpu_from_int8_rows(plan, i, plan->products, to, state->q, state->inv_scale, s.scales, s.scale_elements,
+                              err);
+}
+
+static tern_status make_patches(tern_gpu_plan *plan, size_t i, const float_rows &f, size_t group, char *patches,
+                                size_t first, size_t rows, tern_error *err) {
+    const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), group);
+    if (f.x)
+        return gpu_patches_take(plan, i, &window, gpu_bytes(plan->products), patches, f.ld, f.x, first, rows, err);
+    return gpu_patches_widen(plan, i, &window, plan->products, patches, f.ld, state_of(plan, i)->q, f.inv_scale,
+                             first, rows, err);
 }
 
 /* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no windows. */
 template <class F>
-static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *patches,
-                               F f, tern_error *err) {
+static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const float_rows &x,
+                               char *patches, F f, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    if (!state->windows) return f((size_t)0, x, (size_t)0, s.rows);
+    if (!state->windows) return f((size_t)0, x.x, (size_t)0, s.rows);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t begin = first * s.places, rows = least(state->float_images, plan->batch - first) * s.places;
         for (size_t g = 0; g < s.groups; g++) {
-            const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
-            GPU_CHECK(gpu_patches_take(plan, i, &window, gpu_bytes(plan->products), patches, x, begin, rows, err));
+            GPU_CHECK(make_patches(plan, i, x, g, patches, begin, rows, err));
             GPU_CHECK(f(g, (const void *)patches, begin, rows));
         }
     }
@@ -322,8 +365,8 @@ static const void *operand_of(const tern_gpu_plan *plan, const void *w, const te
 static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     char *room = (char *)plan->scratch;
-    const void *x;
-    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    float_rows x;
+    GPU_CHECK(make_activations(plan, i, s, false, &x, &room, err));
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         gpu_gemm m = {};
         m.operands = plan->products;
@@ -332,6 +375,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
         m.m = rows;
         m.n = s.n;
         m.k = s.k;
+        m.lda = x.ld;
         m.ldc = s.columns;
         char *y = (char *)plan->node[i].value + (begin * s.columns + g * s.n) * gpu_bytes(plan->type);
         return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state->w.operand, s, g), err);
@@ -365,7 +409,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
-        GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+        if (!given_int8(plan, i))
+            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
         x = q;
     }
     if (takes_float_product(plan, state)) return float_product(plan, i, s, err);
@@ -419,13 +464,17 @@ tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q,
 
 /* ---- backward */
 
-/* dy with scales as operand; the gradient itself where it is one already. */
-static tern_status make_gradient(tern_gpu_plan *plan, size_t i, gpu_operand o, const void **to, void *room,
-                                 tern_error *err) {
+/* dy with the scales of its columns as operand; the gradient itself where it is one already. */
+static tern_status make_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const float *column_scale,
+                                 const void **to, char **room, tern_error *err) {
     *to = plan->node[i].grad;
-    if (!o.row_scale && !o.column_scale && plan->type == plan->products) return TERN_OK;
-    *to = room;
-    return gpu_make_operand(plan, i, &o, room, plan->node[i].grad, err);
+    if (!column_scale && plan->type == plan->products) return TERN_OK;
+    const gpu_operand o = {plan->products, s.rows,       s.columns,
+                           NULL,           1,            column_scale,
+                           state_of(plan, i)->w.slices == 1};
+    void *made = take(room, s.y * gpu_bytes(plan->products));
+    *to = made;
+    return gpu_make_operand(plan, i, &o, made, plan->node[i].grad, err);
 }
 
 /* The columns of a group in rows begin ... of dy as operand. */
@@ -439,23 +488,14 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
                                    tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     if (!dw) return TERN_OK;
-    const gpu_operand o = {plan->products,   s.rows, s.columns, state->int8 ? state->inv_scale : NULL,
-                           s.rows_per_scale, NULL,   0};
-    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
-    const void *dy, *x;
-    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
-    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    const void *dy;
+    float_rows x;
+    GPU_CHECK(make_gradient(plan, i, s, NULL, &dy, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, true, &x, &room, err));
+    char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
-        gpu_gemm m = {};
-        m.operands = plan->products;
-        m.result = TERN_F32;
-        m.a_turned = 1;
-        m.add = 1;
-        m.m = s.n;
-        m.n = s.k;
-        m.k = rows;
-        m.lda = s.columns;
-        return gpu_multiply(plan, i, &m, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), patches, err);
+        return gpu_weight_product(plan, i, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), s.columns, patches,
+                                  x.ld, s.n, s.k, rows, sums, err);
     };
     return for_patches(plan, i, s, x, room, multiply_chunk, err);
 }
@@ -467,6 +507,8 @@ static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_si
     m.operands = plan->products;
     m.result = plan->type;
     m.add = add;
+    if (state_of(plan, i)->plain_gradient && !state_of(plan, i)->w.scaled && !plan->mixed)
+        m.factor = state_of(plan, i)->w.scale;
     m.m = rows;
     m.n = s.k;
     m.k = s.n;
@@ -481,10 +523,8 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
     void *dx = gpu_in_grad(plan, i, 0);
     const int add = plan->node[i].add_to[0];
     if (!dx) return TERN_OK;
-    const gpu_operand o = {plan->products, s.rows, s.columns, NULL, 1, column_scale, state->w.slices == 1};
-    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
     const void *dy;
-    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
+    GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
     if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);
@@ -509,7 +549,8 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
     char *room = (char *)plan->scratch;
     GPU_CHECK(weight_gradient(plan, i, s, gpu_node_param(plan, i, 0)->grad, room, err));
-    GPU_CHECK(input_gradient(plan, i, s, w->operand, plan->mixed ? NULL : w->scale, room, err));
+    GPU_CHECK(input_gradient(plan, i, s, w->operand,
+                             plan->mixed || state_of(plan, i)->plain_gradient ? NULL : w->scale, room, err));
     return bias_gradient(plan, i, s, err);
 }
 

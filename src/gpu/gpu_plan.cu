@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu/gpu_branches.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
@@ -36,11 +37,13 @@ tern_status gpu_state(tern_gpu_plan *plan, size_t node, size_t bytes, tern_error
 
 /* ---- making one */
 
-static tern_status find_ops(tern_gpu_plan *plan, tern_error *err) {
+static tern_status find_ops(tern_gpu_plan *plan, const tern_layout *layout, tern_error *err) {
     for (size_t i = 1; i < plan->graph->nodes; i++) {
         const tern_node *node = gpu_graph_node(plan, i);
-        if (node->op->alias) continue;
-        plan->node[i].op = gpu_op_find(node->op->name);
+        plan->node[i].within = layout->node[i].within;
+        memcpy(plan->node[i].from, layout->node[i].from, sizeof plan->node[i].from);
+        if (node->op->alias || plan->node[i].within) continue;
+        plan->node[i].op = gpu_op_find(layout->node[i].normed ? "batch_norm" : node->op->name);
         if (!plan->node[i].op)
             return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
                              "%s: the operation %s does not run on a GPU yet; take the CPU", node->name,
@@ -96,15 +99,16 @@ static tern_status place_values(tern_gpu_plan *plan, const tern_layout *layout, 
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_layout_node *at = &layout->node[i];
         gpu_node *node = &plan->node[i];
+        if (at->within) continue;
         if (at->has_value) node->value = (char *)plan->arena + at->value;
         if (at->has_grad) node->grad = (char *)plan->arena + at->grad;
         memcpy(node->wants_grad, at->wants_grad, sizeof node->wants_grad);
         memcpy(node->add_to, at->add_to, sizeof node->add_to);
     }
-    size_t in = graph->node[0].elements, out = graph->node[graph->nodes - 1].elements;
+    const size_t in = graph->node[0].elements;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &plan->input, in * plan->batch_max * sizeof(float), "input", err));
-    GPU_CHECK(gpu_keep(plan, &memory, (in > out ? in : out) * plan->batch_max * sizeof(float), "input", err));
+    GPU_CHECK(gpu_keep(plan, &memory, GPU_STAGED * sizeof(float), "input", err));
     plan->staging = (float *)memory;
     plan->node[0].value = plan->input;
     for (size_t i = 1; i < graph->nodes; i++) /* of the input under other shapes */
@@ -118,7 +122,7 @@ static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, te
     plan->node = (gpu_node *)calloc(graph->nodes, sizeof *plan->node);
     plan->param = (gpu_param *)calloc(graph->params + 1, sizeof *plan->param);
     if (!plan->node || !plan->param) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
-    GPU_CHECK(find_ops(plan, err));
+    GPU_CHECK(find_ops(plan, desc->layout, err));
     GPU_CHECK(place_params(plan, err));
     GPU_CHECK(place_integers(plan, err));
     GPU_CHECK(place_values(plan, desc->layout, err));
@@ -172,11 +176,35 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     return status;
 }
 
+static size_t plan_bytes(const tern_gpu_plan *plan) {
+    return plan->kept_bytes + (plan->trainer ? plan->trainer->block_room : 0);
+}
+
 /* ---- parameters */
 
+/* Weights behind latents: a few small launches that take no scratch. */
+static bool refreshes_apart(const tern_gpu_plan *plan, size_t i) {
+    const char *name = gpu_graph_node(plan, i)->op->name;
+    return !strncmp(name, "bit_", 4) || !strncmp(name, "ternary_", 8);
+}
+
+static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
+    tern_status status = TERN_OK;
+    GPU_CHECK(gpu_branches_begin(plan, err));
+    for (size_t i = 1, next = 0; i < plan->graph->nodes && !status; i++) {
+        if (!plan->node[i].op || !plan->node[i].op->refresh || !refreshes_apart(plan, i)) continue;
+        gpu_branch(plan, next++);
+        status = plan->node[i].op->refresh(plan, i, err);
+    }
+    return gpu_branches_end(plan, status, err);
+}
+
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err) {
+    const bool branches = plan->trainer && plan->trainer->branches;
+    if (branches) GPU_CHECK(refresh_apart(plan, err));
     for (size_t i = 1; i < plan->graph->nodes; i++)
-        if (plan->node[i].op && plan->node[i].op->refresh) GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
+        if (plan->node[i].op && plan->node[i].op->refresh && !(branches && refreshes_apart(plan, i)))
+            GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
     return TERN_OK;
 }
 
@@ -236,7 +264,8 @@ tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err) {
 }
 
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err) {
-    for (size_t i = plan->graph->nodes; i-- > 1;)
+    const size_t first = plan->first_trained ? plan->first_trained : 1;
+    for (size_t i = plan->graph->nodes; i-- > first;)
         if (plan->node[i].op && plan->node[i].op->backward && plan->node[i].grad)
             GPU_CHECK(plan->node[i].op->backward(plan, i, err));
     return TERN_OK;
@@ -247,30 +276,28 @@ template <class To, class From> __global__ static void convert(To *to, const Fro
 }
 
 /* Between the plan's type on the device and fp32 on the host, by the staging memory. */
-static tern_status take_in(tern_gpu_plan *plan, void *to, const void *from, size_t n, const char *name,
+static tern_status take_in(tern_gpu_plan *plan, void *to, const float *from, size_t n, const char *name,
                            tern_error *err) {
-    GPU_CHECK(tern_cuda_upload(plan->context, plan->staging, from, n * sizeof(float), err));
-    GPU_BY_TYPE(plan->type,
-                convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>((T *)to, plan->staging, n));
-    CUDA_TRY(cudaGetLastError(), name, err);
+    for (size_t at = 0; at < n; at += GPU_STAGED) {
+        const size_t count = n - at < GPU_STAGED ? n - at : (size_t)GPU_STAGED;
+        GPU_CHECK(tern_cuda_upload(plan->context, plan->staging, from + at, count * sizeof(float), err));
+        GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, count), GPU_THREADS, 0, plan->stream>>>(
+                                    (T *)to + at, plan->staging, count));
+        CUDA_TRY(cudaGetLastError(), name, err);
+    }
     return TERN_OK;
 }
 
 static tern_status give_out(tern_gpu_plan *plan, float *to, const void *from, size_t n, const char *name,
                             tern_error *err) {
-    float *room = plan->staging;
-    void *own = NULL;
-    const size_t in = plan->graph->node[0].elements, out = plan->graph->node[plan->graph->nodes - 1].elements;
-    if (n > (in > out ? in : out) * plan->batch_max) {
-        GPU_CHECK(tern_cuda_alloc(&own, plan->context, n * sizeof(float), name, err));
-        room = (float *)own;
+    for (size_t at = 0; at < n; at += GPU_STAGED) {
+        const size_t count = n - at < GPU_STAGED ? n - at : (size_t)GPU_STAGED;
+        GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, count), GPU_THREADS, 0, plan->stream>>>(
+                                    plan->staging, (const T *)from + at, count));
+        CUDA_TRY(cudaGetLastError(), name, err);
+        GPU_CHECK(tern_cuda_download(plan->context, to + at, plan->staging, count * sizeof(float), err));
     }
-    GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(room, (const T *)from, n));
-    const cudaError_t launched = cudaGetLastError();
-    tern_status status = launched == cudaSuccess ? tern_cuda_download(plan->context, to, room, n * sizeof(float), err)
-                                                 : tern_cuda_failed(err, launched, name);
-    if (own) tern_cuda_free(plan->context, own);
-    return status;
+    return TERN_OK;
 }
 
 static tern_status plan_forward(tern_gpu_plan *plan, float *y, const void *x, const tern_gpu_pass *pass,
@@ -287,7 +314,7 @@ static tern_status plan_forward(tern_gpu_plan *plan, float *y, const void *x, co
     if (graph->vocabulary)
         GPU_CHECK(tern_cuda_upload(plan->context, plan->input, x, n * sizeof(int32_t), err));
     else
-        GPU_CHECK(take_in(plan, plan->input, x, n, "input", err));
+        GPU_CHECK(take_in(plan, plan->input, (const float *)x, n, "input", err));
     GPU_CHECK(gpu_run_forward(plan, err));
     const size_t last = graph->nodes - 1;
     return y ? give_out(plan, y, plan->node[last].value, gpu_elements(plan, last), graph->node[last].name, err)
@@ -300,6 +327,7 @@ static tern_status plan_backward(tern_gpu_plan *plan, const float *dy, tern_erro
     CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
     GPU_CHECK(gpu_begin_rules(plan, err));
     GPU_CHECK(take_in(plan, plan->node[last].grad, dy, gpu_elements(plan, last), "output", err));
+    plan->first_trained = 0;
     GPU_CHECK(gpu_run_backward(plan, err));
     return tern_cuda_synchronize(plan->context, err);
 }
@@ -307,6 +335,8 @@ static tern_status plan_backward(tern_gpu_plan *plan, const float *dy, tern_erro
 static tern_status read_node(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err) {
     const void *from = which ? plan->node[node].grad : plan->node[node].value;
     CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    TERN_CHECK_ARGUMENT(from && !plan->node[node].gives_int8, err, "%s is computed within another node",
+                        gpu_graph_node(plan, node)->name);
     return give_out(plan, out, from, gpu_elements(plan, node), gpu_graph_node(plan, node)->name, err);
 }
 
@@ -361,6 +391,7 @@ static tern_status read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size
 
 const tern_gpu_table tern_gpu_functions = {plan_create,
                                            plan_release,
+                                           plan_bytes,
                                            plan_send,
                                            plan_fetch,
                                            plan_forward,

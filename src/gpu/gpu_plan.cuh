@@ -36,7 +36,12 @@ struct gpu_node {
     void *value, *grad; /* [batch][elements] of plan->type; grad NULL where none is wanted. Tokens: int32 */
     void *state;        /* host memory that the op allocated with gpu_state */
     void *operand;      /* the node's float weights in plan->products, where they are kept: gpu_gemm.cuh */
+    int from[2]; /* whose values are read: the inputs, or what an input reads that is computed within this node */
     int add_to[2], wants_grad[2];
+    int gives_int8; /* a norm that fills its reader's q and has no value */
+    int8_t *q;      /* [batch][elements of the input] of a product of int8 activations, and 1/s of their rows */
+    float *inv_scale;
+    int within; /* its only reader computes it: there is no value, no gradient and nothing to do */
 };
 
 /* A parameter on the device: NULL where it has no floats, no gradient or no integers. */
@@ -48,6 +53,8 @@ struct gpu_param {
 struct gpu_lt; /* dense products: gpu_gemm.cuh */
 struct gpu_trainer;
 
+enum { GPU_STAGED = 4 << 20 };
+
 struct tern_gpu_plan {
     tern_cuda_context *context;
     cudaStream_t stream;
@@ -58,6 +65,7 @@ struct tern_gpu_plan {
     float lambda; /* of the last refresh */
     bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
+    size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
     gpu_now *now; /* device memory */
     gpu_rules *rules;
@@ -67,7 +75,7 @@ struct tern_gpu_plan {
     float *values, *grads; /* of all parameters with floats, 64-byte aligned each, in one block each */
     size_t floats;         /* in that block */
     char *integers;        /* of all parameters with integers, 256-byte aligned each, in one block */
-    float *staging;        /* [batch_max][elements of the input], or the output's if larger */
+    float *staging;        /* [GPU_STAGED]: floats on their way to the host and back */
     void *input;
 
     void *arena, *scratch;
@@ -117,11 +125,12 @@ static inline void gpu_want_scratch(tern_gpu_plan *plan, size_t bytes) {
 
 static inline const tern_node *gpu_graph_node(const tern_gpu_plan *plan, size_t i) { return &plan->graph->node[i]; }
 static inline void *gpu_in(const tern_gpu_plan *plan, size_t i, int k) {
-    return plan->node[plan->graph->node[i].input[k]].value;
+    return plan->node[plan->node[i].from[k]].value;
 }
 /* The gradient of input k, NULL where none is wanted. */
 static inline void *gpu_in_grad(const tern_gpu_plan *plan, size_t i, int k) {
-    return plan->node[i].wants_grad[k] ? plan->node[plan->graph->node[i].input[k]].grad : NULL;
+    const size_t in = (size_t)plan->node[i].from[k];
+    return plan->node[i].wants_grad[k] && in >= plan->first_trained ? plan->node[in].grad : NULL;
 }
 static inline gpu_param *gpu_node_param(const tern_gpu_plan *plan, size_t i, int k) {
     return &plan->param[plan->graph->node[i].param[k]];

@@ -69,6 +69,7 @@ typedef struct tern_gpu_step {
     const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
     size_t parts, batch;
     const tern_gpu_rule *rule; /* per parameter; recalibrate reads none */
+    size_t first_trained;      /* node; no gradient passes beyond it (nn/plan.h) */
     float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;
@@ -106,6 +107,8 @@ typedef struct tern_gpu_table {
     tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
                           tern_error *err);
     void (*release)(tern_gpu_plan *plan);
+    /* Of memory that the plan has on the device, data sets included; the driver's own and cuBLASLt's are not. */
+    size_t (*bytes)(const tern_gpu_plan *plan);
 
     /* All parameters, from the graph to the device (and what layers make of them), or back. */
     tern_status (*send)(tern_gpu_plan *plan, float lambda, tern_error *err);

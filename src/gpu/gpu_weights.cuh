@@ -17,6 +17,7 @@ struct gpu_weights {
     tern_cuda_weights first; /* the first group's */
     size_t tile_bytes;       /* of one group */
     void *operand;           /* [rows][cols] in plan->products, in training: the trits, or the mixed weights */
+    bool scaled;             /* set before prepare: the operand is trits times their scales, not bare ones */
     tern_gpu_trits *counts;  /* as plan->count_trits asked for last, on the device; in training */
 
     /* Of latent and whole-number weights. */
@@ -28,6 +29,7 @@ struct gpu_weights {
     int rule;
     size_t slices, length;     /* runs of weights that share a scale */
     float *threshold;          /* [slices] */
+    double *sums;              /* of parts, and how many weights they keep */
     unsigned *arrived;         /* [slices] blocks of a slice that have finished; 0 between launches */
     struct gpu_median *median; /* [slices] */
     uint32_t *histogram;

@@ -32,6 +32,8 @@ static const setting settings[] = {
     {"depth", WHOLE, AT(depth), 1, 512, NULL, "hidden layers or blocks"},
     {"heads", WHOLE, AT(heads), 1, 256, NULL, "attention heads"},
     {"context", WHOLE, AT(context), 1, 65536, NULL, "tokens of a window"},
+    {"vocabulary", WHOLE, AT(vocabulary), 0, 1 << 20, NULL,
+     "tokens that embedding and head have room for, up to the next multiple of 64; 0: the text's own"},
     {"dropout", REAL, AT(dropout), 0, 0.95, NULL, "share of values dropped in training"},
     {"rule", CHOICE, AT(rule), 0, 0, "absmean|absmedian|twn", "how latent weights become trits"},
     {"granularity", CHOICE, AT(granularity), 0, 0, "tensor|row|T4|T6|T8|T16|T32|T64|T96",

@@ -35,7 +35,7 @@ struct tern_config {
     char preset[48];
     int model, data, weights; /* weights: tern_weight_kind */
     char path[400];
-    long long width, depth, heads, context;
+    long long width, depth, heads, context, vocabulary;
     double dropout;
     int rule;        /* tern_weight_rule - 1 */
     int granularity; /* tern_granularity, and behind it the groups of tern_config_group() */

@@ -22,7 +22,8 @@ static tern_status open_device(tern_gpu_session *s, int device, tern_error *err)
 static tern_status make_plan(tern_gpu_session *s, const tern_gpu_session_desc *desc, tern_error *err) {
     const int half = desc->half < 0 ? s->info.major >= BF16_MAJOR : desc->half;
     tern_layout layout;
-    TERN_TRY(tern_layout_make(&layout, desc->graph, desc->batch, half ? 2 : 4, desc->training, err));
+    TERN_TRY(tern_layout_make(&layout, desc->graph, desc->batch, half ? 2 : 4,
+                              TERN_LAYOUT_FUSED | (desc->training ? TERN_LAYOUT_TRAINING : 0), err));
     const tern_gpu_plan_desc d = {.graph = desc->graph,
                                   .layout = &layout,
                                   .batch_max = desc->batch,

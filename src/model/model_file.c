@@ -271,7 +271,7 @@ static tern_status read_params(tern_graph *graph, const tern_safetensors *file, 
     return tern_model_read_params(graph, file, err);
 }
 
-/* The graph takes what the input is, and gives a number for each of its names. */
+/* The graph takes what the input is, and gives a number for each of its names: of tokens, at least. */
 static tern_status check_ends(const tern_model_file *model, const char *path, tern_error *err) {
     const tern_graph *graph = model->graph;
     const tern_node *in = &graph->node[0], *out = &graph->node[graph->nodes - 1];
@@ -282,7 +282,8 @@ static tern_status check_ends(const tern_model_file *model, const char *path, te
     if (!fits)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: its graph does not take what its input is", path);
     size_t names = text ? input->vocabulary : input->classes;
-    if (out->channels != names || out->rows != (text ? in->elements : 1))
+    int named = text ? out->channels >= names : out->channels == names; /* a head may have room for more tokens */
+    if (!named || out->rows != (text ? in->elements : 1))
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: %zu outputs for %zu names", path, out->elements,
                          text ? in->elements * names : names);
     return TERN_OK;

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/error.h"
 
 /* While a network is being built: C is the configuration, x the value so far. */
@@ -180,12 +181,18 @@ static void gpt_block(builder *b, size_t i) {
     b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add2"), residual, b->x);
 }
 
+/* Rows of embedding and head: those behind the text's own never come in, and are never drawn. */
+static size_t token_rows(const tern_config *config, size_t vocabulary) {
+    return tern_max_size(vocabulary, tern_round_up((size_t)config->vocabulary, 64));
+}
+
 static void gpt(builder *b, const tern_data_shape *data) {
+    const size_t rows = token_rows(b->config, data->vocabulary);
     outer(b, "embedding", "trit_embedding", "embedding",
-          (tern_attrs){.width = (size_t)b->config->width, .init_gain = 0.5f});
+          (tern_attrs){.outputs = rows, .width = (size_t)b->config->width, .init_gain = 0.5f});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
-    outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = data->vocabulary});
+    outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = rows});
 }
 
 tern_status tern_network_build(tern_graph **out, const tern_config *config, const tern_data_shape *data,

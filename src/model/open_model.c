@@ -87,7 +87,7 @@ static tern_status name_outputs(tern_model_file *file, tern_error *err) {
     tern_model_input *input = &file->input;
     if (file->graph->vocabulary) {
         input->data = TERN_DATA_TEXT;
-        input->vocabulary = out->channels;
+        input->vocabulary = tern_min_size(out->channels, file->graph->vocabulary);
         return TERN_OK;
     }
     input->data = TERN_DATA_IMAGES;

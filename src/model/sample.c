@@ -74,7 +74,7 @@ static int likelier_first(const void *a, const void *b) {
     return x->token < y->token ? -1 : x->token > y->token;
 }
 
-/* Draws from the softmax of the logits over the temperature, cut to the top k and the top share p. */
+/* Draws from the softmax of the first n logits over the temperature, cut to the top k and the top share p. */
 static size_t draw(candidate *c, const float *logits, size_t n, const tern_generate_options *o, uint64_t step) {
     for (size_t i = 0; i < n; i++) c[i] = (candidate){logits[i], i};
     qsort(c, n, sizeof *c, likelier_first);
@@ -108,7 +108,8 @@ static tern_status next_token(size_t *out, const tern_sampler *sampler, const in
     memcpy(window, tokens + count - used, used * sizeof *window);
     const float *y = tern_plan_forward(sampler->plan, window, 1);
     TERN_TRY(tern_dnn_check(sampler->plan->dnn, err));
-    *out = draw(candidates, y + (used - 1) * last->channels, last->channels, o, step);
+    /* What a head has room for beyond the text's own tokens has no name. */
+    *out = draw(candidates, y + (used - 1) * last->channels, sampler->input->vocabulary, o, step);
     return TERN_OK;
 }
 

@@ -196,6 +196,7 @@ const tern_op tern_op_attention = {.name = "attention",
                                    .inputs = 1,
                                    .shape = attention_shape,
                                    .needs_input = 1,
+                                   .needs_output = 1, /* on a GPU: the row sums of dP P are those of dy y */
                                    .prepare = attention_prepare,
                                    .forward = attention_forward,
                                    .backward = attention_backward};

@@ -12,7 +12,8 @@
 
 static tern_status plan_memory(tern_plan *plan, tern_error *err) {
     tern_layout layout;
-    TERN_TRY(tern_layout_make(&layout, plan->graph, plan->batch_max, sizeof(float), plan->training, err));
+    TERN_TRY(tern_layout_make(&layout, plan->graph, plan->batch_max, sizeof(float),
+                              plan->training ? TERN_LAYOUT_TRAINING : 0, err));
     plan->arena_bytes = layout.bytes;
     tern_status status = TERN_OK;
     if (!tern_block_alloc(&plan->arena, plan->arena_bytes))
@@ -154,7 +155,7 @@ void tern_plan_backward(tern_plan *plan) {
     const tern_graph *graph = plan->graph;
     plan->rules.squares = 0;
     plan->rules.trouble = 0;
-    for (size_t i = graph->nodes; i-- > 1;)
+    for (size_t i = graph->nodes; i-- > tern_max_size(1, plan->first_trained);)
         if (!graph->node[i].op->alias && graph->node[i].op->backward && plan->node[i].grad)
             graph->node[i].op->backward(plan, i);
 }

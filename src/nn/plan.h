@@ -39,6 +39,7 @@ typedef struct tern_plan {
     uint64_t seed, step; /* of random numbers in this pass */
     float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
     int count_trits;     /* the next refresh counts them */
+    size_t first_trained; /* node: a backward pass ends there, and gradients in front of it stay as they are. 0: no such node */
     tern_plan_rules rules;
 
     tern_plan_node *node;
@@ -99,7 +100,8 @@ static inline float *tern_plan_in(const tern_plan *plan, size_t node, int i) {
 }
 /* The gradient of input i, NULL where none is wanted. */
 static inline float *tern_plan_in_grad(const tern_plan *plan, size_t node, int i) {
-    return plan->node[node].wants_grad[i] ? plan->node[plan->graph->node[node].input[i]].grad : 0;
+    size_t in = (size_t)plan->graph->node[node].input[i];
+    return plan->node[node].wants_grad[i] && in >= plan->first_trained ? plan->node[in].grad : 0;
 }
 static inline const float *tern_plan_param(const tern_plan *plan, size_t node, int i) {
     return plan->graph->param[plan->graph->node[node].param[i]].value;

@@ -117,6 +117,8 @@ tern_status tern_gpu_run_create(tern_gpu_run **out, const tern_trainer *trainer,
     return status;
 }
 
+size_t tern_gpu_run_bytes(const tern_gpu_run *run) { return run->table->bytes(run->plan); }
+
 void tern_gpu_run_free(tern_gpu_run **run) {
     tern_gpu_run *r = run ? *run : NULL;
     if (!r) return;
@@ -182,6 +184,7 @@ tern_status tern_gpu_run_step(tern_gpu_run *run, const tern_trainer *t, const te
     TERN_TRY(take_numbers(run, t, run->parts, err));
     step.lambda = lambda;
     step.count_trits = t->plan->count_trits;
+    step.first_trained = t->plan->first_trained;
     step.rule_rate = t->plan->rules.rate[t->graph->nodes - 1]; /* that of all nodes */
     for (size_t p = 0; p < t->graph->params; p++)
         run->rules[p] = (tern_gpu_rule){(int32_t)rules[p].method, rules[p].frozen, rules[p].lr, rules[p].decay};

@@ -12,6 +12,8 @@ typedef struct tern_gpu_run tern_gpu_run;
 
 /* Sends the data set; not the parameters. Everything that it was made from must outlive it. */
 tern_status tern_gpu_run_create(tern_gpu_run **out, const struct tern_trainer *trainer, int device, tern_error *err);
+/* Memory that it takes on the device. */
+size_t tern_gpu_run_bytes(const tern_gpu_run *run);
 void tern_gpu_run_free(tern_gpu_run **run);
 
 /* Parameters, the optimiser's state and the counts of steps: to the device, and back. lambda: of the weights. */

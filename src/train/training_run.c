@@ -105,6 +105,7 @@ static tern_status log_step(run *r, tern_error *err) {
 
 /* whole: at the end, with the confusion counted; else on the way. */
 static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *err) {
+    TERN_TRY(tern_trainer_wait(r->t, err));
     double start = tern_clock();
     tern_evaluation e;
     TERN_TRY(tern_trainer_evaluate(r->t, &e, whole, confusion, err));
@@ -118,8 +119,9 @@ static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *
 }
 
 static tern_status save(run *r, tern_error *err) {
-    double start = tern_clock();
     if (r->saved_step == r->t->step) return TERN_OK;
+    TERN_TRY(tern_trainer_wait(r->t, err));
+    double start = tern_clock();
     TERN_TRY(tern_trainer_save(r->t, r->checkpoint, err));
     r->saved_step = r->t->step;
     r->evaluating += tern_clock() - start;
@@ -228,7 +230,9 @@ static tern_status loop(run *r, tern_error *err) {
     size_t classes = t->input.classes;
     uint64_t *confusion = classes && classes <= 1000 ? calloc(classes * classes, sizeof *confusion) : NULL;
     tern_status status = evaluate(r, 1, confusion, err);
+    const double written = tern_clock();
     if (!status) status = write_report(r, confusion, err);
+    r->evaluating += tern_clock() - written;
     free(confusion);
     return status;
 }
@@ -299,6 +303,7 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
         *result = (tern_train_result){.steps = r->t->step,
                                       .finished = !status && r->t->step >= r->t->steps,
                                       .seconds = tern_clock() - r->start,
+                                      .train_seconds = trained_seconds(r),
                                       .loss = r->t->loss,
                                       .val_loss = r->val_loss,
                                       .val_accuracy = r->val_accuracy,
@@ -306,7 +311,8 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
                                       .trained_weights = state.weights,
                                       .state_bytes = state.bytes,
                                       .state_bits_per_weight = tern_state_bits(&state),
-                                      .peak_bytes = tern_peak_bytes()};
+                                      .peak_bytes = tern_peak_bytes(),
+                                      .device_bytes = r->t->gpu ? tern_gpu_run_bytes(r->t->gpu) : 0};
     }
     tern_metrics_log_close(&r->log);
     tern_trainer_free(&r->t);

@@ -37,7 +37,8 @@ static inline int open_gpu(void) {
 static inline tern_status create_on_gpu(tern_gpu_plan **plan, const tern_graph *graph, size_t batch_max,
                                         tern_dtype type, int training, uint64_t seed, tern_error *err) {
     tern_layout layout;
-    tern_status status = tern_layout_make(&layout, graph, batch_max, type == TERN_F32 ? 4 : 2, training, err);
+    tern_status status = tern_layout_make(&layout, graph, batch_max, type == TERN_F32 ? 4 : 2,
+                                          TERN_LAYOUT_FUSED | (training ? TERN_LAYOUT_TRAINING : 0), err);
     if (status) return status;
     const tern_gpu_plan_desc d = {.graph = graph,
                                   .layout = &layout,

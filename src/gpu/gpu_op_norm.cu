@@ -48,35 +48,40 @@ static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
 
 /* ---- rows in registers */
 
-/* One thread's share of a row of x and, with ROWS = 2, of dy: packs of N elements, WIDTH threads apart. */
+/* One thread's share of a row of x and, with ROWS = 2, of dy: packs of N elements, WIDTH threads apart. They stay as
+ * they are stored. */
 template <class T, int N, int WIDTH, int ROWS> struct norm_share {
     enum { PACKS = KEPT / N };
+    typedef gpu_columns_pack<T, N> pack;
     const T *from[ROWS];
     size_t n, lane;
-    float v[ROWS][KEPT];
+    pack kept[ROWS][PACKS];
 
-    __device__ void read(float *to, int row, size_t column) const {
-        const gpu_columns_pack<T, N> p = *(const gpu_columns_pack<T, N> *)(from[row] + column);
-#pragma unroll
-        for (int j = 0; j < N; j++) to[j] = to_float(p.v[j]);
-    }
-    __device__ void load() {
+    __device__ void load(const T *x, const T *dy) {
+        from[0] = x;
+        from[ROWS - 1] = ROWS > 1 ? dy : x;
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
 #pragma unroll
             for (int row = 0; row < ROWS; row++)
-                if ((k * WIDTH + lane) * N < n) read(v[row] + k * N, row, (k * WIDTH + lane) * N);
+                if ((k * WIDTH + lane) * N < n) kept[row][k] = *(const pack *)(from[row] + (k * WIDTH + lane) * N);
     }
-    /* f(column, N values of x, N of dy) for all packs. */
+    template <class F> __device__ static void give(const pack &x, const pack &dy, int k, size_t column, F f) {
+        float v[N], g[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            v[j] = to_float(x.v[j]);
+            g[j] = ROWS > 1 ? to_float(dy.v[j]) : 0.0f;
+        }
+        f(k, column, v, g);
+    }
+    /* f(pack's number, column, N values of x, N of dy) for all packs; the number is -1 of those that are not kept. */
     template <class F> __device__ void each(F f) const {
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
-            if ((k * WIDTH + lane) * N < n) f((k * WIDTH + lane) * N, v[0] + k * N, v[ROWS - 1] + k * N);
-        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N) {
-            float w[ROWS][N];
-            for (int row = 0; row < ROWS; row++) read(w[row], row, column);
-            f(column, w[0], w[ROWS - 1]);
-        }
+            if ((k * WIDTH + lane) * N < n) give(kept[0][k], kept[ROWS - 1][k], k, (k * WIDTH + lane) * N, f);
+        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N)
+            give(*(const pack *)(from[0] + column), *(const pack *)(from[ROWS - 1] + column), -1, column, f);
     }
 };
 
@@ -94,6 +99,29 @@ __device__ static gpu_columns_pack<float, N> factors(const float *p, size_t colu
     for (int j = 0; j < N; j++) f.v[j] = otherwise;
     return f;
 }
+
+/* A thread's share of the gains, read once for all of its rows. */
+template <int N, int WIDTH> struct norm_gains {
+    const float *gain;
+    float kept[KEPT];
+    __device__ norm_gains(const float *gain, size_t n) : gain(gain) {
+#pragma unroll
+        for (int k = 0; k < KEPT / N; k++) {
+            const size_t column = (k * WIDTH + threadIdx.x % WIDTH) * N;
+            const gpu_columns_pack<float, N> f = factors<N>(column < n ? gain : NULL, column, 1);
+#pragma unroll
+            for (int j = 0; j < N; j++) kept[k * N + j] = f.v[j];
+        }
+    }
+    /* N of pack k. */
+    __device__ gpu_columns_pack<float, N> of(int k, size_t column) const {
+        gpu_columns_pack<float, N> f;
+        if (k < 0) return factors<N>(gain, column, 1);
+#pragma unroll
+        for (int j = 0; j < N; j++) f.v[j] = kept[k * N + j];
+        return f;
+    }
+};
 
 enum { WARP_ROWS = GPU_THREADS / 32 };
 
@@ -120,68 +148,85 @@ template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
 /* N neighbours of the result. */
 template <int N>
 __device__ static void normalised(float (&out)[N], const row_norm &m, const row_moments &at, size_t column,
-                                  const float *v) {
-    const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1), bias = factors<N>(m.bias, column, 0);
+                                  const gpu_columns_pack<float, N> &gain, const float *v) {
+    const gpu_columns_pack<float, N> bias = factors<N>(m.bias, column, 0);
 #pragma unroll
     for (int j = 0; j < N; j++) out[j] = (m.of(v[j]) - at.mean) * at.r * gain.v[j] + bias.v[j];
 }
 
-/* y, or with q these activations by quantize_rows.cu's rule. */
 template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
-    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
-    const size_t row = my_row<WIDTH>();
-    if (row >= m.rows) return;
-    norm_share<T, N, WIDTH, 1> share = {{x + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
-    share.load();
+__device__ static row_moments find_moments(const norm_share<T, N, WIDTH, 1> &share, const row_norm &m) {
     float mean = 0, square = 0;
     if (m.centred) {
-        share.each([&](size_t, const float *v, const float *) {
+        share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
             for (int j = 0; j < N; j++) mean += m.of(v[j]);
         });
         mean = share_sum<WIDTH>(mean) / (float)m.n;
     }
-    share.each([&](size_t, const float *v, const float *) {
+    share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
         for (int j = 0; j < N; j++) square += (m.of(v[j]) - mean) * (m.of(v[j]) - mean);
     });
-    const row_moments at = {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
-    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
-    if (!q) {
-        share.each([&](size_t column, const float *v, const float *) {
-            float f[N];
-            gpu_columns_pack<T, N> out;
-            normalised<N>(f, m, at, column, v);
-#pragma unroll
-            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
-            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
-        });
-        return;
-    }
+    return {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
+}
+
+/* A row by quantize_rows.cu's rule. */
+template <class T, int N, int WIDTH>
+__device__ static void give_int8(int8_t *q, float *inv_scale, const norm_share<T, N, WIDTH, 1> &share,
+                                 const norm_gains<N, WIDTH> &gains, const row_norm &m, const row_moments &at) {
     unsigned most = 0;
-    share.each([&](size_t column, const float *v, const float *) {
+    share.each([&](int k, size_t column, const float *v, const float *) {
         float f[N];
-        normalised<N>(f, m, at, column, v);
+        normalised<N>(f, m, at, column, gains.of(k, column), v);
 #pragma unroll
         for (int j = 0; j < N; j++) most = max(most, __float_as_uint(f[j]) & 0x7fffffffu);
     });
     most = share_max<WIDTH>(most);
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
-    share.each([&](size_t column, const float *v, const float *) {
+    share.each([&](int k, size_t column, const float *v, const float *) {
         float f[N];
         gpu_columns_pack<int8_t, N> out;
-        normalised<N>(f, m, at, column, v);
+        normalised<N>(f, m, at, column, gains.of(k, column), v);
 #pragma unroll
         for (int j = 0; j < N; j++) {
             const int r = finite ? __float2int_rn(__fmul_rn(f[j], s)) : 0;
             out.v[j] = (int8_t)max(-128, min(127, r));
         }
-        *(gpu_columns_pack<int8_t, N> *)(q + row * m.n + column) = out;
+        *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
     });
-    if (threadIdx.x % WIDTH == 0)
-        inv_scale[row] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+    if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+}
+
+/* y, or with q int8 activations. While a row is worked on the thread's next one arrives. */
+template <class T, int N, int WIDTH>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
+    const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
+    const norm_gains<N, WIDTH> gains(m.gain, m.n);
+    norm_share<T, N, WIDTH, 1> share = {}, next = {};
+    next.n = m.n;
+    next.lane = threadIdx.x % WIDTH;
+    if (my_row<WIDTH>() < m.rows) next.load(x + my_row<WIDTH>() * m.n, NULL);
+    for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
+        share = next;
+        if (row + step < m.rows) next.load(x + (row + step) * m.n, NULL);
+        const row_moments at = find_moments<T, N, WIDTH>(share, m);
+        if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
+        if (q) {
+            give_int8<T, N, WIDTH>(q + row * m.n, inv_scale + row, share, gains, m, at);
+            continue;
+        }
+        share.each([&](int k, size_t column, const float *v, const float *) {
+            float f[N];
+            gpu_columns_pack<T, N> out;
+            normalised<N>(f, m, at, column, gains.of(k, column), v);
+#pragma unroll
+            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
+            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+        });
+    }
 }
 
 /* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
@@ -214,36 +259,38 @@ template <class T, int N, int WIDTH>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
     norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
     const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
+    const norm_gains<N, WIDTH> gains(m.gain, m.n);
+    norm_share<T, N, WIDTH, 2> share = {}, next = {};
     float sum[KEPT] = {};
+    next.n = m.n;
+    next.lane = threadIdx.x % WIDTH;
+    if (my_row<WIDTH>() < m.rows) next.load(x + my_row<WIDTH>() * m.n, dy + my_row<WIDTH>() * m.n);
     for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
-        norm_share<T, N, WIDTH, 2> share = {{x + row * m.n, dy + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
-        share.load();
+        share = next;
+        if (row + step < m.rows) next.load(x + (row + step) * m.n, dy + (row + step) * m.n);
         const row_moments at = m.moments[row];
         float flat = 0, along = 0;
-        share.each([&](size_t column, const float *v, const float *g) {
-            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+        share.each([&](int k, size_t column, const float *v, const float *g) {
+            const gpu_columns_pack<float, N> gain = gains.of(k, column);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float through = g[j] * gain.v[j];
+                const float hat = (m.of(v[j]) - at.mean) * at.r, through = g[j] * gain.v[j];
                 flat += through;
-                along += through * ((m.of(v[j]) - at.mean) * at.r);
+                along += through * hat;
+                if (k >= 0) sum[k * N + j] += g[j] * hat;
             }
         });
         along = share_sum<WIDTH>(along) / (float)m.n;
         flat = m.centred ? share_sum<WIDTH>(flat) / (float)m.n : 0;
-        if (parts)
-#pragma unroll
-            for (int k = 0; k < KEPT; k++)
-                if (((size_t)(k / N) * WIDTH + share.lane) * N < m.n)
-                    sum[k] += share.v[1][k] * ((m.of(share.v[0][k]) - at.mean) * at.r);
         if (!dx) continue;
-        share.each([&](size_t column, const float *v, const float *g) {
-            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+        share.each([&](int k, size_t column, const float *v, const float *g) {
+            const gpu_columns_pack<float, N> gain = gains.of(k, column);
             gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
             if (add) out = *to;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float d = at.r * (g[j] * gain.v[j] - flat - (m.of(v[j]) - at.mean) * at.r * along) * m.slope(v[j]);
+                const float hat = (m.of(v[j]) - at.mean) * at.r;
+                const float d = at.r * (g[j] * gain.v[j] - flat - hat * along) * m.slope(v[j]);
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
@@ -313,6 +360,11 @@ struct add_gradients {
 
 /* Rows of so many columns are whole in the registers of a block. */
 static bool fits(size_t n) { return n <= 512 * KEPT; }
+/* Blocks, each of which takes row after row. */
+static unsigned at_once(const tern_gpu_plan *plan, unsigned blocks) {
+    const unsigned most = (unsigned)plan->context->multiprocessors * 8;
+    return blocks < most ? blocks : most;
+}
 static unsigned gradient_parts(const row_norm &m) {
     const size_t most = m.n <= 32 * KEPT ? WARP_PARTS : BLOCK_PARTS;
     const size_t blocks = m.n <= 32 * KEPT ? (m.rows + WARP_ROWS - 1) / WARP_ROWS : m.rows;
@@ -355,13 +407,14 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     GPU_BY_TYPE(plan->type,
                 GPU_BY_PACK(T, m.n,
                             BY_WIDTH(m.n, m.rows,
-                                     norm_forward<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
+                                     norm_forward<T, N, WIDTH>
+                                     <<<at_once(plan, blocks), threads, 0, plan->stream>>>(
                                          (T *)y, q, inv_scale, (const T *)x, m))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
-/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. Without them a block has one row of all. */
+/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. */
 static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &m, float *parts, tern_error *err) {
     void *dx = gpu_in_grad(plan, i, 0);
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
@@ -371,7 +424,7 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
                 GPU_BY_PACK(T, m.n,
                             BY_WIDTH(m.n, m.rows,
                                      norm_gradient<T, N, WIDTH>
-                                     <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                     <<<parts ? gradient_parts(m) : at_once(plan, blocks), threads, 0, plan->stream>>>(
                                          (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;

@@ -32,24 +32,26 @@ __device__ inline float quad_sum(float v) {
 template <int D>
 __device__ static void take_weights(float (&s)[GPU_ATTENTION_TILE / 8][4], float (&o)[D / 8][4], float (&largest)[2],
                                     float (&sum)[2], float scale2, bool diagonal, int row, int column) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float most = largest[half], total = 0;
+    if (diagonal)
 #pragma unroll
         for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
 #pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] *= scale2;
-                if (diagonal && column + 8 * n + e % 2 > row + 8 * half) s[n][e] = -INFINITY;
-                most = fmaxf(most, s[n][e]);
-            }
-        most = quad_max(most);
+            for (int e = 0; e < 4; e++)
+                if (column + 8 * n + e % 2 > row + e / 2 * 8) s[n][e] = -INFINITY;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float most = s[0][2 * half], total = 0;
+#pragma unroll
+        for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) most = fmaxf(most, s[n][e]);
+        most = fmaxf(largest[half], quad_max(most) * scale2);
         const float fade = exp2_fast(largest[half] - most);
 #pragma unroll
         for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = exp2_fast(s[n][e] - most);
+                s[n][e] = exp2_fast(fmaf(s[n][e], scale2, -most));
                 total += s[n][e];
             }
         sum[half] = sum[half] * fade + quad_sum(total);

@@ -201,10 +201,13 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const bool seen = i < tile || 8 * n + column + e % 2 <= own + e / 2 * 8;
-                s[n][e] = seen ? exp2_fast(fmaf(s[n][e], a.scale2, -lse[e / 2])) : 0.0f;
-            }
+            for (int e = 0; e < 4; e++) s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, -lse[e / 2]));
+        if (i == tile)
+#pragma unroll
+            for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (8 * n + column + e % 2 > own + e / 2 * 8) s[n][e] = 0;
         wait_products<0>();
         pin_sums(dp);
 #pragma unroll
@@ -226,29 +229,35 @@ __device__ static void bring_rows(float *to, const gpu_attention &a, size_t head
     to[threadIdx.x] = number < a.t ? from[head * a.t + number] : 0;
 }
 
-__global__ static void __launch_bounds__(GROUP, 2) wgmma_keys(gpu_attention a) {
-    __shared__ float rows[2][2 * TILE];
+__global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
+    __shared__ __align__(8) float rows[2][2 * TILE];
     const uint32_t keys = aligned_room(), values = keys + TILE_BYTES, stages = values + TILE_BYTES;
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
     const int own = (int)threadIdx.x / 32 * 16 + lane / 4;
     const size_t b = blockIdx.x / a.g, g = blockIdx.x % a.g, tile = blockIdx.y, first = tile * TILE;
-    const size_t tiles = gridDim.y - tile, count = tiles * a.r; /* of queries, of all heads */
+    const int tiles = (int)(gridDim.y - tile), count = tiles * (int)a.r; /* of queries, of all heads */
+    int asked_head = (int)(g * a.r), asked_tile = 0;
     sums dk = {}, dv = {};
-    const auto ask = [&](size_t i) {
-        const size_t h = g * a.r + i / tiles, q0 = (tile + i % tiles) * TILE;
-        const uint32_t to = stage_of(stages, i);
+    const auto ask = [&](int i) {
+        const size_t h = (size_t)asked_head, q0 = (tile + (size_t)asked_tile) * TILE;
+        const uint32_t to = stage_of(stages, (size_t)i);
         bring<TILE, GROUP>(to, attention_query<bf16>(a, b, h), a.ld, q0, a.t);
         bring<TILE, GROUP>(to + TILE_BYTES, (const bf16 *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
         bring_rows(rows[i % 2], a, b * a.h + h, q0);
+        if (++asked_tile == tiles) {
+            asked_tile = 0;
+            asked_head++;
+        }
     };
     bring<TILE, GROUP>(keys, attention_key<bf16>(a, b, g), a.ld, first, a.t);
     bring<TILE, GROUP>(values, attention_value<bf16>(a, b, g), a.in, first, a.t);
     ask(0);
-    for (size_t i = 0; i < count; i++) {
-        const uint32_t at = stage_of(stages, i);
+    for (int i = 0; i < count; i++) {
+        const bool diagonal = asked_tile == 1 % tiles; /* the tile behind this one is the next to ask for */
+        const uint32_t at = stage_of(stages, (size_t)i);
         const float *lse = rows[i % 2], *delta = lse + TILE;
         sums s, dp;
-        uint32_t p[TILE / 16][4], ds[TILE / 16][4];
+        uint32_t p[TILE / 16][4];
         wait_copies();
         __syncthreads();
         if (i + 1 < count) ask(i + 1);
@@ -256,27 +265,36 @@ __global__ static void __launch_bounds__(GROUP, 2) wgmma_keys(gpu_attention a) {
         multiply_rows(dp, values, at + TILE_BYTES);
         wait_products<1>();
         pin_sums(s);
-        const bool diagonal = i % tiles == 0;
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
+        for (int n = 0; n < TILE / 8; n++) {
+            const float2 of_two = *(const float2 *)(lse + 8 * n + column);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                const int q = 8 * n + column + e % 2;
-                const bool seen = !diagonal || own + e / 2 * 8 <= q;
-                s[n][e] = seen ? exp2_fast(fmaf(s[n][e], a.scale2, -lse[q])) : 0.0f;
-            }
+            for (int e = 0; e < 4; e++)
+                s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, e % 2 ? -of_two.y : -of_two.x));
+        }
+        if (diagonal)
+#pragma unroll
+            for (int n = 0; n < TILE / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (own + e / 2 * 8 > 8 * n + column + e % 2) s[n][e] = 0;
         make_left(p, s);
         add_product(dv, p, at + TILE_BYTES);
-        wait_products<1>();
+        wait_products<0>(); /* of p, too: three blocks at once are worth more than what could overlap */
         pin_sums(dp);
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) dp[n][e] = s[n][e] * (dp[n][e] - delta[8 * n + column + e % 2]);
-        make_left(ds, dp);
-        add_product(dk, ds, at);
-        wait_products<0>();
         pin_sums(dv);
+#pragma unroll
+        for (int k = 0; k < TILE / 16; k++)
+#pragma unroll
+            for (int j = 0; j < 4; j++) { /* dS in place of P, which as bf16 takes half the registers */
+                const int n = 2 * k + j / 2, e = 2 * (j % 2);
+                const float2 of_two = *(const float2 *)(delta + 8 * n + column);
+                const __nv_bfloat162 weights = *(const __nv_bfloat162 *)&p[k][j];
+                p[k][j] = two(__low2float(weights) * (dp[n][e] - of_two.x),
+                              __high2float(weights) * (dp[n][e + 1] - of_two.y));
+            }
+        add_product(dk, p, at);
+        wait_products<0>();
         pin_sums(dk);
     }
     give<D>(a, dk, b, a.h + g, first + own, column, a.scale, true);

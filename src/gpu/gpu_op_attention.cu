@@ -65,40 +65,44 @@ static tern_status make_angles(tern_gpu_plan *plan, size_t i, const gpu_attentio
 template <class T, int N> struct alignas(sizeof(T) * N) neighbours { T v[N]; };
 
 /* Queries and keys of all tokens; a thread turns N pairs. */
-template <class T, int N> __global__ static void turn(T *to, const T *x, gpu_attention a) {
+template <class T, int N>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    turn(T *__restrict__ to, const T *__restrict__ x, const float *__restrict__ cosine,
+         const float *__restrict__ sine, gpu_attention a) {
     using P = neighbours<T, N>;
+    using F = gpu_few<float, N>;
     const unsigned half = (unsigned)(a.d / 2), packs = half / N, count = (unsigned)(a.h + a.g) * packs;
-    const size_t rows = a.batch * a.t;
-    for (size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y; row < rows;
-         row += (size_t)gridDim.x * blockDim.y) {
-        const float *cosine = a.cosine + row % a.t * half, *sine = a.sine + row % a.t * half;
-        for (unsigned k = threadIdx.x; k < count; k += blockDim.x) {
-            const unsigned head = k / packs, j = (k - head * packs) * N;
-            const T *from = x + row * a.in + head * a.d + j;
-            T *out = to + row * a.ld + head * a.d + j;
-            const P u = *(const P *)from, v = *(const P *)(from + half);
-            const gpu_few<float, N> by_cosine = *(const gpu_few<float, N> *)(cosine + j),
-                                    by_sine = *(const gpu_few<float, N> *)(sine + j);
-            P first, second;
+    const unsigned tokens = (unsigned)a.t;
+    GPU_FOR(i, a.batch * a.t * count) {
+        const size_t row = i / count;
+        const unsigned k = (unsigned)(i - row * count), head = k / packs, j = (k - head * packs) * N;
+        const size_t angle = (size_t)((unsigned)row % tokens) * half + j;
+        const T *from = x + row * a.in + head * a.d + j;
+        T *out = to + row * a.ld + head * a.d + j;
+        const P u = *(const P *)from, v = *(const P *)(from + half);
+        const F by_cosine = *(const F *)(cosine + angle), by_sine = *(const F *)(sine + angle);
+        P first, second;
 #pragma unroll
-            for (int n = 0; n < N; n++) {
-                const float c = by_cosine.v[n], s = by_sine.v[n], p = to_float(u.v[n]), q = to_float(v.v[n]);
-                first.v[n] = from_float<T>(p * c - q * s);
-                second.v[n] = from_float<T>(q * c + p * s);
-            }
-            *(P *)out = first;
-            *(P *)(out + half) = second;
+        for (int n = 0; n < N; n++) {
+            const float c = by_cosine.v[n], s = by_sine.v[n], p = to_float(u.v[n]), q = to_float(v.v[n]);
+            first.v[n] = from_float<T>(p * c - q * s);
+            second.v[n] = from_float<T>(q * c + p * s);
         }
+        *(P *)out = first;
+        *(P *)(out + half) = second;
     }
 }
 
+template <class T, int N> static void launch_turn(tern_gpu_plan *plan, const gpu_attention *a) {
+    const size_t packs = a->batch * a->t * (a->h + a->g) * (a->d / 2 / N);
+    turn<T, N><<<gpu_blocks(plan, packs), GPU_THREADS, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, a->cosine,
+                                                                          a->sine, *a);
+}
+
 static tern_status turn_all(tern_gpu_plan *plan, size_t i, const gpu_attention *a, tern_error *err) {
-    const dim3 block(32, 8);
-    const unsigned blocks = gpu_blocks(plan, a->batch * a->t * 32);
     if (!a->cosine) return TERN_OK;
-    GPU_BY_TYPE(plan->type, if (a->d / 2 % gpu_pack<T>::N == 0) turn<T, gpu_pack<T>::N>
-                <<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a);
-                else turn<T, 1><<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a));
+    GPU_BY_TYPE(plan->type, if (a->d / 2 % gpu_pack<T>::N) launch_turn<T, 1>(plan, a);
+                else launch_turn<T, gpu_pack<T>::N>(plan, a));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

@@ -7,7 +7,7 @@
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
+enum { KEPT = 24, WARP_PARTS = 396, BLOCK_PARTS = 792 /* blocks of a gradient */ };
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
@@ -28,9 +28,42 @@ struct row_norm {
     row_moments *moments;
     float epsilon;
     int centred, squares;
-    __device__ float of(float v) const { return squares ? (v > 0 ? v * v : 0.0f) : v; }
-    __device__ float slope(float v) const { return squares ? (v > 0 ? 2 * v : 0.0f) : 1.0f; }
 };
+
+/* What a norm does to a value as it is read, `of`, and the slope of that; only centred ones have a mean and a bias. */
+struct rms_rule {
+    enum { CENTRED = 0 };
+    __device__ static float of(float v) { return v; }
+    __device__ static float slope(float) { return 1; }
+};
+struct rms_of_squares_rule {
+    enum { CENTRED = 0 };
+    __device__ static float of(float v) {
+        const float most = fmaxf(v, 0.0f);
+        return most * most;
+    }
+    __device__ static float slope(float v) { return 2 * fmaxf(v, 0.0f); }
+};
+struct layer_rule {
+    enum { CENTRED = 1 };
+    __device__ static float of(float v) { return v; }
+    __device__ static float slope(float) { return 1; }
+};
+
+/* Runs the statement with R = the rule. */
+#define BY_RULE(m, ...)                  \
+    do {                                 \
+        if ((m).centred) {               \
+            using R = layer_rule;        \
+            __VA_ARGS__;                 \
+        } else if ((m).squares) {        \
+            using R = rms_of_squares_rule; \
+            __VA_ARGS__;                 \
+        } else {                         \
+            using R = rms_rule;          \
+            __VA_ARGS__;                 \
+        }                                \
+    } while (0)
 
 static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
     const tern_node *node = gpu_graph_node(plan, i);
@@ -100,29 +133,6 @@ __device__ static gpu_columns_pack<float, N> factors(const float *p, size_t colu
     return f;
 }
 
-/* A thread's share of the gains, read once for all of its rows. */
-template <int N, int WIDTH> struct norm_gains {
-    const float *gain;
-    float kept[KEPT];
-    __device__ norm_gains(const float *gain, size_t n) : gain(gain) {
-#pragma unroll
-        for (int k = 0; k < KEPT / N; k++) {
-            const size_t column = (k * WIDTH + threadIdx.x % WIDTH) * N;
-            const gpu_columns_pack<float, N> f = factors<N>(column < n ? gain : NULL, column, 1);
-#pragma unroll
-            for (int j = 0; j < N; j++) kept[k * N + j] = f.v[j];
-        }
-    }
-    /* N of pack k. */
-    __device__ gpu_columns_pack<float, N> of(int k, size_t column) const {
-        gpu_columns_pack<float, N> f;
-        if (k < 0) return factors<N>(gain, column, 1);
-#pragma unroll
-        for (int j = 0; j < N; j++) f.v[j] = kept[k * N + j];
-        return f;
-    }
-};
-
 enum { WARP_ROWS = GPU_THREADS / 32 };
 
 /* Of this thread: WARP_ROWS rows a block, or one. */
@@ -130,8 +140,10 @@ template <int WIDTH> __device__ static size_t my_row() {
     return WIDTH == 32 ? (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32 : blockIdx.x;
 }
 
-/* Threads of a block of the width. */
+/* Threads of a block. */
 #define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
+/* Blocks that a multiprocessor is to have at once, of bf16 values: as many as the registers for rows and sums let it. */
+#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 3 : 6)
 
 template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
     for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
@@ -146,87 +158,87 @@ template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
 }
 
 /* N neighbours of the result. */
-template <int N>
+template <class R, int N>
 __device__ static void normalised(float (&out)[N], const row_norm &m, const row_moments &at, size_t column,
-                                  const gpu_columns_pack<float, N> &gain, const float *v) {
-    const gpu_columns_pack<float, N> bias = factors<N>(m.bias, column, 0);
+                                  const float *v) {
+    const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+    gpu_columns_pack<float, N> bias;
+    if (R::CENTRED) bias = factors<N>(m.bias, column, 0);
 #pragma unroll
-    for (int j = 0; j < N; j++) out[j] = (m.of(v[j]) - at.mean) * at.r * gain.v[j] + bias.v[j];
+    for (int j = 0; j < N; j++)
+        out[j] = R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
 }
 
-template <class T, int N, int WIDTH>
+template <class R, class T, int N, int WIDTH>
 __device__ static row_moments find_moments(const norm_share<T, N, WIDTH, 1> &share, const row_norm &m) {
     float mean = 0, square = 0;
-    if (m.centred) {
+    if (R::CENTRED) {
         share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
-            for (int j = 0; j < N; j++) mean += m.of(v[j]);
+            for (int j = 0; j < N; j++) mean += R::of(v[j]);
         });
         mean = share_sum<WIDTH>(mean) / (float)m.n;
     }
     share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
-        for (int j = 0; j < N; j++) square += (m.of(v[j]) - mean) * (m.of(v[j]) - mean);
+        for (int j = 0; j < N; j++) {
+            const float far = R::CENTRED ? R::of(v[j]) - mean : R::of(v[j]);
+            square = fmaf(far, far, square);
+        }
     });
     return {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
 }
 
-/* A row by quantize_rows.cu's rule. */
-template <class T, int N, int WIDTH>
+/* A row by quantize_rows.cu's rule. Below 2^22 a sum with 3 * 2^22 has the nearest whole number in its last bits. */
+template <class R, class T, int N, int WIDTH>
 __device__ static void give_int8(int8_t *q, float *inv_scale, const norm_share<T, N, WIDTH, 1> &share,
-                                 const norm_gains<N, WIDTH> &gains, const row_norm &m, const row_moments &at) {
+                                 const row_norm &m, const row_moments &at) {
     unsigned most = 0;
-    share.each([&](int k, size_t column, const float *v, const float *) {
+    share.each([&](int, size_t column, const float *v, const float *) {
         float f[N];
-        normalised<N>(f, m, at, column, gains.of(k, column), v);
+        normalised<R, N>(f, m, at, column, v);
 #pragma unroll
         for (int j = 0; j < N; j++) most = max(most, __float_as_uint(f[j]) & 0x7fffffffu);
     });
     most = share_max<WIDTH>(most);
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
-    share.each([&](int k, size_t column, const float *v, const float *) {
+    share.each([&](int, size_t column, const float *v, const float *) {
         float f[N];
         gpu_columns_pack<int8_t, N> out;
-        normalised<N>(f, m, at, column, gains.of(k, column), v);
+        normalised<R, N>(f, m, at, column, v);
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            const int r = finite ? __float2int_rn(__fmul_rn(f[j], s)) : 0;
-            out.v[j] = (int8_t)max(-128, min(127, r));
-        }
+        for (int j = 0; j < N; j++)
+            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(f[j], s), 12582912.0f)) : (int8_t)0;
         *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
     });
     if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
-/* y, or with q int8 activations. While a row is worked on the thread's next one arrives. */
-template <class T, int N, int WIDTH>
+/* y, or with q int8 activations. */
+template <class R, class T, int N, int WIDTH>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
     norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
-    const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
-    const norm_gains<N, WIDTH> gains(m.gain, m.n);
-    norm_share<T, N, WIDTH, 1> share = {}, next = {};
-    next.n = m.n;
-    next.lane = threadIdx.x % WIDTH;
-    if (my_row<WIDTH>() < m.rows) next.load(x + my_row<WIDTH>() * m.n, NULL);
-    for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
-        share = next;
-        if (row + step < m.rows) next.load(x + (row + step) * m.n, NULL);
-        const row_moments at = find_moments<T, N, WIDTH>(share, m);
-        if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
-        if (q) {
-            give_int8<T, N, WIDTH>(q + row * m.n, inv_scale + row, share, gains, m, at);
-            continue;
-        }
-        share.each([&](int k, size_t column, const float *v, const float *) {
-            float f[N];
-            gpu_columns_pack<T, N> out;
-            normalised<N>(f, m, at, column, gains.of(k, column), v);
-#pragma unroll
-            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
-            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
-        });
+    const size_t row = my_row<WIDTH>();
+    if (row >= m.rows) return;
+    norm_share<T, N, WIDTH, 1> share = {};
+    share.n = m.n;
+    share.lane = threadIdx.x % WIDTH;
+    share.load(x + row * m.n, NULL);
+    const row_moments at = find_moments<R, T, N, WIDTH>(share, m);
+    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
+    if (q) {
+        give_int8<R, T, N, WIDTH>(q + row * m.n, inv_scale + row, share, m, at);
+        return;
     }
+    share.each([&](int, size_t column, const float *v, const float *) {
+        float f[N];
+        gpu_columns_pack<T, N> out;
+        normalised<R, N>(f, m, at, column, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
+        *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+    });
 }
 
 /* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
@@ -255,42 +267,41 @@ template <int N, int WIDTH> __device__ static void give_part(float *part, const 
 }
 
 /* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. */
-template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+template <class R, class T, int N, int WIDTH>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH), NORM_BLOCKS(T, WIDTH))
     norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
     const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
-    const norm_gains<N, WIDTH> gains(m.gain, m.n);
-    norm_share<T, N, WIDTH, 2> share = {}, next = {};
+    norm_share<T, N, WIDTH, 2> share = {};
     float sum[KEPT] = {};
-    next.n = m.n;
-    next.lane = threadIdx.x % WIDTH;
-    if (my_row<WIDTH>() < m.rows) next.load(x + my_row<WIDTH>() * m.n, dy + my_row<WIDTH>() * m.n);
+    share.n = m.n;
+    share.lane = threadIdx.x % WIDTH;
     for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
-        share = next;
-        if (row + step < m.rows) next.load(x + (row + step) * m.n, dy + (row + step) * m.n);
+        share.load(x + row * m.n, dy + row * m.n);
         const row_moments at = m.moments[row];
         float flat = 0, along = 0;
         share.each([&](int k, size_t column, const float *v, const float *g) {
-            const gpu_columns_pack<float, N> gain = gains.of(k, column);
+            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float hat = (m.of(v[j]) - at.mean) * at.r, through = g[j] * gain.v[j];
-                flat += through;
-                along += through * hat;
-                if (k >= 0) sum[k * N + j] += g[j] * hat;
+                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
+                const float through = g[j] * gain.v[j];
+                if (R::CENTRED) flat += through;
+                along = fmaf(through, hat, along);
+                if (k >= 0) sum[k * N + j] = fmaf(g[j], hat, sum[k * N + j]);
             }
         });
         along = share_sum<WIDTH>(along) / (float)m.n;
-        flat = m.centred ? share_sum<WIDTH>(flat) / (float)m.n : 0;
+        if (R::CENTRED) flat = share_sum<WIDTH>(flat) / (float)m.n;
         if (!dx) continue;
-        share.each([&](int k, size_t column, const float *v, const float *g) {
-            const gpu_columns_pack<float, N> gain = gains.of(k, column);
+        share.each([&](int, size_t column, const float *v, const float *g) {
+            const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
             gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
             if (add) out = *to;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float hat = (m.of(v[j]) - at.mean) * at.r;
-                const float d = at.r * (g[j] * gain.v[j] - flat - hat * along) * m.slope(v[j]);
+                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
+                const float through = R::CENTRED ? g[j] * gain.v[j] - flat : g[j] * gain.v[j];
+                const float d = at.r * fmaf(-hat, along, through) * R::slope(v[j]);
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
@@ -344,7 +355,7 @@ struct along_rows {
     __device__ row of(size_t r) const { return {m.moments[r].mean, m.moments[r].r}; }
     __device__ void add(float &sum, float &along, float x, float dy, column, row at) const {
         sum += dy;
-        along += dy * ((m.of(x) - at.mean) * at.r);
+        along += dy * (((m.squares ? rms_of_squares_rule::of(x) : x) - at.mean) * at.r);
     }
 };
 
@@ -360,11 +371,6 @@ struct add_gradients {
 
 /* Rows of so many columns are whole in the registers of a block. */
 static bool fits(size_t n) { return n <= 512 * KEPT; }
-/* Blocks, each of which takes row after row. */
-static unsigned at_once(const tern_gpu_plan *plan, unsigned blocks) {
-    const unsigned most = (unsigned)plan->context->multiprocessors * 8;
-    return blocks < most ? blocks : most;
-}
 static unsigned gradient_parts(const row_norm &m) {
     const size_t most = m.n <= 32 * KEPT ? WARP_PARTS : BLOCK_PARTS;
     const size_t blocks = m.n <= 32 * KEPT ? (m.rows + WARP_ROWS - 1) / WARP_ROWS : m.rows;
@@ -404,12 +410,11 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_forward<T, N, WIDTH>
-                                     <<<at_once(plan, blocks), threads, 0, plan->stream>>>(
-                                         (T *)y, q, inv_scale, (const T *)x, m))));
+    BY_RULE(m, GPU_BY_TYPE(plan->type,
+                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
+                                                        norm_forward<R, T, N, WIDTH>
+                                                        <<<blocks, threads, 0, plan->stream>>>(
+                                                            (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -420,12 +425,12 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_gradient<T, N, WIDTH>
-                                     <<<parts ? gradient_parts(m) : at_once(plan, blocks), threads, 0, plan->stream>>>(
-                                         (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
+    BY_RULE(m, GPU_BY_TYPE(plan->type,
+                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
+                                                        norm_gradient<R, T, N, WIDTH>
+                                                        <<<parts ? gradient_parts(m) : blocks, threads, 0,
+                                                           plan->stream>>>((T *)dx, (const T *)x, (const T *)dy, m,
+                                                                           add, parts)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

@@ -54,6 +54,12 @@ tern_status gpu_attention_mma_prepare(tern_gpu_plan *plan, size_t node, size_t d
 tern_status gpu_attention_mma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
 tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
 
+/* Hopper's own: D = 64 on 9.0. */
+int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d);
+tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err);
+tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
+tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
+
 /* fp32 products of values of any type and width. */
 tern_status gpu_attention_plain_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
 tern_status gpu_attention_plain_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);

@@ -6,11 +6,9 @@
  *
  * Tokens past the end are read as zeros. They change nothing: as keys they come after every query that counts, as
  * queries their dy is 0. */
-#include "gpu/gpu_attention.cuh"
+#include "gpu/gpu_attention_rows.cuh"
 
 enum { TILE = GPU_ATTENTION_TILE, MMA_THREADS = 128 };
-
-typedef __nv_bfloat16 bf16;
 
 /* Sizes for a head width. Rows in shared memory are 16 bytes longer than they hold: eight of them, one below another,
  * then lie in different banks. */
@@ -37,12 +35,6 @@ __device__ static void copy_async(bf16 *to, const bf16 *from, bool valid) {
 }
 __device__ static void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-__device__ static float exp2_fast(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 __device__ static void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
         "{%0, %1, %2, %3};"
@@ -62,11 +54,6 @@ template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], co
                      : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
                      : "r"(shared_address(at))
                      : "memory");
-}
-
-__device__ static uint32_t two(float low, float high) {
-    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *(const uint32_t *)&v;
 }
 
 /* ---- products of a warp's 16 rows */
@@ -129,67 +116,7 @@ __device__ static void bring(bf16 *to, const bf16 *from, size_t ld, size_t first
     }
 }
 
-/* Of two rows' sums over the four lanes that share them. */
-__device__ static float quad_max(float v) {
-    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
-    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
-}
-__device__ static float quad_sum(float v) {
-    v += __shfl_xor_sync(0xffffffffu, v, 1);
-    return v + __shfl_xor_sync(0xffffffffu, v, 2);
-}
-
 /* ---- forward */
-
-/* Scores become weights about the rows' largest so far; what there was fades to it. `row`: the thread's first. */
-template <int D>
-__device__ static void take_weights(float (&s)[TILE / 8][4], float (&o)[D / 8][4], float (&largest)[2],
-                                    float (&sum)[2], float scale2, bool diagonal, int row, int column) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        float most = largest[half], total = 0;
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] *= scale2;
-                if (diagonal && column + 8 * n + e % 2 > row + 8 * half) s[n][e] = -INFINITY;
-                most = fmaxf(most, s[n][e]);
-            }
-        most = quad_max(most);
-        const float fade = exp2_fast(largest[half] - most);
-#pragma unroll
-        for (int n = 0; n < TILE / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = exp2_fast(s[n][e] - most);
-                total += s[n][e];
-            }
-        sum[half] = sum[half] * fade + quad_sum(total);
-        largest[half] = most;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) o[n][e] *= fade;
-    }
-}
-
-template <int D>
-__device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8][4], const float (&largest)[2],
-                                  const float (&sum)[2], size_t b, size_t h, size_t first, int column) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const size_t row = first + 8 * half, y = (b * a.t + row) * a.out + h * D + column;
-        const float inverse = 1.0f / sum[half];
-        if (row >= a.t) return;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            const uint32_t v = two(o[n][2 * half] * inverse, o[n][2 * half + 1] * inverse);
-            *(uint32_t *)((bf16 *)a.y + y + 8 * n) = v;
-        }
-        if (a.lse && column == 0) a.lse[(b * a.h + h) * a.t + row] = largest[half] + log2f(sum[half]);
-    }
-}
 
 /* While scores are made the values arrive, while these are multiplied the next keys do. */
 template <int D> __device__ static void forward_block(const gpu_attention &a, bf16 *room) {
@@ -226,38 +153,6 @@ template <int D> __device__ static void forward_block(const gpu_attention &a, bf
 }
 
 /* ---- backward */
-
-/* dx (+)= factor * sum at the thread's rows of slice `slice` of x; queries and keys turn back. */
-template <int D>
-__device__ static void give(const gpu_attention &a, float (&sum)[D / 8][4], size_t b, size_t slice, size_t first,
-                            int column, float factor, bool turned) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        const size_t row = first + 8 * half;
-        if (row >= a.t) return;
-        bf16 *dx = (bf16 *)a.dx + (b * a.t + row) * a.in + slice * D + column;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) sum[n][e] *= factor;
-        if (turned && a.cosine)
-#pragma unroll
-            for (int n = 0; n < D / 16; n++)
-#pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++)
-                    attention_turn_back(a, row, (size_t)(8 * n + column + e % 2), &sum[n][e], &sum[n + D / 16][e]);
-#pragma unroll
-        for (int n = 0; n < D / 8; n++) {
-            float low = sum[n][2 * half], high = sum[n][2 * half + 1];
-            if (a.add) {
-                const __nv_bfloat162 had = *(const __nv_bfloat162 *)(dx + 8 * n);
-                low += __low2float(had);
-                high += __high2float(had);
-            }
-            *(uint32_t *)(dx + 8 * n) = two(low, high);
-        }
-    }
-}
 
 template <int D> __device__ static void queries_block(const gpu_attention &a, bf16 *room) {
     enum { PITCH = mma_sizes<D>::PITCH, OTHERS = mma_sizes<D>::OTHERS };

@@ -1,5 +1,5 @@
 /* attention: nn/op_attention.c's formulas; the kernels of the products are gpu_attention_plain.cu and
- * gpu_attention_mma.cu. */
+ * gpu_attention_mma.cu, on Hopper gpu_attention_wgmma.cu. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -65,38 +65,44 @@ static tern_status make_angles(tern_gpu_plan *plan, size_t i, const gpu_attentio
 template <class T, int N> struct alignas(sizeof(T) * N) neighbours { T v[N]; };
 
 /* Queries and keys of all tokens; a thread turns N pairs. */
-template <class T, int N> __global__ static void turn(T *to, const T *x, gpu_attention a) {
+template <class T, int N>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    turn(T *__restrict__ to, const T *__restrict__ x, const float *__restrict__ cosine,
+         const float *__restrict__ sine, gpu_attention a) {
     using P = neighbours<T, N>;
+    using F = gpu_few<float, N>;
     const unsigned half = (unsigned)(a.d / 2), packs = half / N, count = (unsigned)(a.h + a.g) * packs;
-    const size_t rows = a.batch * a.t;
-    for (size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y; row < rows;
-         row += (size_t)gridDim.x * blockDim.y) {
-        const float *cosine = a.cosine + row % a.t * half, *sine = a.sine + row % a.t * half;
-        for (unsigned k = threadIdx.x; k < count; k += blockDim.x) {
-            const unsigned head = k / packs, j = (k - head * packs) * N;
-            const T *from = x + row * a.in + head * a.d + j;
-            T *out = to + row * a.ld + head * a.d + j;
-            const P u = *(const P *)from, v = *(const P *)(from + half);
-            P first, second;
+    const unsigned tokens = (unsigned)a.t;
+    GPU_FOR(i, a.batch * a.t * count) {
+        const size_t row = i / count;
+        const unsigned k = (unsigned)(i - row * count), head = k / packs, j = (k - head * packs) * N;
+        const size_t angle = (size_t)((unsigned)row % tokens) * half + j;
+        const T *from = x + row * a.in + head * a.d + j;
+        T *out = to + row * a.ld + head * a.d + j;
+        const P u = *(const P *)from, v = *(const P *)(from + half);
+        const F by_cosine = *(const F *)(cosine + angle), by_sine = *(const F *)(sine + angle);
+        P first, second;
 #pragma unroll
-            for (int n = 0; n < N; n++) {
-                const float c = cosine[j + n], s = sine[j + n], p = to_float(u.v[n]), q = to_float(v.v[n]);
-                first.v[n] = from_float<T>(p * c - q * s);
-                second.v[n] = from_float<T>(q * c + p * s);
-            }
-            *(P *)out = first;
-            *(P *)(out + half) = second;
+        for (int n = 0; n < N; n++) {
+            const float c = by_cosine.v[n], s = by_sine.v[n], p = to_float(u.v[n]), q = to_float(v.v[n]);
+            first.v[n] = from_float<T>(p * c - q * s);
+            second.v[n] = from_float<T>(q * c + p * s);
         }
+        *(P *)out = first;
+        *(P *)(out + half) = second;
     }
 }
 
+template <class T, int N> static void launch_turn(tern_gpu_plan *plan, const gpu_attention *a) {
+    const size_t packs = a->batch * a->t * (a->h + a->g) * (a->d / 2 / N);
+    turn<T, N><<<gpu_blocks(plan, packs), GPU_THREADS, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, a->cosine,
+                                                                          a->sine, *a);
+}
+
 static tern_status turn_all(tern_gpu_plan *plan, size_t i, const gpu_attention *a, tern_error *err) {
-    const dim3 block(32, 8);
-    const unsigned blocks = gpu_blocks(plan, a->batch * a->t * 32);
     if (!a->cosine) return TERN_OK;
-    GPU_BY_TYPE(plan->type, if (a->d / 2 % gpu_pack<T>::N == 0) turn<T, gpu_pack<T>::N>
-                <<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a);
-                else turn<T, 1><<<blocks, block, 0, plan->stream>>>((T *)a->turned, (const T *)a->x, *a));
+    GPU_BY_TYPE(plan->type, if (a->d / 2 % gpu_pack<T>::N) launch_turn<T, 1>(plan, a);
+                else launch_turn<T, gpu_pack<T>::N>(plan, a));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -109,7 +115,10 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const size_t tokens = plan->batch_max * a.t, rows = tokens * a.h;
     GPU_CHECK(gpu_state(plan, i, sizeof(attention_state), err));
     attention_state *state = (attention_state *)plan->node[i].state;
-    if (gpu_attention_has_mma(plan, a.d)) GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
+    if (gpu_attention_has_wgmma(plan, a.d))
+        GPU_CHECK(gpu_attention_wgmma_prepare(plan, i, err));
+    else if (gpu_attention_has_mma(plan, a.d))
+        GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
     if (plan->training) {
         void *memory;
         GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
@@ -127,30 +136,44 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const gpu_attention a = attention_of(plan, i, plan->batch);
     GPU_CHECK(turn_all(plan, i, &a, err));
+    if (gpu_attention_has_wgmma(plan, a.d)) return gpu_attention_wgmma_forward(plan, i, &a, err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_forward(plan, i, &a, err);
     return gpu_attention_plain_forward(plan, i, &a, err);
 }
 
-/* delta[b][h][t] = sum of dy y over a head, a warp each: the row sums of dP P. */
-template <class T> __global__ static void row_products(gpu_attention a) {
-    const size_t rows = a.batch * a.t * a.h, lane = threadIdx.x % 32;
-    const size_t row = ((size_t)blockIdx.x * blockDim.x + threadIdx.x) / 32; /* [b][t][h] */
-    if (row >= rows) return;
+/* delta[b][h][t] = sum of dy y over a head: the row sums of dP P. A row is `lanes` neighbours' work, a power of two up to
+ * a warp, N values at a time. */
+template <class T, int N> __global__ static void row_products(gpu_attention a, int lanes) {
+    const size_t rows = a.batch * a.t * a.h, thread = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const size_t own = thread / lanes, row = own < rows ? own : rows - 1; /* [b][t][h] */
     const T *y = (const T *)a.y + row * a.d, *dy = (const T *)a.dy + row * a.d;
     float sum = 0;
-    for (size_t j = lane; j < a.d; j += 32) sum += to_float(y[j]) * to_float(dy[j]);
-    sum = warp_sum(sum);
+    for (size_t j = thread % lanes * N; j < a.d; j += (size_t)lanes * N) {
+        const gpu_few<T, N> p = *(const gpu_few<T, N> *)(y + j), q = *(const gpu_few<T, N> *)(dy + j);
+#pragma unroll
+        for (int n = 0; n < N; n++) sum += to_float(p.v[n]) * to_float(q.v[n]);
+    }
+    for (int step = lanes / 2; step; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
     const size_t token = row / a.h, h = row - token * a.h, b = token / a.t, t = token - b * a.t;
-    if (lane == 0) a.delta[(b * a.h + h) * a.t + t] = sum;
+    if (own < rows && thread % lanes == 0) a.delta[(b * a.h + h) * a.t + t] = sum;
+}
+
+template <class T, int N> static void launch_row_products(tern_gpu_plan *plan, const gpu_attention *a) {
+    int lanes = 1;
+    while (lanes < 32 && (size_t)(2 * lanes * N) <= a->d) lanes *= 2;
+    const size_t threads = a->batch * a->t * a->h * (size_t)lanes;
+    row_products<T, N>
+        <<<(unsigned)((threads + GPU_THREADS - 1) / GPU_THREADS), GPU_THREADS, 0, plan->stream>>>(*a, lanes);
 }
 
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_attention a = attention_of(plan, i, plan->batch);
-    const unsigned blocks = (unsigned)((a.batch * a.t * a.h * 32 + GPU_THREADS - 1) / GPU_THREADS);
     if (!a.dx) return TERN_OK;
     a.delta = (float *)plan->scratch;
-    GPU_BY_TYPE(plan->type, row_products<T><<<blocks, GPU_THREADS, 0, plan->stream>>>(a));
+    GPU_BY_TYPE(plan->type, if (a.d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, &a);
+                else launch_row_products<T, gpu_pack<T>::N>(plan, &a));
     GPU_LAUNCHED(plan, i, err);
+    if (gpu_attention_has_wgmma(plan, a.d)) return gpu_attention_wgmma_backward(plan, i, &a, err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);
     return gpu_attention_plain_backward(plan, i, &a, err);
 }

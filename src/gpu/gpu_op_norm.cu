@@ -7,7 +7,7 @@
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
+enum { KEPT = 24, WARP_PARTS = 396, BLOCK_PARTS = 792 /* blocks of a gradient */ };
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
@@ -28,9 +28,42 @@ struct row_norm {
     row_moments *moments;
     float epsilon;
     int centred, squares;
-    __device__ float of(float v) const { return squares ? (v > 0 ? v * v : 0.0f) : v; }
-    __device__ float slope(float v) const { return squares ? (v > 0 ? 2 * v : 0.0f) : 1.0f; }
 };
+
+/* What a norm does to a value as it is read, `of`, and the slope of that; only centred ones have a mean and a bias. */
+struct rms_rule {
+    enum { CENTRED = 0 };
+    __device__ static float of(float v) { return v; }
+    __device__ static float slope(float) { return 1; }
+};
+struct rms_of_squares_rule {
+    enum { CENTRED = 0 };
+    __device__ static float of(float v) {
+        const float most = fmaxf(v, 0.0f);
+        return most * most;
+    }
+    __device__ static float slope(float v) { return 2 * fmaxf(v, 0.0f); }
+};
+struct layer_rule {
+    enum { CENTRED = 1 };
+    __device__ static float of(float v) { return v; }
+    __device__ static float slope(float) { return 1; }
+};
+
+/* Runs the statement with R = the rule. */
+#define BY_RULE(m, ...)                  \
+    do {                                 \
+        if ((m).centred) {               \
+            using R = layer_rule;        \
+            __VA_ARGS__;                 \
+        } else if ((m).squares) {        \
+            using R = rms_of_squares_rule; \
+            __VA_ARGS__;                 \
+        } else {                         \
+            using R = rms_rule;          \
+            __VA_ARGS__;                 \
+        }                                \
+    } while (0)
 
 static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
     const tern_node *node = gpu_graph_node(plan, i);
@@ -48,35 +81,40 @@ static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
 
 /* ---- rows in registers */
 
-/* One thread's share of a row of x and, with ROWS = 2, of dy: packs of N elements, WIDTH threads apart. */
+/* One thread's share of a row of x and, with ROWS = 2, of dy: packs of N elements, WIDTH threads apart. They stay as
+ * they are stored. */
 template <class T, int N, int WIDTH, int ROWS> struct norm_share {
     enum { PACKS = KEPT / N };
+    typedef gpu_columns_pack<T, N> pack;
     const T *from[ROWS];
     size_t n, lane;
-    float v[ROWS][KEPT];
+    pack kept[ROWS][PACKS];
 
-    __device__ void read(float *to, int row, size_t column) const {
-        const gpu_columns_pack<T, N> p = *(const gpu_columns_pack<T, N> *)(from[row] + column);
-#pragma unroll
-        for (int j = 0; j < N; j++) to[j] = to_float(p.v[j]);
-    }
-    __device__ void load() {
+    __device__ void load(const T *x, const T *dy) {
+        from[0] = x;
+        from[ROWS - 1] = ROWS > 1 ? dy : x;
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
 #pragma unroll
             for (int row = 0; row < ROWS; row++)
-                if ((k * WIDTH + lane) * N < n) read(v[row] + k * N, row, (k * WIDTH + lane) * N);
+                if ((k * WIDTH + lane) * N < n) kept[row][k] = *(const pack *)(from[row] + (k * WIDTH + lane) * N);
     }
-    /* f(column, N values of x, N of dy) for all packs. */
+    template <class F> __device__ static void give(const pack &x, const pack &dy, int k, size_t column, F f) {
+        float v[N], g[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            v[j] = to_float(x.v[j]);
+            g[j] = ROWS > 1 ? to_float(dy.v[j]) : 0.0f;
+        }
+        f(k, column, v, g);
+    }
+    /* f(pack's number, column, N values of x, N of dy) for all packs; the number is -1 of those that are not kept. */
     template <class F> __device__ void each(F f) const {
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
-            if ((k * WIDTH + lane) * N < n) f((k * WIDTH + lane) * N, v[0] + k * N, v[ROWS - 1] + k * N);
-        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N) {
-            float w[ROWS][N];
-            for (int row = 0; row < ROWS; row++) read(w[row], row, column);
-            f(column, w[0], w[ROWS - 1]);
-        }
+            if ((k * WIDTH + lane) * N < n) give(kept[0][k], kept[ROWS - 1][k], k, (k * WIDTH + lane) * N, f);
+        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N)
+            give(*(const pack *)(from[0] + column), *(const pack *)(from[ROWS - 1] + column), -1, column, f);
     }
 };
 
@@ -102,8 +140,10 @@ template <int WIDTH> __device__ static size_t my_row() {
     return WIDTH == 32 ? (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32 : blockIdx.x;
 }
 
-/* Threads of a block of the width. */
+/* Threads of a block. */
 #define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
+/* Blocks that a multiprocessor is to have at once, of bf16 values: as many as the registers for rows and sums let it. */
+#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 3 : 6)
 
 template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
     for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
@@ -118,70 +158,87 @@ template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
 }
 
 /* N neighbours of the result. */
-template <int N>
+template <class R, int N>
 __device__ static void normalised(float (&out)[N], const row_norm &m, const row_moments &at, size_t column,
                                   const float *v) {
-    const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1), bias = factors<N>(m.bias, column, 0);
+    const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
+    gpu_columns_pack<float, N> bias;
+    if (R::CENTRED) bias = factors<N>(m.bias, column, 0);
 #pragma unroll
-    for (int j = 0; j < N; j++) out[j] = (m.of(v[j]) - at.mean) * at.r * gain.v[j] + bias.v[j];
+    for (int j = 0; j < N; j++)
+        out[j] = R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
 }
 
-/* y, or with q these activations by quantize_rows.cu's rule. */
-template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
-    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
-    const size_t row = my_row<WIDTH>();
-    if (row >= m.rows) return;
-    norm_share<T, N, WIDTH, 1> share = {{x + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
-    share.load();
+template <class R, class T, int N, int WIDTH>
+__device__ static row_moments find_moments(const norm_share<T, N, WIDTH, 1> &share, const row_norm &m) {
     float mean = 0, square = 0;
-    if (m.centred) {
-        share.each([&](size_t, const float *v, const float *) {
+    if (R::CENTRED) {
+        share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
-            for (int j = 0; j < N; j++) mean += m.of(v[j]);
+            for (int j = 0; j < N; j++) mean += R::of(v[j]);
         });
         mean = share_sum<WIDTH>(mean) / (float)m.n;
     }
-    share.each([&](size_t, const float *v, const float *) {
+    share.each([&](int, size_t, const float *v, const float *) {
 #pragma unroll
-        for (int j = 0; j < N; j++) square += (m.of(v[j]) - mean) * (m.of(v[j]) - mean);
+        for (int j = 0; j < N; j++) {
+            const float far = R::CENTRED ? R::of(v[j]) - mean : R::of(v[j]);
+            square = fmaf(far, far, square);
+        }
     });
-    const row_moments at = {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
-    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
-    if (!q) {
-        share.each([&](size_t column, const float *v, const float *) {
-            float f[N];
-            gpu_columns_pack<T, N> out;
-            normalised<N>(f, m, at, column, v);
-#pragma unroll
-            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
-            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
-        });
-        return;
-    }
+    return {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
+}
+
+/* A row by quantize_rows.cu's rule. Below 2^22 a sum with 3 * 2^22 has the nearest whole number in its last bits. */
+template <class R, class T, int N, int WIDTH>
+__device__ static void give_int8(int8_t *q, float *inv_scale, const norm_share<T, N, WIDTH, 1> &share,
+                                 const row_norm &m, const row_moments &at) {
     unsigned most = 0;
-    share.each([&](size_t column, const float *v, const float *) {
+    share.each([&](int, size_t column, const float *v, const float *) {
         float f[N];
-        normalised<N>(f, m, at, column, v);
+        normalised<R, N>(f, m, at, column, v);
 #pragma unroll
         for (int j = 0; j < N; j++) most = max(most, __float_as_uint(f[j]) & 0x7fffffffu);
     });
     most = share_max<WIDTH>(most);
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
-    share.each([&](size_t column, const float *v, const float *) {
+    share.each([&](int, size_t column, const float *v, const float *) {
         float f[N];
         gpu_columns_pack<int8_t, N> out;
-        normalised<N>(f, m, at, column, v);
+        normalised<R, N>(f, m, at, column, v);
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            const int r = finite ? __float2int_rn(__fmul_rn(f[j], s)) : 0;
-            out.v[j] = (int8_t)max(-128, min(127, r));
-        }
-        *(gpu_columns_pack<int8_t, N> *)(q + row * m.n + column) = out;
+        for (int j = 0; j < N; j++)
+            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(f[j], s), 12582912.0f)) : (int8_t)0;
+        *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
     });
-    if (threadIdx.x % WIDTH == 0)
-        inv_scale[row] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+    if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+}
+
+/* y, or with q int8 activations. */
+template <class R, class T, int N, int WIDTH>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
+    const size_t row = my_row<WIDTH>();
+    if (row >= m.rows) return;
+    norm_share<T, N, WIDTH, 1> share = {};
+    share.n = m.n;
+    share.lane = threadIdx.x % WIDTH;
+    share.load(x + row * m.n, NULL);
+    const row_moments at = find_moments<R, T, N, WIDTH>(share, m);
+    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
+    if (q) {
+        give_int8<R, T, N, WIDTH>(q + row * m.n, inv_scale + row, share, m, at);
+        return;
+    }
+    share.each([&](int, size_t column, const float *v, const float *) {
+        float f[N];
+        gpu_columns_pack<T, N> out;
+        normalised<R, N>(f, m, at, column, v);
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
+        *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+    });
 }
 
 /* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
@@ -210,40 +267,41 @@ template <int N, int WIDTH> __device__ static void give_part(float *part, const 
 }
 
 /* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. */
-template <class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+template <class R, class T, int N, int WIDTH>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH), NORM_BLOCKS(T, WIDTH))
     norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
     const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
+    norm_share<T, N, WIDTH, 2> share = {};
     float sum[KEPT] = {};
+    share.n = m.n;
+    share.lane = threadIdx.x % WIDTH;
     for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
-        norm_share<T, N, WIDTH, 2> share = {{x + row * m.n, dy + row * m.n}, m.n, threadIdx.x % WIDTH, {}};
-        share.load();
+        share.load(x + row * m.n, dy + row * m.n);
         const row_moments at = m.moments[row];
         float flat = 0, along = 0;
-        share.each([&](size_t column, const float *v, const float *g) {
+        share.each([&](int k, size_t column, const float *v, const float *g) {
             const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
 #pragma unroll
             for (int j = 0; j < N; j++) {
+                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
                 const float through = g[j] * gain.v[j];
-                flat += through;
-                along += through * ((m.of(v[j]) - at.mean) * at.r);
+                if (R::CENTRED) flat += through;
+                along = fmaf(through, hat, along);
+                if (k >= 0) sum[k * N + j] = fmaf(g[j], hat, sum[k * N + j]);
             }
         });
         along = share_sum<WIDTH>(along) / (float)m.n;
-        flat = m.centred ? share_sum<WIDTH>(flat) / (float)m.n : 0;
-        if (parts)
-#pragma unroll
-            for (int k = 0; k < KEPT; k++)
-                if (((size_t)(k / N) * WIDTH + share.lane) * N < m.n)
-                    sum[k] += share.v[1][k] * ((m.of(share.v[0][k]) - at.mean) * at.r);
+        if (R::CENTRED) flat = share_sum<WIDTH>(flat) / (float)m.n;
         if (!dx) continue;
-        share.each([&](size_t column, const float *v, const float *g) {
+        share.each([&](int, size_t column, const float *v, const float *g) {
             const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
             gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
             if (add) out = *to;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float d = at.r * (g[j] * gain.v[j] - flat - (m.of(v[j]) - at.mean) * at.r * along) * m.slope(v[j]);
+                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
+                const float through = R::CENTRED ? g[j] * gain.v[j] - flat : g[j] * gain.v[j];
+                const float d = at.r * fmaf(-hat, along, through) * R::slope(v[j]);
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
@@ -297,7 +355,7 @@ struct along_rows {
     __device__ row of(size_t r) const { return {m.moments[r].mean, m.moments[r].r}; }
     __device__ void add(float &sum, float &along, float x, float dy, column, row at) const {
         sum += dy;
-        along += dy * ((m.of(x) - at.mean) * at.r);
+        along += dy * (((m.squares ? rms_of_squares_rule::of(x) : x) - at.mean) * at.r);
     }
 };
 
@@ -352,27 +410,27 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_forward<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
-                                         (T *)y, q, inv_scale, (const T *)x, m))));
+    BY_RULE(m, GPU_BY_TYPE(plan->type,
+                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
+                                                        norm_forward<R, T, N, WIDTH>
+                                                        <<<blocks, threads, 0, plan->stream>>>(
+                                                            (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
-/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. Without them a block has one row of all. */
+/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. */
 static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &m, float *parts, tern_error *err) {
     void *dx = gpu_in_grad(plan, i, 0);
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_gradient<T, N, WIDTH>
-                                     <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
-                                         (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
+    BY_RULE(m, GPU_BY_TYPE(plan->type,
+                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
+                                                        norm_gradient<R, T, N, WIDTH>
+                                                        <<<parts ? gradient_parts(m) : blocks, threads, 0,
+                                                           plan->stream>>>((T *)dx, (const T *)x, (const T *)dy, m,
+                                                                           add, parts)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

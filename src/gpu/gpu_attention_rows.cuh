@@ -1,0 +1,115 @@
+/* What attention on tensor cores does with the results in registers, whichever instruction made them: of 16 rows a warp, a
+ * lane has rows lane / 4 and + 8, and of every eight columns 2 (lane % 4) and + 1. */
+#ifndef TERN_GPU_GPU_ATTENTION_ROWS_CUH
+#define TERN_GPU_GPU_ATTENTION_ROWS_CUH
+
+#include "gpu/gpu_attention.cuh"
+
+typedef __nv_bfloat16 bf16;
+
+__device__ inline float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline uint32_t two(float low, float high) {
+    const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+    return *(const uint32_t *)&v;
+}
+
+/* Of two rows' sums over the four lanes that share them. */
+__device__ inline float quad_max(float v) {
+    v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));
+    return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+__device__ inline float quad_sum(float v) {
+    v += __shfl_xor_sync(0xffffffffu, v, 1);
+    return v + __shfl_xor_sync(0xffffffffu, v, 2);
+}
+
+/* Scores become weights about the rows' largest so far; what there was fades to it. `row`: the thread's first. */
+template <int D>
+__device__ static void take_weights(float (&s)[GPU_ATTENTION_TILE / 8][4], float (&o)[D / 8][4], float (&largest)[2],
+                                    float (&sum)[2], float scale2, bool diagonal, int row, int column) {
+    if (diagonal)
+#pragma unroll
+        for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                if (column + 8 * n + e % 2 > row + e / 2 * 8) s[n][e] = -INFINITY;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        float most = s[0][2 * half], total = 0;
+#pragma unroll
+        for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) most = fmaxf(most, s[n][e]);
+        most = fmaxf(largest[half], quad_max(most) * scale2);
+        const float fade = exp2_fast(largest[half] - most);
+#pragma unroll
+        for (int n = 0; n < GPU_ATTENTION_TILE / 8; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) {
+                s[n][e] = exp2_fast(fmaf(s[n][e], scale2, -most));
+                total += s[n][e];
+            }
+        sum[half] = sum[half] * fade + quad_sum(total);
+        largest[half] = most;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) o[n][e] *= fade;
+    }
+}
+
+template <int D>
+__device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8][4], const float (&largest)[2],
+                                  const float (&sum)[2], size_t b, size_t h, size_t first, int column) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const size_t row = first + 8 * half, y = (b * a.t + row) * a.out + h * D + column;
+        const float inverse = 1.0f / sum[half];
+        if (row >= a.t) return;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            const uint32_t v = two(o[n][2 * half] * inverse, o[n][2 * half + 1] * inverse);
+            *(uint32_t *)((bf16 *)a.y + y + 8 * n) = v;
+        }
+        if (a.lse && column == 0) a.lse[(b * a.h + h) * a.t + row] = largest[half] + log2f(sum[half]);
+    }
+}
+
+/* dx (+)= factor * sum at the thread's rows of slice `slice` of x; queries and keys turn back. */
+template <int D>
+__device__ static void give(const gpu_attention &a, float (&sum)[D / 8][4], size_t b, size_t slice, size_t first,
+                            int column, float factor, bool turned) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const size_t row = first + 8 * half;
+        if (row >= a.t) return;
+        bf16 *dx = (bf16 *)a.dx + (b * a.t + row) * a.in + slice * D + column;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 2 * half; e < 2 * half + 2; e++) sum[n][e] *= factor;
+        if (turned && a.cosine)
+#pragma unroll
+            for (int n = 0; n < D / 16; n++)
+#pragma unroll
+                for (int e = 2 * half; e < 2 * half + 2; e++)
+                    attention_turn_back(a, row, (size_t)(8 * n + column + e % 2), &sum[n][e], &sum[n + D / 16][e]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            float low = sum[n][2 * half], high = sum[n][2 * half + 1];
+            if (a.add) {
+                const __nv_bfloat162 had = *(const __nv_bfloat162 *)(dx + 8 * n);
+                low += __low2float(had);
+                high += __high2float(had);
+            }
+            *(uint32_t *)(dx + 8 * n) = two(low, high);
+        }
+    }
+}
+
+#endif

@@ -19,9 +19,9 @@ struct ternary_state {
     gpu_weights w;
     bool int8;
     bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
-    bool windows;     /* patches are made; else rows of the input are those of the product */
-    int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
-    float *inv_scale; /* 1/s, one for each of the batch's `scales` */
+    bool windows;        /* patches are made; else rows of the input are those of the product */
+    int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
+    float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
 };
 
@@ -269,16 +269,12 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     return TERN_OK;
 }
 
-static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *room,
-                                  tern_error *err) {
+/* inv_scale: of rows; NULL of float activations. */
+static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x,
+                                  const float *inv_scale, char *room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {gpu_weights_matrix(&state->w, 0), activations(plan, state), s.k, NULL, bias_of(plan, i), NULL};
-    if (state->int8) {
-        float *each = (float *)take(&room, s.rows * sizeof(float));
-        p.inv_scale = s.rows_per_scale == 1 ? state->inv_scale : each;
-        if (p.inv_scale == each)
-            GPU_CHECK(gpu_repeat(plan, i, each, state->inv_scale, s.rows_per_scale, s.rows, err));
-    }
+    packed_rows p = {
+        gpu_weights_matrix(&state->w, 0), activations(plan, state), s.k, inv_scale, bias_of(plan, i), NULL};
     if (!state->windows) {
         p.room = room;
         return multiply(plan, i, p, plan->node[i].value, x, s.rows, err);
@@ -301,8 +297,7 @@ static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary
     const ternary_state *state = state_of(plan, i);
     *f = {NULL, scaled ? state->inv_scale : NULL,
           state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
-    if (!state->int8)
-        return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    if (!state->int8) return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
     if (state->windows) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
     f->x = to;
@@ -386,15 +381,19 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
     char *room = (char *)plan->scratch;
     const void *x = gpu_in(plan, i, 0);
+    const float *inv_scale = state->inv_scale;
+    const bool floats = takes_float_product(plan, state);
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
+        float *of_rows = s.rows_per_scale == 1 || floats ? NULL : (float *)take(&room, s.rows * sizeof(float));
         if (!given_int8(plan, i))
-            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, of_rows, s.rows_per_scale, x, s.scales,
+                                   s.scale_elements, largest, err));
+        if (of_rows) inv_scale = of_rows;
         x = q;
     }
-    return takes_float_product(plan, state) ? float_product(plan, i, s, err)
-                                            : packed_product(plan, i, s, x, room, err);
+    return floats ? float_product(plan, i, s, err) : packed_product(plan, i, s, x, inv_scale, room, err);
 }
 
 /* ---- backward */
@@ -404,9 +403,8 @@ static tern_status make_gradient(tern_gpu_plan *plan, size_t i, const ternary_si
                                  const void **to, char **room, tern_error *err) {
     *to = plan->node[i].grad;
     if (!column_scale && plan->type == plan->products) return TERN_OK;
-    const gpu_operand o = {plan->products, s.rows,       s.columns,
-                           NULL,           1,            column_scale,
-                           state_of(plan, i)->w.slices == 1};
+    const gpu_operand o = {
+        plan->products, s.rows, s.columns, NULL, 1, column_scale, state_of(plan, i)->w.slices == 1};
     void *made = take(room, s.y * gpu_bytes(plan->products));
     *to = made;
     return gpu_make_operand(plan, i, &o, made, plan->node[i].grad, err);

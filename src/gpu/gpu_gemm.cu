@@ -75,7 +75,8 @@ static tern_status load(lt_functions *f, tern_error *err) {
         library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "training on a GPU takes cuBLASLt, a part of the CUDA toolkit: %.160s", dlerror());
+                         "float products and training on a GPU take cuBLASLt, a part of the CUDA toolkit: %.160s",
+                         dlerror());
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
         ((void **)f)[i] = dlsym(library, name[i]);
         if (!((void **)f)[i])
@@ -320,9 +321,25 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
     const float *w = gpu_node_param(plan, node, 0)->value;
     *to = w;
     if (type == TERN_F32) return TERN_OK;
+    *to = plan->node[node].operand;
+    if (*to) return TERN_OK;
     void *made = take_room(room, type, n);
     *to = made;
     return gpu_convert(plan, node, type, made, w, n, err);
+}
+
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err) {
+    plan->wants_lt = true;
+    if (plan->training || gpu_operands(plan) == TERN_F32) return TERN_OK;
+    return gpu_keep(plan, &plan->node[node].operand, n * gpu_bytes(plan->products), gpu_graph_node(plan, node)->name,
+                    err);
+}
+
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err) {
+    if (!plan->node[node].operand) return TERN_OK;
+    const tern_node *n = gpu_graph_node(plan, node);
+    return gpu_convert(plan, node, plan->products, plan->node[node].operand, gpu_node_param(plan, node, 0)->value,
+                       plan->graph->param[n->param[0]].count, err);
 }
 
 __global__ static void add_rows(float *to, const float *from, size_t columns, size_t ld, size_t n) {

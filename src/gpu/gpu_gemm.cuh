@@ -1,4 +1,4 @@
-/* Dense products by cuBLASLt, which is opened when a plan for training is made: who runs packed models needs none. */
+/* Dense products by cuBLASLt, which is opened when a plan has any: who runs packed layers alone needs none. */
 #ifndef TERN_GPU_GPU_GEMM_CUH
 #define TERN_GPU_GPU_GEMM_CUH
 
@@ -53,6 +53,10 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
 
+/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it once,
+ * not in every pass. */
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
 /* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx. Rows of
  * x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
 tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,

@@ -45,7 +45,6 @@ static size_t patch_room(const conv_sizes *s, tern_dtype type, size_t batch) {
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const conv_sizes s = sizes_of(plan, i, plan->batch_max);
-    (void)err;
     gpu_want_scratch(plan, gpu_column_sums_scratch(plan, s.co));
     if (gpu_depthwise_fits(plan, i)) {
         gpu_want_scratch(plan, gpu_depthwise_scratch(plan, i));
@@ -56,7 +55,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
                                gpu_round_up(s.n * row_of(&s, plan->products) * sizeof(float), 256) +
                                (of_products > of_values ? of_products : of_values));
-    return TERN_OK;
+    return gpu_weight_prepare(plan, i, s.w, err);
 }
 
 /* Some images and a group. */
@@ -192,4 +191,4 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
                            plan->scratch, err);
 }
 
-extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, NULL, forward, backward};
+extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, gpu_weight_refresh, forward, backward};

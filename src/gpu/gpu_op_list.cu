@@ -12,7 +12,7 @@
     op(relu) op(relu2) op(gelu) op(silu) \
     op(max_pool) op(avg_pool) \
     op(add) op(mul) op(scale) op(dropout) \
-    op(embedding) op(attention)
+    op(embedding) op(packed_embedding) op(attention)
 /* clang-format on */
 
 #define DECLARE(name) extern const gpu_op gpu_op_##name;

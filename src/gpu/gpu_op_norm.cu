@@ -180,8 +180,7 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
         }
         *(gpu_columns_pack<int8_t, N> *)(q + row * m.n + column) = out;
     });
-    if (threadIdx.x % WIDTH == 0)
-        inv_scale[row] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+    if (threadIdx.x % WIDTH == 0) inv_scale[row] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
 /* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
@@ -243,7 +242,8 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
             if (add) out = *to;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float d = at.r * (g[j] * gain.v[j] - flat - (m.of(v[j]) - at.mean) * at.r * along) * m.slope(v[j]);
+                const float d =
+                    at.r * (g[j] * gain.v[j] - flat - (m.of(v[j]) - at.mean) * at.r * along) * m.slope(v[j]);
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
@@ -252,18 +252,20 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
     if (parts) give_part<N, WIDTH>(parts + (size_t)blockIdx.x * m.n, sum, m.n);
 }
 
-/* gain[c] += the sum of parts[p][c], by a block of GPU_FINISH x GPU_FINISH for as many columns. */
-__global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
+enum { FINISH = 32 };
+
+/* gain[c] += the sum of parts[p][c], by a block of FINISH x FINISH for as many columns. */
+__global__ static void __launch_bounds__(FINISH *FINISH)
     add_gain_parts(float *gain, const float *parts, unsigned count, size_t n) {
-    __shared__ float room[GPU_FINISH][GPU_FINISH + 1];
-    const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
+    __shared__ float room[FINISH][FINISH + 1];
+    const size_t column = (size_t)blockIdx.x * FINISH + threadIdx.x;
     float sum = 0;
     if (column < n)
-        for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH) sum += parts[(size_t)part * n + column];
+        for (unsigned part = threadIdx.y; part < count; part += FINISH) sum += parts[(size_t)part * n + column];
     room[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     sum = warp_sum(room[threadIdx.x][threadIdx.y]); /* a warp a column */
-    const size_t own = (size_t)blockIdx.x * GPU_FINISH + threadIdx.y;
+    const size_t own = (size_t)blockIdx.x * FINISH + threadIdx.y;
     if (threadIdx.x == 0 && own < n) gain[own] += sum;
 }
 
@@ -352,11 +354,10 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_forward<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
-                                         (T *)y, q, inv_scale, (const T *)x, m))));
+    GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
+                                        BY_WIDTH(m.n, m.rows,
+                                                 norm_forward<T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
+                                                     (T *)y, q, inv_scale, (const T *)x, m))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -367,20 +368,19 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
-    GPU_BY_TYPE(plan->type,
-                GPU_BY_PACK(T, m.n,
-                            BY_WIDTH(m.n, m.rows,
-                                     norm_gradient<T, N, WIDTH>
-                                     <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
-                                         (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
+    GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
+                                        BY_WIDTH(m.n, m.rows,
+                                                 norm_gradient<T, N, WIDTH>
+                                                 <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                                     (T *)dx, (const T *)x, (const T *)dy, m, add, parts))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
 static tern_status add_parts(tern_gpu_plan *plan, size_t i, const row_norm &m, float *gain, const float *parts,
                              tern_error *err) {
-    const unsigned blocks = (unsigned)((m.n + GPU_FINISH - 1) / GPU_FINISH);
-    add_gain_parts<<<blocks, dim3(GPU_FINISH, GPU_FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
+    const unsigned blocks = (unsigned)((m.n + FINISH - 1) / FINISH);
+    add_gain_parts<<<blocks, dim3(FINISH, FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

@@ -12,6 +12,8 @@
 #include "gpu/gpu_quantize.cuh"
 #include "gpu/gpu_weights.cuh"
 
+#include "cuda/device_memory.cuh"
+
 extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
 extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embedding;
 
@@ -23,6 +25,9 @@ struct ternary_state {
     int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
+    /* Where sums are kept: [batch_max][elements of the output], a scale of 1, and the q behind them. */
+    float *sums, *one;
+    int8_t *seen;
 };
 
 static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (ternary_state *)plan->node[i].state; }
@@ -92,7 +97,7 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
     const size_t value = gpu_bytes(activations(plan, state));
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = room_for(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
-                   room_for(s.rows * sizeof(float));
+                   2 * room_for(s.rows * sizeof(float)); /* scales of rows, and of bare sums */
     if (state->windows)
         bytes += room_for(rows * padded(s.k) * value);
     else if (s.k % TERN_TILE_CHUNK)
@@ -211,7 +216,18 @@ struct packed_rows {
     size_t ldx;
     const float *inv_scale, *bias;
     void *room; /* for rows of x in whole chunks, where ldx is not of such */
+    char *y;    /* of all rows */
+    bool bare;  /* y is the sum: all scales are 1 */
 };
+
+static tern_cuda_weights matrix_of(const ternary_state *state, size_t group, bool bare) {
+    tern_cuda_weights w = gpu_weights_matrix(&state->w, group);
+    if (!bare) return w;
+    w.scale = state->one;
+    w.scale_per_row = 0;
+    w.exponents = NULL;
+    return w;
+}
 
 static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x,
                                  const float *inv_scale, size_t m, tern_error *err) {
@@ -249,7 +265,7 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     const ternary_state *state = state_of(plan, i);
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t value = gpu_bytes(p.type), result = gpu_bytes(plan->type), rows = images * s.places;
-    char *y = (char *)plan->node[i].value + first * s.places * s.columns * result;
+    char *y = p.y + first * s.places * s.columns * result;
     const float *bias = p.bias;
     char *patches = take(&room, rows * padded(s.k) * value);
     char *outputs = take(&room, s.groups > 1 ? rows * s.n * result : 0);
@@ -258,7 +274,7 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     for (size_t g = 0; g < s.groups; g++) {
         const gpu_patches window = gpu_patches_of(plan->graph, node, g);
         GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, p.ldx, x, first * s.places, rows, err));
-        p.w = gpu_weights_matrix(&state->w, g);
+        p.w = matrix_of(state, g, p.bare);
         p.bias = bias ? bias + g * s.n : NULL;
         GPU_CHECK(multiply(plan, i, p, s.groups > 1 ? outputs : y, patches, rows, err));
         if (s.groups > 1)
@@ -269,15 +285,21 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     return TERN_OK;
 }
 
-/* inv_scale: of rows; NULL of float activations. */
+/* inv_scale: of rows; NULL of float activations. bare: the sums, to where they are kept. */
 static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x,
-                                  const float *inv_scale, char *room, tern_error *err) {
+                                  const float *inv_scale, char *room, bool bare, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {
-        gpu_weights_matrix(&state->w, 0), activations(plan, state), s.k, inv_scale, bias_of(plan, i), NULL};
+    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, inv_scale, NULL, NULL, NULL, bare};
+    p.bias = bare ? NULL : bias_of(plan, i);
+    p.y = (char *)(bare ? state->sums : plan->node[i].value);
+    if (bare) {
+        float *ones = (float *)take(&room, s.rows * sizeof(float));
+        GPU_CHECK(gpu_repeat(plan, i, ones, state->one, s.rows, s.rows, err));
+        p.inv_scale = ones;
+    }
     if (!state->windows) {
         p.room = room;
-        return multiply(plan, i, p, plan->node[i].value, x, s.rows, err);
+        return multiply(plan, i, p, p.y, x, s.rows, err);
     }
     for (size_t first = 0; first < plan->batch; first += state->packed_images)
         GPU_CHECK(packed_chunk(plan, i, s, p, x, first, least(state->packed_images, plan->batch - first), room, err));
@@ -393,7 +415,53 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         if (of_rows) inv_scale = of_rows;
         x = q;
     }
-    return floats ? float_product(plan, i, s, err) : packed_product(plan, i, s, x, inv_scale, room, err);
+    if (floats) return float_product(plan, i, s, err);
+    if (state->sums) {
+        CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
+                 gpu_graph_node(plan, i)->name, err);
+        GPU_CHECK(packed_product(plan, i, s, x, inv_scale, room, true, err));
+    }
+    return packed_product(plan, i, s, x, inv_scale, room, false, err);
+}
+
+/* ---- sums, in fp32: every integer up to 2^24 is one */
+
+static ternary_state *int8_state(const tern_gpu_plan *plan, size_t i) {
+    const bool ternary = plan->node[i].op && plan->node[i].op->prepare == prepare;
+    return ternary && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
+}
+
+tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    enum { LARGEST_ACTIVATION = 128, EXACT = 1 << 24 };
+    ternary_state *state = int8_state(plan, i);
+    const char *name = gpu_graph_node(plan, i)->name;
+    const float one = 1;
+    void *memory;
+    if (!state || state->sums) return TERN_OK;
+    if (state->w.cols > EXACT / LARGEST_ACTIVATION)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: sums of %zu products are not exact in fp32",
+                         name, state->w.cols);
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof one, name, err));
+    state->one = (float *)memory;
+    GPU_CHECK(tern_cuda_upload(plan->context, state->one, &one, sizeof one, err));
+    GPU_CHECK(gpu_keep(plan, &memory, sizes_of(plan, i, plan->batch_max).x, name, err));
+    state->seen = (int8_t *)memory;
+    GPU_CHECK(gpu_keep(plan, &memory, gpu_elements_max(plan, i) * sizeof(float), name, err));
+    state->sums = (float *)memory;
+    return TERN_OK;
+}
+
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t i, tern_error *err) {
+    const ternary_state *state = int8_state(plan, i);
+    const size_t n = gpu_elements(plan, i);
+    TERN_CHECK_ARGUMENT(state && state->sums, err, "%s: no sums are kept", gpu_graph_node(plan, i)->name);
+    GPU_CHECK(tern_cuda_download(plan->context, sums, state->sums, n * sizeof(float), err));
+    for (size_t j = 0; j < n; j++) {
+        float v; /* each becomes its integer where it lies */
+        memcpy(&v, &sums[j], sizeof v);
+        sums[j] = (int32_t)v;
+    }
+    return tern_cuda_download(plan->context, q, state->seen, sizes_of(plan, i, plan->batch).x, err);
 }
 
 /* ---- backward */

@@ -131,10 +131,10 @@ static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, te
     GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->rules, "a plan", err));
     plan->rules = (gpu_rules *)memory;
     GPU_CHECK(gpu_begin_rules(plan, err));
-    GPU_CHECK(gpu_lt_create(plan, err));
     if (plan->training) gpu_want_scratch(plan, gpu_fixed_scratch(graph));
     for (size_t i = 1; i < graph->nodes; i++)
         if (plan->node[i].op && plan->node[i].op->prepare) GPU_CHECK(plan->node[i].op->prepare(plan, i, err));
+    if (plan->wants_lt || plan->training) GPU_CHECK(gpu_lt_create(plan, err));
     return gpu_keep(plan, &plan->scratch, plan->scratch_bytes, "scratch", err);
 }
 
@@ -371,6 +371,24 @@ static tern_status read_trits(tern_gpu_plan *plan, tern_gpu_trits *out, size_t n
     return tern_cuda_download(plan->context, out, w->counts, sizeof *out, err);
 }
 
+static void plan_memory(tern_gpu_memory *out, const tern_gpu_plan *plan) {
+    out->bytes = plan->kept_bytes;
+    out->workspace = plan->lt ? GPU_LT_WORKSPACE : 0;
+}
+
+static tern_status keep_sums(tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "keeping sums", err);
+    TERN_CHECK_ARGUMENT(plan->type == TERN_F32 && !plan->training, err,
+                        "sums are kept by plans of fp32 values that are not for training");
+    for (size_t i = 1; i < plan->graph->nodes; i++) GPU_CHECK(gpu_ternary_keep_sums(plan, i, err));
+    return TERN_OK;
+}
+
+static tern_status read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    return gpu_ternary_read_sums(plan, sums, q, node, err);
+}
+
 const tern_gpu_table tern_gpu_functions = {plan_create,
                                            plan_release,
                                            plan_bytes,
@@ -381,6 +399,10 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            read_node,
                                            read_gradient,
                                            read_trits,
+                                           plan_memory,
+                                           gpu_time_forward,
+                                           keep_sums,
+                                           read_sums,
                                            gpu_trainer_set_optimizer,
                                            gpu_trainer_images,
                                            gpu_trainer_tokens,

@@ -35,6 +35,7 @@ struct gpu_node {
     const gpu_op *op;
     void *value, *grad; /* [batch][elements] of plan->type; grad NULL where none is wanted. Tokens: int32 */
     void *state;        /* host memory that the op allocated with gpu_state */
+    void *operand;      /* the node's float weights in plan->products, where they are kept: gpu_gemm.cuh */
     int from[2]; /* whose values are read: the inputs, or what an input reads that is computed within this node */
     int add_to[2], wants_grad[2];
     int gives_int8; /* a norm that fills its reader's q and has no value */
@@ -81,6 +82,7 @@ struct tern_gpu_plan {
     size_t arena_bytes, scratch_bytes;
     void **kept; /* all device memory, freed with the plan */
     size_t kepts, kept_room, kept_bytes;
+    bool wants_lt; /* an op has dense products */
     gpu_lt *lt;
     gpu_trainer *trainer;
 };
@@ -105,6 +107,12 @@ tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err);
 /* Before the first backward pass of a step: no squares, no trouble. */
 tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
+
+/* Of gpu_table.h: gpu_timing.cu. */
+tern_status gpu_time_forward(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
+/* gpu_op_ternary.cu. keep: nothing where a node has no int8 product. */
+tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t node, tern_error *err);
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
 /* Device memory that lives as long as the plan; its contents are undefined. */
 tern_status gpu_keep(tern_gpu_plan *plan, void **memory, size_t bytes, const char *op, tern_error *err);

@@ -115,8 +115,8 @@ __global__ static void repeat(float *to, const float *from, size_t each, size_t 
     GPU_FOR(i, n) to[i] = from[i / each];
 }
 
-static tern_status repeat_scales(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each,
-                                 size_t n, tern_error *err) {
+tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
+                       tern_error *err) {
     repeat<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(to, from, each, n);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
@@ -147,7 +147,7 @@ tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv
                          size_t repeats, const void *x, size_t scales, size_t each, void *scratch, tern_error *err) {
     if (each < IMAGE || each > ONE_IMAGE || each % 8) {
         GPU_CHECK(quantize_rows(plan, node, q, inv_scale, x, scales, each, scratch, err));
-        return repeated ? repeat_scales(plan, node, repeated, inv_scale, repeats, scales * repeats, err) : TERN_OK;
+        return repeated ? gpu_repeat(plan, node, repeated, inv_scale, repeats, scales * repeats, err) : TERN_OK;
     }
     GPU_BY_TYPE(plan->type, quantize_image<<<(unsigned)scales, IMAGE_THREADS, 0, plan->stream>>>(
                                 q, inv_scale, repeated, repeats, (const T *)x, each));

@@ -89,6 +89,20 @@ typedef struct tern_gpu_trits {
     uint64_t minus, zero, plus, flips;
 } tern_gpu_trits;
 
+/* Device memory that a plan keeps. */
+typedef struct tern_gpu_memory {
+    size_t bytes;     /* all of it */
+    size_t workspace; /* of which cuBLASLt's own */
+} tern_gpu_memory;
+
+/* How a forward pass is timed: the median of `replays` replays of a CUDA graph of `passes` passes over the input of the
+ * last forward. evict: bytes that are read between two passes, so that no cache holds weights; their time is not counted. */
+typedef struct tern_gpu_timing {
+    tern_gpu_pass pass;
+    int passes, replays;
+    size_t evict;
+} tern_gpu_timing;
+
 typedef struct tern_gpu_table {
     tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
                           tern_error *err);
@@ -109,6 +123,16 @@ typedef struct tern_gpu_table {
     tern_status (*read_gradient)(tern_gpu_plan *plan, float *out, size_t param, tern_error *err);
     /* Fails with TERN_E_ARGUMENT where the node has no ternary weights that are trained. */
     tern_status (*read_trits)(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err);
+
+    void (*memory)(tern_gpu_memory *out, const tern_gpu_plan *plan);
+    /* Seconds of one pass; the input must have been sent by forward. In train mode running statistics move on. */
+    tern_status (*time_forward)(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
+    /* Passes from now on keep the int32 sums of every int8 product, by the kernels that make its values, and the int8
+     * activations that they are of. For plans of fp32 values that are not for training; a layer whose sums are not exact
+     * in fp32 is TERN_E_UNSUPPORTED. */
+    tern_status (*keep_sums)(tern_gpu_plan *plan, tern_error *err);
+    /* sums[batch][elements], q[batch][elements of the input], of the last pass. */
+    tern_status (*read_sums)(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
     /* ---- training; in this order, once */
     tern_status (*set_optimizer)(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *desc, tern_error *err);

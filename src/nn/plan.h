@@ -35,10 +35,10 @@ typedef struct tern_plan {
     int recalibrating; /* this pass: batch norm averages statistics over `recalibrating` passes so far */
     int threads;       /* 1 .. */
     tern_tier tier;
-    tern_dtype products; /* TERN_F32 or TERN_BF16: operands of dense float products in training; sums are fp32 */
-    uint64_t seed, step; /* of random numbers in this pass */
-    float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
-    int count_trits;     /* the next refresh counts them */
+    tern_dtype products;  /* TERN_F32 or TERN_BF16: operands of dense float products in training; sums are fp32 */
+    uint64_t seed, step;  /* of random numbers in this pass */
+    float lambda;         /* weights are w + lambda (q(w) - w); 1: ternary */
+    int count_trits;      /* the next refresh counts them */
     size_t first_trained; /* node: a backward pass ends there, gradients in front of it stay as they are; 0: none */
     tern_plan_rules rules;
 
@@ -78,6 +78,9 @@ int tern_plan_has_sums(const tern_plan *plan, size_t i);
 size_t tern_plan_sums_count(const tern_plan *plan, size_t i);
 /* sums[rows][outputs] of the last pass, computed again from the activations that the op kept. */
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err);
+/* The int8 activations behind them, tern_plan_activations_count of them, replaced by others: sums are then of those. */
+size_t tern_plan_activations_count(const tern_plan *plan, size_t i);
+void tern_plan_set_activations(tern_plan *plan, size_t i, const int8_t *q);
 
 /* The gradient of the output must be set (tern_plan_output_grad). Parameter gradients are added to. */
 void tern_plan_backward(tern_plan *plan);

@@ -48,8 +48,8 @@ typedef struct tern_train_options {
 } tern_train_options;
 
 typedef struct tern_train_result {
-    uint64_t steps; /* taken in all, resumed ones included */
-    int finished;   /* 0: stopped before the end */
+    uint64_t steps;       /* taken in all, resumed ones included */
+    int finished;         /* 0: stopped before the end */
     double seconds;       /* of this call, without the reading of data */
     double train_seconds; /* of those, what steps took: no evaluation, saving or report */
     double loss, val_loss, val_accuracy;
@@ -57,7 +57,7 @@ typedef struct tern_train_result {
     size_t trained_weights, state_bytes; /* weights that learn, and what the checkpoint holds of them: the weights
                                             themselves, what their rule or optimiser keeps, running statistics */
     double state_bits_per_weight;        /* the one over the other, in bits */
-    size_t peak_bytes; /* most memory that the process has held so far, data and program included; 0: unknown */
+    size_t peak_bytes;   /* most memory that the process has held so far, data and program included; 0: unknown */
     size_t device_bytes; /* memory that the run takes on a GPU, all of it held from the first step on; 0: none */
 } tern_train_result;
 

@@ -38,25 +38,25 @@ struct gpu_silu {
 };
 
 /* Runs the statement with F = the activation of that name, gpu_identity where it is NULL. */
-#define GPU_BY_ACTIVATION(name, ...)                \
-    do {                                            \
-        const char *const by_name_ = (name);        \
-        if (!by_name_) {                            \
-            using F = gpu_identity;                 \
-            __VA_ARGS__;                            \
-        } else if (!strcmp(by_name_, "relu")) {     \
-            using F = gpu_relu;                     \
-            __VA_ARGS__;                            \
-        } else if (!strcmp(by_name_, "relu2")) {    \
-            using F = gpu_relu2;                    \
-            __VA_ARGS__;                            \
-        } else if (!strcmp(by_name_, "gelu")) {     \
-            using F = gpu_gelu;                     \
-            __VA_ARGS__;                            \
-        } else {                                    \
-            using F = gpu_silu;                     \
-            __VA_ARGS__;                            \
-        }                                           \
+#define GPU_BY_ACTIVATION(name, ...)             \
+    do {                                         \
+        const char *const by_name_ = (name);     \
+        if (!by_name_) {                         \
+            using F = gpu_identity;              \
+            __VA_ARGS__;                         \
+        } else if (!strcmp(by_name_, "relu")) {  \
+            using F = gpu_relu;                  \
+            __VA_ARGS__;                         \
+        } else if (!strcmp(by_name_, "relu2")) { \
+            using F = gpu_relu2;                 \
+            __VA_ARGS__;                         \
+        } else if (!strcmp(by_name_, "gelu")) {  \
+            using F = gpu_gelu;                  \
+            __VA_ARGS__;                         \
+        } else {                                 \
+            using F = gpu_silu;                  \
+            __VA_ARGS__;                         \
+        }                                        \
     } while (0)
 
 #endif

@@ -7,7 +7,7 @@
 
 #include "gpu/gpu_kernels.cuh"
 
-enum { GPU_PAIR_PARTS = 256, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FINISH = 32 };
+enum { GPU_PAIR_PARTS = 256, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4 };
 
 /* A condition that is known where the code is made. */
 struct gpu_yes {
@@ -79,24 +79,27 @@ __global__ static void __launch_bounds__(GPU_THREADS)
         const size_t step = blockDim.y;
         for (size_t row = begin + threadIdx.y; row < stop;) {
             float a[N] = {}, b[N] = {};
-            const auto add_rows = [&](auto all) { /* all of them are rows: loads without conditions */
-                P px[GPU_ROWS_AT_ONCE], pg[GPU_ROWS_AT_ONCE];
+            const auto add_rows =
+                [&](auto all) { /* all of them are rows: loads without conditions */
+                                P px[GPU_ROWS_AT_ONCE], pg[GPU_ROWS_AT_ONCE];
 #pragma unroll
-                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-                    if (all || row + r * step < stop) {
-                        px[r] = *(const P *)(x + (row + r * step) * m.columns + (size_t)pack * N);
-                        if (TWO) pg[r] = *(const P *)(dy + (row + r * step) * m.columns + (size_t)pack * N);
-                    }
+                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                    if (all || row + r * step < stop) {
+                                        px[r] = *(const P *)(x + (row + r * step) * m.columns + (size_t)pack * N);
+                                        if (TWO)
+                                            pg[r] =
+                                                *(const P *)(dy + (row + r * step) * m.columns + (size_t)pack * N);
+                                    }
 #pragma unroll
-                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-                    if (all || row + r * step < stop) {
-                        const typename F::row per_row = f.of(row + r * step);
+                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                    if (all || row + r * step < stop) {
+                                        const typename F::row per_row = f.of(row + r * step);
 #pragma unroll
-                        for (int j = 0; j < N; j++)
-                            f.add(a[j], b[j], to_float(px[r].v[j]), TWO ? to_float(pg[r].v[j]) : 0.0f, column[j],
-                                  per_row);
-                    }
-            };
+                                        for (int j = 0; j < N; j++)
+                                            f.add(a[j], b[j], to_float(px[r].v[j]), TWO ? to_float(pg[r].v[j]) : 0.0f,
+                                                  column[j], per_row);
+                                    }
+                };
             for (int stripe = 0; stripe < GPU_PAIR_STRIPE && row < stop; stripe += GPU_ROWS_AT_ONCE) {
                 if (row + (GPU_ROWS_AT_ONCE - 1) * step < stop)
                     add_rows(gpu_yes());
@@ -127,27 +130,20 @@ __global__ static void __launch_bounds__(GPU_THREADS)
     }
 }
 
-/* finish(column, first sum, second sum), by one thread a column. */
+/* finish(column, first sum, second sum), by one thread a column: a warp adds its parts, a lane's are asked for together. */
 template <class G>
-__global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
+__global__ static void __launch_bounds__(GPU_THREADS)
     gpu_pair_finish_kernel(const double *parts, unsigned count, size_t columns, G finish) {
-    __shared__ double room[2][GPU_FINISH][GPU_FINISH];
-    const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
+    const size_t column = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32;
+    if (column >= columns) return;
     double sum[2] = {};
-    if (column < columns)
 #pragma unroll 8
-        for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH)
+    for (unsigned part = threadIdx.x % 32; part < count; part += 32)
 #pragma unroll
-            for (int which = 0; which < 2; which++)
-                sum[which] += parts[((size_t)part * 2 + which) * columns + column];
-    for (int which = 0; which < 2; which++) room[which][threadIdx.y][threadIdx.x] = sum[which];
-    for (unsigned half = GPU_FINISH / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.y < half)
-            for (int which = 0; which < 2; which++)
-                room[which][threadIdx.y][threadIdx.x] += room[which][threadIdx.y + half][threadIdx.x];
-    }
-    if (threadIdx.y == 0 && column < columns) finish(column, room[0][0][threadIdx.x], room[1][0][threadIdx.x]);
+        for (int which = 0; which < 2; which++) sum[which] += parts[((size_t)part * 2 + which) * columns + column];
+    sum[0] = warp_sum(sum[0]);
+    sum[1] = warp_sum(sum[1]);
+    if (threadIdx.x % 32 == 0) finish(column, sum[0], sum[1]);
 }
 
 template <class T, class F, class G>
@@ -167,9 +163,8 @@ static tern_status gpu_pair_sums(tern_gpu_plan *plan, size_t node, const T *x, c
                 <<<grid, m.block, 0, plan->stream>>>((double *)scratch, x, dy, m, length, f);
     });
     GPU_LAUNCHED(plan, node, err);
-    const unsigned blocks = (unsigned)((columns + GPU_FINISH - 1) / GPU_FINISH);
-    gpu_pair_finish_kernel<<<blocks, dim3(GPU_FINISH, GPU_FINISH), 0, plan->stream>>>((const double *)scratch, parts,
-                                                                                      columns, finish);
+    const unsigned blocks = (unsigned)((columns + GPU_THREADS / 32 - 1) / (GPU_THREADS / 32));
+    gpu_pair_finish_kernel<<<blocks, GPU_THREADS, 0, plan->stream>>>((const double *)scratch, parts, columns, finish);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
@@ -229,11 +224,11 @@ static tern_status gpu_columns_map(tern_gpu_plan *plan, size_t node, void *y, co
                     const gpu_columns m = gpu_columns_cut(rows, columns, N);
                     const dim3 grid(m.tiles, gpu_columns_blocks(plan, m));
                     if (b)
-                        gpu_columns_map_kernel<true, T, N><<<grid, m.block, 0, plan->stream>>>(
-                            (T *)y, (const T *)a, (const T *)b, m, add, f);
+                        gpu_columns_map_kernel<true, T, N>
+                            <<<grid, m.block, 0, plan->stream>>>((T *)y, (const T *)a, (const T *)b, m, add, f);
                     else
-                        gpu_columns_map_kernel<false, T, N><<<grid, m.block, 0, plan->stream>>>(
-                            (T *)y, (const T *)a, (const T *)b, m, add, f);
+                        gpu_columns_map_kernel<false, T, N>
+                            <<<grid, m.block, 0, plan->stream>>>((T *)y, (const T *)a, (const T *)b, m, add, f);
                 }));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;

@@ -8,9 +8,9 @@
  * runs on what it finds, and neither momentum nor weights are written. */
 #include <stdlib.h>
 
+#include "gpu/gpu_branches.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
-#include "gpu/gpu_branches.cuh"
 #include "gpu/gpu_trainer.cuh"
 
 #define NEWTON_C0 3.4445f

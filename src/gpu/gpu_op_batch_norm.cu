@@ -1,6 +1,7 @@
 /* batch_norm, affine: nn/op_batch_norm.c's formulas. What a pass keeps per channel lies on the device, so that the
- * host never waits for statistics. In the place of an activation, with the batch norm in front of it within (nn/layout.h), the
- * activation costs no pass of its own: its input is computed again where the backward pass wants it. */
+ * host never waits for statistics. In the place of an activation, with the batch norm in front of it within
+ * (nn/layout.h), the activation costs no pass of its own: its input is computed again where the backward pass wants
+ * it. */
 #include "gpu/gpu_activations.cuh"
 #include "gpu/gpu_columns.cuh"
 
@@ -163,9 +164,7 @@ template <class F> struct gradient_rows {
         float scale, shift, a, b;
     };
     const float *scale, *shift, *a, *b;
-    __device__ column at(size_t c) const {
-        return {scale[c], shift ? shift[c] : 0, a ? a[c] : 0, b ? b[c] : 0};
-    }
+    __device__ column at(size_t c) const { return {scale[c], shift ? shift[c] : 0, a ? a[c] : 0, b ? b[c] : 0}; }
     __device__ float value(float dy, float x, column c) const {
         return c.scale * before<F>(dy, x, c.scale, c.shift) + (c.a * x + c.b);
     }
@@ -189,10 +188,9 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         fold_running<<<gpu_blocks(plan, node->channels), GPU_THREADS, 0, plan->stream>>>(n, node->channels);
         GPU_LAUNCHED(plan, i, err);
     }
-    GPU_BY_ACTIVATION(activation_of(plan, i),
-                      return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL,
-                                             plan->batch * node->rows, node->channels, 0,
-                                             affine_rows<F>{n.s.scale, n.s.shift}, err));
+    GPU_BY_ACTIVATION(activation_of(plan, i), return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0),
+                                                                     NULL, plan->batch * node->rows, node->channels,
+                                                                     0, affine_rows<F>{n.s.scale, n.s.shift}, err));
 }
 
 /* Both sums of dy, handed to `finish`. */

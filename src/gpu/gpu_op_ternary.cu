@@ -21,9 +21,9 @@ struct ternary_state {
     gpu_weights w;
     bool int8;
     bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
-    bool windows;     /* patches are made; else rows of the input are those of the product */
-    int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
-    float *inv_scale; /* 1/s, one for each of the batch's `scales` */
+    bool windows;        /* patches are made; else rows of the input are those of the product */
+    int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
+    float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
     /* Where sums are kept: [batch_max][elements of the output], a scale of 1, and the q behind them. */
     float *sums, *one;
@@ -97,7 +97,7 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
     const size_t value = gpu_bytes(activations(plan, state));
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = room_for(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
-                   room_for(s.rows * sizeof(float));
+                   2 * room_for(s.rows * sizeof(float)); /* scales of rows, and of bare sums */
     if (state->windows)
         bytes += room_for(rows * padded(s.k) * value);
     else if (s.k % TERN_TILE_CHUNK)
@@ -285,19 +285,17 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     return TERN_OK;
 }
 
-/* bare: the sums, to where they are kept. */
-static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *room,
-                                  bool bare, tern_error *err) {
+/* inv_scale: of rows; NULL of float activations. bare: the sums, to where they are kept. */
+static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x,
+                                  const float *inv_scale, char *room, bool bare, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, NULL, NULL, NULL, NULL, bare};
+    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, inv_scale, NULL, NULL, NULL, bare};
     p.bias = bare ? NULL : bias_of(plan, i);
     p.y = (char *)(bare ? state->sums : plan->node[i].value);
-    if (state->int8) {
-        const float *scale = bare ? state->one : state->inv_scale;
-        const size_t rows_per_scale = bare ? s.rows : s.rows_per_scale;
-        float *each = (float *)take(&room, s.rows * sizeof(float));
-        p.inv_scale = rows_per_scale == 1 ? scale : each;
-        if (p.inv_scale == each) GPU_CHECK(gpu_repeat(plan, i, each, scale, rows_per_scale, s.rows, err));
+    if (bare) {
+        float *ones = (float *)take(&room, s.rows * sizeof(float));
+        GPU_CHECK(gpu_repeat(plan, i, ones, state->one, s.rows, s.rows, err));
+        p.inv_scale = ones;
     }
     if (!state->windows) {
         p.room = room;
@@ -321,8 +319,7 @@ static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary
     const ternary_state *state = state_of(plan, i);
     *f = {NULL, scaled ? state->inv_scale : NULL,
           state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
-    if (!state->int8)
-        return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    if (!state->int8) return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
     if (state->windows) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
     f->x = to;
@@ -406,20 +403,25 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
     char *room = (char *)plan->scratch;
     const void *x = gpu_in(plan, i, 0);
+    const float *inv_scale = state->inv_scale;
+    const bool floats = takes_float_product(plan, state);
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
+        float *of_rows = s.rows_per_scale == 1 || floats ? NULL : (float *)take(&room, s.rows * sizeof(float));
         if (!given_int8(plan, i))
-            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
+            GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, of_rows, s.rows_per_scale, x, s.scales,
+                                   s.scale_elements, largest, err));
+        if (of_rows) inv_scale = of_rows;
         x = q;
     }
-    if (takes_float_product(plan, state)) return float_product(plan, i, s, err);
+    if (floats) return float_product(plan, i, s, err);
     if (state->sums) {
         CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
                  gpu_graph_node(plan, i)->name, err);
-        GPU_CHECK(packed_product(plan, i, s, x, room, true, err));
+        GPU_CHECK(packed_product(plan, i, s, x, inv_scale, room, true, err));
     }
-    return packed_product(plan, i, s, x, room, false, err);
+    return packed_product(plan, i, s, x, inv_scale, room, false, err);
 }
 
 /* ---- sums, in fp32: every integer up to 2^24 is one */
@@ -469,9 +471,8 @@ static tern_status make_gradient(tern_gpu_plan *plan, size_t i, const ternary_si
                                  const void **to, char **room, tern_error *err) {
     *to = plan->node[i].grad;
     if (!column_scale && plan->type == plan->products) return TERN_OK;
-    const gpu_operand o = {plan->products, s.rows,       s.columns,
-                           NULL,           1,            column_scale,
-                           state_of(plan, i)->w.slices == 1};
+    const gpu_operand o = {
+        plan->products, s.rows, s.columns, NULL, 1, column_scale, state_of(plan, i)->w.slices == 1};
     void *made = take(room, s.y * gpu_bytes(plan->products));
     *to = made;
     return gpu_make_operand(plan, i, &o, made, plan->node[i].grad, err);

@@ -81,8 +81,8 @@ __global__ static void take(typename F::to *__restrict__ to, const typename F::f
 }
 
 /* Rows of `row` units, N elements a unit. */
-static tern_status describe_taking(taking *t, const tern_gpu_plan *plan, size_t node, const gpu_patches *p, size_t row,
-                                   size_t n, tern_error *err) {
+static tern_status describe_taking(taking *t, const tern_gpu_plan *plan, size_t node, const gpu_patches *p,
+                                   size_t row, size_t n, tern_error *err) {
     if (row > GPU_DIVIDE_MOST || p->oh * p->ow > GPU_DIVIDE_MOST / 2 || p->h * p->w > GPU_DIVIDE_MOST)
         return gpu_patches_too_large(plan, node, err);
     *t = {gpu_divisor_of(row),
@@ -145,7 +145,8 @@ __global__ static void __launch_bounds__(GPU_THREADS)
         gpu_few<E, N> out;
 #pragma unroll
         for (uint32_t e = 0; e < N; e++) {
-            const uint32_t j = begin + e, y = top + where[j < values ? j : 0][0], x = left + where[j < values ? j : 0][1];
+            const uint32_t j = begin + e, y = top + where[j < values ? j : 0][0],
+                           x = left + where[j < values ? j : 0][1];
             const bool inside = j < values && y < t.h && x < t.w;
             out.v[e] = inside ? image[((size_t)y * t.w + x) * t.pixel + where[j][2]] : E(0);
         }

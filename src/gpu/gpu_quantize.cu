@@ -77,7 +77,7 @@ __global__ static void __launch_bounds__(GPU_THREADS)
 /* An image a block, which reads it twice, the second time from a cache. */
 template <class T>
 __global__ static void __launch_bounds__(IMAGE_THREADS)
-    quantize_image(int8_t *q, float *inv_scale, const T *x, size_t each) {
+    quantize_image(int8_t *q, float *inv_scale, float *repeated, size_t repeats, const T *x, size_t each) {
     constexpr int N = gpu_pack<T>::N;
     const gpu_few<T, N> *from = (const gpu_few<T, N> *)(x + blockIdx.x * each);
     gpu_few<int8_t, N> *to = (gpu_few<int8_t, N> *)(q + blockIdx.x * each);
@@ -94,6 +94,9 @@ __global__ static void __launch_bounds__(IMAGE_THREADS)
 #pragma unroll 4
     for (unsigned i = threadIdx.x; i < each / N; i += IMAGE_THREADS) to[i] = quantized(from[i], s, finite);
     if (threadIdx.x == 0) inv_scale[blockIdx.x] = inverse(s, finite);
+    if (!repeated) return;
+    for (size_t i = threadIdx.x; i < repeats; i += IMAGE_THREADS)
+        repeated[blockIdx.x * repeats + i] = inverse(s, finite);
 }
 
 template <class T, int N>
@@ -108,15 +111,21 @@ static tern_status quantize_parts(tern_gpu_plan *plan, size_t node, int8_t *q, f
     return TERN_OK;
 }
 
-tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
-                         size_t each, void *scratch, tern_error *err) {
+__global__ static void repeat(float *to, const float *from, size_t each, size_t n) {
+    GPU_FOR(i, n) to[i] = from[i / each];
+}
+
+tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
+                       tern_error *err) {
+    repeat<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(to, from, each, n);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* Of rows, or of images in parts. */
+static tern_status quantize_rows(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x,
+                                 size_t scales, size_t each, void *scratch, tern_error *err) {
     unsigned *largest = (unsigned *)scratch;
-    if (each >= IMAGE && each <= ONE_IMAGE && each % 8 == 0) {
-        GPU_BY_TYPE(plan->type, quantize_image<<<(unsigned)scales, IMAGE_THREADS, 0, plan->stream>>>(
-                                    q, inv_scale, (const T *)x, each));
-        GPU_LAUNCHED(plan, node, err);
-        return TERN_OK;
-    }
     if (each <= ONE_ROW) {
         tern_device_quantizer d = {};
         d.q = q;
@@ -131,6 +140,18 @@ tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv
         plan->type, constexpr int N = gpu_pack<T>::N;
         return each % N ? quantize_parts<T, 1>(plan, node, q, inv_scale, (const T *)x, scales, each, largest, err)
                         : quantize_parts<T, N>(plan, node, q, inv_scale, (const T *)x, scales, each, largest, err));
+    return TERN_OK;
+}
+
+tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, float *repeated,
+                         size_t repeats, const void *x, size_t scales, size_t each, void *scratch, tern_error *err) {
+    if (each < IMAGE || each > ONE_IMAGE || each % 8) {
+        GPU_CHECK(quantize_rows(plan, node, q, inv_scale, x, scales, each, scratch, err));
+        return repeated ? gpu_repeat(plan, node, repeated, inv_scale, repeats, scales * repeats, err) : TERN_OK;
+    }
+    GPU_BY_TYPE(plan->type, quantize_image<<<(unsigned)scales, IMAGE_THREADS, 0, plan->stream>>>(
+                                q, inv_scale, repeated, repeats, (const T *)x, each));
+    GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
@@ -175,11 +196,11 @@ __global__ static void from_int8_rows(T *to, const int8_t *from, const float *fa
 tern_status gpu_from_int8_rows(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
                                const float *factor, size_t rows, size_t columns, tern_error *err) {
     const size_t n = rows * columns;
-    GPU_BY_TYPE(type, constexpr int N = 2 * gpu_pack<T>::N; if (columns % N) from_int8_rows<T, 1>
-                <<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, factor, rows,
-                                                                           (unsigned)columns);
-                else from_int8_rows<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(
-                    (T *)to, from, factor, rows, (unsigned)(columns / N)));
+    GPU_BY_TYPE(
+        type, constexpr int N = 2 * gpu_pack<T>::N; if (columns % N) from_int8_rows<T, 1>
+        <<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, factor, rows, (unsigned)columns);
+        else from_int8_rows<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(
+            (T *)to, from, factor, rows, (unsigned)(columns / N)));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
@@ -200,17 +221,6 @@ tern_status gpu_pad_rows(tern_gpu_plan *plan, size_t node, size_t element_bytes,
         pad_rows<<<blocks, GPU_THREADS, 0, plan->stream>>>((uint16_t *)to, ld, (const uint16_t *)from, rows, columns);
     else
         pad_rows<<<blocks, GPU_THREADS, 0, plan->stream>>>((uint32_t *)to, ld, (const uint32_t *)from, rows, columns);
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
-}
-
-__global__ static void repeat(float *to, const float *from, size_t each, size_t n) {
-    GPU_FOR(i, n) to[i] = from[i / each];
-}
-
-tern_status gpu_repeat(tern_gpu_plan *plan, size_t node, float *to, const float *from, size_t each, size_t n,
-                       tern_error *err) {
-    repeat<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(to, from, each, n);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

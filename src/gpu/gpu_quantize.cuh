@@ -8,10 +8,11 @@
 int gpu_takes_int8_rows(const tern_node *node);
 
 /* q[scales][each] and inv_scale[scales] from x of the plan's type, by docs/numerics.md's rule: one scale for `each`
- * neighbouring values. Scratch of gpu_quantize_scratch bytes. */
+ * neighbouring values. repeated: NULL, or [scales][repeats] to be filled with them. Scratch of gpu_quantize_scratch
+ * bytes. */
 size_t gpu_quantize_scratch(size_t scales, size_t each);
-tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
-                         size_t each, void *scratch, tern_error *err);
+tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, float *repeated,
+                         size_t repeats, const void *x, size_t scales, size_t each, void *scratch, tern_error *err);
 
 /* to[n] of `type` from int8, exact. */
 tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from, size_t n,

@@ -180,8 +180,8 @@ static gpu_step_kind kind_of(const tern_gpu_plan *plan, const tern_gpu_step *ste
 }
 
 static bool same_kind(const gpu_step_kind &a, const gpu_step_kind &b) {
-    return a.parts == b.parts && a.batch == b.batch && a.first_trained == b.first_trained && a.mixed == b.mixed && a.mixed_next == b.mixed_next &&
-           a.count_trits == b.count_trits;
+    return a.parts == b.parts && a.batch == b.batch && a.first_trained == b.first_trained && a.mixed == b.mixed &&
+           a.mixed_next == b.mixed_next && a.count_trits == b.count_trits;
 }
 
 /* The entry of this kind of step; *is_new: there was none, and none is captured yet. */

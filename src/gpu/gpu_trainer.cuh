@@ -52,7 +52,7 @@ struct gpu_chunk {
 struct gpu_muon_group {
     size_t rows, columns, count;
     size_t first_chunk, chunks;
-    size_t node; /* for messages */
+    size_t node;                 /* for messages */
     void *newton[2], *square[2]; /* [count][a * b], [count][a * a] of the products' type */
     float *square2;              /* [count][a * a] */
 };

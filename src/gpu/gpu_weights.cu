@@ -303,9 +303,9 @@ __global__ static void __launch_bounds__(GPU_THREADS) make_tiles(tiling p, T *op
 #pragma unroll
             for (int half = 0; half < HALVES; half++)
                 if (is_row[r])
-                    words[2 * half + r] = make_word<T, Form, Whole>(
-                        w[r][half], Form == NO_OPERAND ? NULL : operand + row[r] * p.cols, column + half * HALF,
-                        p.cols, threshold[r], scale[r], lambda);
+                    words[2 * half + r] =
+                        make_word<T, Form, Whole>(w[r][half], Form == NO_OPERAND ? NULL : operand + row[r] * p.cols,
+                                                  column + half * HALF, p.cols, threshold[r], scale[r], lambda);
         ((uint4 *)p.tiles)[tile * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
     }
 }

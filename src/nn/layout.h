@@ -26,8 +26,8 @@ typedef struct tern_layout {
     size_t bytes;           /* of the arena */
 } tern_layout;
 
-/* For batches of up to `batch` samples whose elements take element_bytes each; purpose: TERN_LAYOUT_. Checks nothing but memory: sizes must
- * fit (tern_graph_fits). */
+/* For batches of up to `batch` samples whose elements take element_bytes each; purpose: TERN_LAYOUT_. Checks nothing but
+ * memory: sizes must fit (tern_graph_fits). */
 tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
                              int purpose, tern_error *err);
 void tern_layout_free(tern_layout *layout);

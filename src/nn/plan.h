@@ -35,11 +35,11 @@ typedef struct tern_plan {
     int recalibrating; /* this pass: batch norm averages statistics over `recalibrating` passes so far */
     int threads;       /* 1 .. */
     tern_tier tier;
-    tern_dtype products; /* TERN_F32 or TERN_BF16: operands of dense float products in training; sums are fp32 */
-    uint64_t seed, step; /* of random numbers in this pass */
-    float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
-    int count_trits;     /* the next refresh counts them */
-    size_t first_trained; /* node: a backward pass ends there, and gradients in front of it stay as they are. 0: no such node */
+    tern_dtype products;  /* TERN_F32 or TERN_BF16: operands of dense float products in training; sums are fp32 */
+    uint64_t seed, step;  /* of random numbers in this pass */
+    float lambda;         /* weights are w + lambda (q(w) - w); 1: ternary */
+    int count_trits;      /* the next refresh counts them */
+    size_t first_trained; /* node: a backward pass ends there, gradients in front of it stay as they are; 0: none */
     tern_plan_rules rules;
 
     tern_plan_node *node;

@@ -57,12 +57,12 @@ static void batch_norm_rest(tern_graph *g) {
 
 /* An activation that is one pass with its batch norm, in the middle and at the end; and one that is not, because the norm has
  * two readers. */
-#define NORM_THEN(f, op, input)                                                  \
-    static void f(tern_graph *g) {                                               \
-        tern_value x = tern_graph_add(g, "batch_norm", "norm", input, NULL);     \
-        x = tern_graph_add(g, op, "activation", x, NULL);                        \
-        x = tern_graph_add(g, "flatten", "flat", x, NULL);                       \
-        tern_graph_add(g, "linear", "last", x, &(tern_attrs){.outputs = 12});    \
+#define NORM_THEN(f, op, input)                                               \
+    static void f(tern_graph *g) {                                            \
+        tern_value x = tern_graph_add(g, "batch_norm", "norm", input, NULL);  \
+        x = tern_graph_add(g, op, "activation", x, NULL);                     \
+        x = tern_graph_add(g, "flatten", "flat", x, NULL);                    \
+        tern_graph_add(g, "linear", "last", x, &(tern_attrs){.outputs = 12}); \
     }
 NORM_THEN(norm_relu, "relu", dense(g, 24, 40))
 NORM_THEN(norm_relu2, "relu2", dense(g, 24, 37))

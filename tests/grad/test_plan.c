@@ -173,6 +173,35 @@ static void step(record *r, tern_plan *plan, size_t batch) {
     free(x);
 }
 
+/* A backward pass that ends at a node: gradients from there on are those of a whole pass, those in front stay zeros. */
+static void test_ends_at_first_trained(void **state) {
+    (void)state;
+    for (int k = 0; k < 2; k++) { /* whole numbers step in the pass */
+        tern_graph *g = build(networks[k]);
+        tern_plan *plan;
+        tern_plan_desc desc = {.batch_max = 3, .training = 1, .threads = 1, .products = TERN_F32};
+        OK(tern_plan_create(&plan, g, &desc, &err));
+        plan->lambda = 1;
+        OK(tern_plan_refresh(plan, &err));
+        record r = {0}, before_it = {0};
+        step(&r, plan, 3);
+        keep(&before_it, plan->grads.data, plan->gradients);
+        plan->first_trained = g->nodes / 2;
+        step(&r, plan, 3);
+        for (size_t p = 0; p < g->params; p++) {
+            const float *now = plan->param_grad[p];
+            if (!now) continue;
+            const float *before = before_it.value + (now - (const float *)plan->grads.data);
+            for (size_t i = 0; i < g->param[p].count; i++)
+                assert_true(now[i] == ((size_t)g->param[p].node < plan->first_trained ? 0 : before[i]));
+        }
+        free(r.value);
+        free(before_it.value);
+        tern_plan_free(&plan);
+        tern_graph_free(&g);
+    }
+}
+
 static record run(network make, int threads, tern_dtype products, float lambda) {
     static const size_t batches[] = {BATCH_MAX, 1, 16};
     tern_graph *g = build(make);
@@ -759,19 +788,13 @@ static void test_plans_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_op_is_here),
-        cmocka_unit_test(test_threads_change_no_bit),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_arena_shares),
-        cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_nothing_is_overwritten),
-        cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_hostile_attributes),
-        cmocka_unit_test(test_hostile_sharing),
-        cmocka_unit_test(test_hostile_inputs),
-        cmocka_unit_test(test_names_and_uses),
-        cmocka_unit_test(test_too_many_nodes),
-        cmocka_unit_test(test_plans_refused),
+        cmocka_unit_test(test_every_op_is_here),       cmocka_unit_test(test_threads_change_no_bit),
+        cmocka_unit_test(test_ends_at_first_trained),  cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_arena_shares),           cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_nothing_is_overwritten), cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_hostile_attributes),     cmocka_unit_test(test_hostile_sharing),
+        cmocka_unit_test(test_hostile_inputs),         cmocka_unit_test(test_names_and_uses),
+        cmocka_unit_test(test_too_many_nodes),         cmocka_unit_test(test_plans_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,7 +56,7 @@ typedef struct tern_train_result {
     size_t trained_weights, state_bytes; /* weights that learn, and what the checkpoint holds of them: the weights
                                             themselves, what their rule or optimiser keeps, running statistics */
     double state_bits_per_weight;        /* the one over the other, in bits */
-    size_t peak_bytes; /* most memory that the process has held so far, data and program included; 0: unknown */
+    size_t peak_bytes;   /* most memory that the process has held so far, data and program included; 0: unknown */
     size_t device_bytes; /* memory that the run takes on a GPU, all of it held from the first step on; 0: none */
 } tern_train_result;
 

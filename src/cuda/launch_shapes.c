@@ -138,10 +138,14 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
+enum { SHORT_TILES = 8 };
+
 /* The largest tile where it still fills the device. Else small ones, and the columns are split as long as there are
  * multiprocessors without a block, or as each part stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
+    /* Few columns are soon multiplied: then two smaller blocks a multiprocessor, one of which begins or ends meanwhile. */
+    if (w->k_tiles <= SHORT_TILES && n_blocks * blocks_of(m, 128) >= 4 * sm) return wgmma_variant(128, 1);
     if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int blocks = n_blocks * blocks_of(m, m_tile);

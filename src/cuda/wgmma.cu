@@ -172,8 +172,8 @@ __device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, co
 enum { LINE = BLOCK_ROWS, LINE_PITCH = LINE + 8 /* bf16; eight lines, one below another, lie in different banks */ };
 
 __device__ static bool takes_lines(const epilogue &out) {
-    return out.y_type == TERN_BF16 && out.activation == TERN_DEVICE_IDENTITY && !out.residual &&
-           out.rows % 8 == 0 && (size_t)out.y % 16 == 0;
+    return out.y_type == TERN_BF16 && out.activation == TERN_DEVICE_IDENTITY && !out.residual && out.rows % 8 == 0 &&
+           (size_t)out.y % 16 == 0;
 }
 
 /* Four 8 x 8 matrices, turned; lane l gives the address of row l % 8 of matrix l / 8. */
@@ -237,7 +237,7 @@ __device__ static void put_shared(int32_t *sums, const epilogue &out, int n0, in
 }
 
 template <class Density, int MTile, int Splits>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
     tern_matmul_wgmma_cuda(product p, const __grid_constant__ CUtensorMap acts) {
     extern __shared__ uint8_t shared[];
     /* The swizzle counts from multiples of 1024. */

@@ -175,8 +175,7 @@ static tern_status prepare(gpu_lt *lt, prepared *p, const char *what, tern_error
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first), what, err);
     LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second), what, err);
     const int32_t mode = CUBLASLT_POINTER_MODE_DEVICE;
-    if (g->factor)
-        LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode), what, err);
+    if (g->factor) LT_TRY(lt->f.desc_set(p->desc, CUBLASLT_MATMUL_DESC_POINTER_MODE, &mode, sizeof mode), what, err);
     GPU_CHECK(layout_of(lt, &p->b, g->operands, g->b_turned ? g->k : g->n, g->b_turned ? g->n : g->k, ldb, g->count,
                         g->stride_b, what, err));
     GPU_CHECK(layout_of(lt, &p->a, g->operands, g->a_turned ? g->m : g->k, g->a_turned ? g->k : g->m, lda, g->count,

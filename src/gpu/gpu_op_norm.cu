@@ -7,7 +7,7 @@
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 24, WARP_PARTS = 396, BLOCK_PARTS = 792 /* blocks of a gradient */ };
+enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
@@ -51,18 +51,18 @@ struct layer_rule {
 };
 
 /* Runs the statement with R = the rule. */
-#define BY_RULE(m, ...)                  \
-    do {                                 \
-        if ((m).centred) {               \
-            using R = layer_rule;        \
-            __VA_ARGS__;                 \
-        } else if ((m).squares) {        \
+#define BY_RULE(m, ...)                    \
+    do {                                   \
+        if ((m).centred) {                 \
+            using R = layer_rule;          \
+            __VA_ARGS__;                   \
+        } else if ((m).squares) {          \
             using R = rms_of_squares_rule; \
-            __VA_ARGS__;                 \
-        } else {                         \
-            using R = rms_rule;          \
-            __VA_ARGS__;                 \
-        }                                \
+            __VA_ARGS__;                   \
+        } else {                           \
+            using R = rms_rule;            \
+            __VA_ARGS__;                   \
+        }                                  \
     } while (0)
 
 static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
@@ -142,8 +142,8 @@ template <int WIDTH> __device__ static size_t my_row() {
 
 /* Threads of a block. */
 #define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
-/* Blocks that a multiprocessor is to have at once, of bf16 values: as many as the registers for rows and sums let it. */
-#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 3 : 6)
+/* Blocks that a multiprocessor is to have at once, of bf16 values: with more of them sums leave the registers. */
+#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 2 : 4)
 
 template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
     for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
@@ -166,7 +166,8 @@ __device__ static void normalised(float (&out)[N], const row_norm &m, const row_
     if (R::CENTRED) bias = factors<N>(m.bias, column, 0);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        out[j] = R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
+        out[j] =
+            R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
 }
 
 template <class R, class T, int N, int WIDTH>
@@ -411,10 +412,10 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
     BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
-                                                        norm_forward<R, T, N, WIDTH>
-                                                        <<<blocks, threads, 0, plan->stream>>>(
-                                                            (T *)y, q, inv_scale, (const T *)x, m)))));
+                           GPU_BY_PACK(T, m.n,
+                                       BY_WIDTH(m.n, m.rows,
+                                                norm_forward<R, T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
+                                                    (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -426,11 +427,11 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
     BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
-                                                        norm_gradient<R, T, N, WIDTH>
-                                                        <<<parts ? gradient_parts(m) : blocks, threads, 0,
-                                                           plan->stream>>>((T *)dx, (const T *)x, (const T *)dy, m,
-                                                                           add, parts)))));
+                           GPU_BY_PACK(T, m.n,
+                                       BY_WIDTH(m.n, m.rows,
+                                                norm_gradient<R, T, N, WIDTH>
+                                                <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                                    (T *)dx, (const T *)x, (const T *)dy, m, add, parts)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

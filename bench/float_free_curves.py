@@ -8,7 +8,7 @@ import sys
 
 COLOURS = {"fp": "#888888", "ste": "#000000", "ortho": "#1b7837", "r2": "#2166ac", "r1": "#67a9cf", "vote": "#d6604d",
            "seed-corr": "#b2182b"}
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 60, 110, 34, 44
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 400, 60, 130, 34, 44
 
 
 def read(path, key):
@@ -25,11 +25,14 @@ def read(path, key):
 
 
 def ticks(low, high):
-    step = 10 ** len(str(int((high - low) / 10))) / 10 if high - low >= 10 else 0.01
-    while (high - low) / step > 8:
-        step *= 2 if str(step).strip("0.")[0] in "15" else 2.5
-    first = int(low / step) * step
-    return [first + i * step for i in range(12) if low <= first + i * step <= high]
+    """Multiples of 1, 2 or 5 times a power of ten, at most eight of them."""
+    step, factors = 1e-3, [2, 2.5, 2]
+    for i in range(60):
+        if (high - low) / step <= 8:
+            break
+        step *= factors[i % 3]
+    first = int(low / step)
+    return [(first + i) * step for i in range(12) if low <= (first + i) * step <= high]
 
 
 def main(preset):
@@ -44,10 +47,10 @@ def main(preset):
     if not curves:
         sys.exit(f"float_free_curves.py: there are no runs of {preset}; see bench/float_free.sh")
     last = max(points[-1][0] for points in curves.values())
-    values = sorted(value for points in curves.values() for _, value in points)
-    low, high = values[0], values[int(len(values) * 0.97)] if text else values[-1]
-    if not text:
-        low = values[int(len(values) * 0.12)]
+    # The seed's rule lies far below: it would press the others into a line. So do the first steps.
+    values = [value for rule, points in curves.items() if rule != "seed-corr"
+              for step, value in points if step >= last / 5] or [0, 1]
+    low, high = min(values), max(values)
 
     def x(step):
         return LEFT + (WIDTH - LEFT - RIGHT) * step / last
@@ -68,11 +71,11 @@ def main(preset):
     for rule, points in curves.items():
         path = " ".join(f"{x(step):.1f},{y(value):.1f}" for step, value in points)
         out.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS.get(rule, "#444444")}" stroke-width="1.8"/>')
-        labels.append((y(points[-1][1]), rule))
+        labels.append((y(points[-1][1]), rule, points[-1][1]))
     floor = 0
-    for place, rule in sorted(labels):
+    for place, rule, value in sorted(labels):
         floor = max(place + 4, floor + 14)
-        out.append(f'<text x="{WIDTH - RIGHT + 8}" y="{floor:.1f}" fill="{COLOURS.get(rule, "#444444")}">{rule}</text>')
+        out.append(f'<text x="{WIDTH - RIGHT + 8}" y="{floor:.1f}" fill="{COLOURS.get(rule, "#444444")}">{rule} {value:.{3 if text else 1}f}</text>')
     out.append("</svg>")
     print("\n".join(out))
 

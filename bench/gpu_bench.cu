@@ -117,38 +117,11 @@ static int nodes_for(int copies, size_t m) {
 
 __global__ void empty_kernel() {}
 
-__global__ void read_kernel(const uint4 *from, size_t count, uint4 *out) {
-    enum { U = 8 };
-    uint4 sum = {};
-    const size_t step = (size_t)gridDim.x * blockDim.x;
-    for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i + (U - 1) * step < count; i += U * step) {
-        uint4 v[U];
-#pragma unroll
-        for (int u = 0; u < U; u++) v[u] = __ldcs(from + i + u * step);
-#pragma unroll
-        for (int u = 0; u < U; u++) {
-            sum.x ^= v[u].x;
-            sum.y ^= v[u].y;
-            sum.z ^= v[u].z;
-            sum.w ^= v[u].w;
-        }
-    }
-    if ((sum.x ^ sum.y ^ sum.z ^ sum.w) == 0x12345678) *out = sum; /* practically never */
-}
-
 static double measure_read() {
-    const size_t bytes = (size_t)2 << 30;
-    uint4 *buffer = (uint4 *)device_bytes(bytes);
-    check(cudaMemset(buffer, 0x5a, bytes), "memset");
-    double best = 0;
-    for (int blocks : {2, 4, 8}) {
-        const double s = time_graph(2, [&](int) {
-            read_kernel<<<info.multiprocessors * blocks, 256, 0, stream>>>(buffer, bytes / 16, buffer);
-        });
-        best = std::max(best, (double)bytes / s);
-    }
-    cudaFree(buffer);
-    return best;
+    tern_error err;
+    double per_second;
+    if (tern_device_measure_read(&per_second, device, &err)) stop("reading memory", err.message);
+    return per_second;
 }
 
 /* ---- cuBLAS ------------------------------------------------------------------------------------------------------ */

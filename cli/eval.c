@@ -13,7 +13,7 @@ static void usage(FILE *to) {
           "  --data DIR    the data set's folder or file; default: the usual places\n"
           "  --samples N   only the first N samples\n"
           "  --threads N   default: all processors\n"
-          "  --device NAME cpu (default), cuda or cuda:N\n"
+          "  --device NAME cpu, cuda or cuda:N; default: the GPU that TERN_DEVICE names, else the CPU\n"
           "  --json        {\"loss\", \"accuracy\", \"samples\"}\n\n"
           "Example:\n  tern eval fashion.tern\n",
           to);
@@ -40,13 +40,16 @@ int command_eval(int argc, char **argv) {
     }
     int code = parse_args(&a, argc, argv);
     if (code) return code;
-    tern_model_options o = {.batch = 100, .threads = (int)threads, .device = device};
+    tern_model_options o = {.batch = 100, .threads = (int)threads};
+    int gpu;
     tern_model *model = NULL;
     tern_dataset *test = NULL;
     tern_accuracy accuracy;
     tern_model_info info;
     tern_error err;
-    tern_status status = tern_model_open(&model, path, &o, &err);
+    tern_status status = find_device(&gpu, device, &err);
+    o.device = status ? NULL : device_name(gpu);
+    if (!status) status = tern_model_open(&model, path, &o, &err);
     if (!status) status = tern_model_describe(&info, model, &err);
     if (!status) status = open_test_data(&test, model, data, &err);
     if (!status) status = tern_model_evaluate(&accuracy, model, test, samples, NULL, &err);

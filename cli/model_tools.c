@@ -1,6 +1,8 @@
 #include "model_tools.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 tern_status open_test_data(tern_dataset **out, const tern_model *model, const char *path, tern_error *err) {
     tern_model_info info;
@@ -8,6 +10,19 @@ tern_status open_test_data(tern_dataset **out, const tern_model *model, const ch
     if (status) return status;
     tern_dataset_desc d = {.kind = info.data, .split = TERN_SPLIT_TEST, .path = path};
     return tern_dataset_open(out, &d, err);
+}
+
+tern_status find_device(int *device, const char *option, tern_error *err) {
+    const char *name = getenv("TERN_DEVICE");
+    *device = TERN_DEVICE_CPU;
+    if (!option && (!name || !*name || !strcmp(name, "auto"))) return TERN_OK;
+    return tern_device_find(device, option, err);
+}
+
+const char *device_name(int device) {
+    static char name[24];
+    snprintf(name, sizeof name, "cuda:%d", device);
+    return device == TERN_DEVICE_CPU ? NULL : name;
 }
 
 void print_json_line(json_t *json) {

@@ -162,12 +162,13 @@ static void print_json(const tern_train_result *r, const char *out) {
     char path[4200];
     snprintf(path, sizeof path, "%s/checkpoint.safetensors", out);
     json_t *json = json_pack(
-        "{s:I, s:b, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:I, s:I, s:s}", "steps", (json_int_t)r->steps,
-        "finished", r->finished, "seconds", r->seconds, "loss", isfinite(r->loss) ? r->loss : -1, "val_loss",
-        isfinite(r->val_loss) ? r->val_loss : -1, "metric", isfinite(r->val_accuracy) ? r->val_accuracy : -1,
-        "skipped", (json_int_t)r->skipped, "trained_weights", (json_int_t)r->trained_weights, "state_bytes",
-        (json_int_t)r->state_bytes, "state_bits_per_weight", r->state_bits_per_weight, "peak_bytes",
-        (json_int_t)r->peak_bytes, "device_bytes", (json_int_t)r->device_bytes, "checkpoint", path);
+        "{s:I, s:b, s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:f, s:I, s:I, s:s}", "steps", (json_int_t)r->steps,
+        "finished", r->finished, "seconds", r->seconds, "train_seconds", r->train_seconds, "loss",
+        isfinite(r->loss) ? r->loss : -1, "val_loss", isfinite(r->val_loss) ? r->val_loss : -1, "metric",
+        isfinite(r->val_accuracy) ? r->val_accuracy : -1, "skipped", (json_int_t)r->skipped, "trained_weights",
+        (json_int_t)r->trained_weights, "state_bytes", (json_int_t)r->state_bytes, "state_bits_per_weight",
+        r->state_bits_per_weight, "peak_bytes", (json_int_t)r->peak_bytes, "device_bytes",
+        (json_int_t)r->device_bytes, "checkpoint", path);
     json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(json);

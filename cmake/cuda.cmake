@@ -50,6 +50,9 @@ list(TRANSFORM TERN_CUDA_HOPPER_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VA
 list(REMOVE_ITEM TERN_CUDA_SOURCES ${others})
 set(tensor_architectures ${TERN_CUDA_ARCHITECTURES})
 list(FILTER tensor_architectures EXCLUDE REGEX "^75")
+if(NOT tensor_architectures) # for 7.5 alone these are never chosen, but must be there
+  set(tensor_architectures 80-real)
+endif()
 
 add_library(tern_cuda_tensor OBJECT ${TERN_CUDA_TENSOR_SOURCES})
 add_library(tern_cuda_hopper OBJECT ${TERN_CUDA_HOPPER_SOURCES})

@@ -27,6 +27,10 @@ expect 0 devices --json
 expect 2 devices --nonsense
 expect 2 bench nonsense
 expect 2 bench kernels --shape 10
+expect 2 bench layer --cold
+expect 1 bench layer --device gpu
+expect 1 bench layer --device cuda:1023
+expect 1 eval missing.tern --device cuda:1023
 expect 2 bench kernels --shape 0x10
 expect 2 bench kernels --m 1,,2
 expect 2 bench kernels --m 99999999999999999999

@@ -19,7 +19,7 @@ src/api:      tern base quant kern cpu cuda io nn model train
 cli:          tern
 examples:     tern
 bench:        tern
-tests/unit:   tern base quant kern cpu cuda io nn model train api
+tests/unit:   tern base quant kern cpu cuda io nn gpu model train api
 tests/common: tern base io
 tests/kern:   tern base quant kern
 tests/gpu:    tern base quant cpu cuda io nn gpu train

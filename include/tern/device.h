@@ -43,6 +43,8 @@ TERN_API tern_status tern_device_describe(tern_device_info *info, int device, te
  * GPU where there is one, else TERN_DEVICE_CPU. An unknown value is TERN_E_ARGUMENT with the valid ones listed, a GPU
  * that is not there TERN_E_UNSUPPORTED with the reason. */
 TERN_API tern_status tern_device_select(int *device, tern_error *err);
+/* The same of a name; NULL: what TERN_DEVICE says. */
+TERN_API tern_status tern_device_find(int *device, const char *name, tern_error *err);
 
 /* ---- a device in use --------------------------------------------------------------------------------------------- */
 
@@ -204,6 +206,9 @@ TERN_API tern_status tern_device_quantize(tern_device *device, const tern_device
 /* Measures int8 operations/s (a multiply and an add are two) of the tensor cores on values that stay in registers.
  * TERN_E_UNSUPPORTED before compute capability 8.0. */
 TERN_API tern_status tern_device_measure_int8(double *per_second, tern_device *device, tern_error *err);
+
+/* Measures bytes/s read from a buffer of 2 GiB, or a quarter of what is free. */
+TERN_API tern_status tern_device_measure_read(double *per_second, tern_device *device, tern_error *err);
 
 #ifdef __cplusplus
 }

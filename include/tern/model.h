@@ -22,9 +22,11 @@ typedef struct tern_model tern_model;
 typedef struct tern_model_options {
     size_t batch;
     int threads;
-    const char
-        *device; /* NULL or "cpu": the CPU; "cuda", "cuda:N": a GPU, in fp32; "auto": a GPU where there is one. On
-                           a GPU tern_model_run and tern_model_evaluate run there, everything else on the CPU */
+    const char *device; /* NULL or "cpu": the CPU; "cuda", "cuda:N": a GPU; "auto": a GPU where there is one. On a GPU
+                           tern_model_run, tern_model_evaluate and tern_model_time run there, and what
+                           tern_model_parity runs of a deployed model; everything else on the CPU */
+    tern_dtype values;  /* on a GPU: TERN_F32, or TERN_BF16 to keep values and multiply floats in half the bytes */
+    int training; /* nonzero, on a GPU: with the memory of a training step, to measure it. Not for packed models */
 } tern_model_options;
 
 TERN_API tern_status tern_model_open(tern_model **out, const char *path, const tern_model_options *options,
@@ -52,7 +54,10 @@ typedef struct tern_model_info {
     size_t packed_bytes; /* what they take here: packed trits, scales, fp32 for the rest */
     size_t ternary_float_bytes, ternary_packed_bytes; /* the same of the ternary layers' weights alone */
     size_t trained_weights, state_bytes; /* of a checkpoint: see tern_state_info; of a deployed model 0 */
-    size_t activation_bytes;             /* of the plan that runs it, with its scratch */
+    size_t activation_bytes;             /* of the plan that runs it on the CPU, with its scratch */
+    int device;                          /* the number of the GPU that runs it, or TERN_DEVICE_CPU */
+    size_t device_bytes;           /* GPU memory that it keeps: weights, values, scratch and the next; 0 on the CPU */
+    size_t device_workspace_bytes; /* of which cuBLASLt's own, where there are products of floats */
 } tern_model_info;
 
 TERN_API tern_status tern_model_describe(tern_model_info *info, const tern_model *model, tern_error *err);
@@ -90,6 +95,12 @@ TERN_API const char *tern_model_class_name(const tern_model *model, size_t label
 /* outputs[n][...] of n samples, n at most the batch. x: images [n][H][W][C] as pixels 0..255 are normalised by the
  * model: see tern_model_normalise; or int32 tokens [n][T]. */
 TERN_API tern_status tern_model_run(float *outputs, tern_model *model, const void *x, size_t n, tern_error *err);
+/* Seconds of one forward pass of n samples on the GPU that the model was opened on, input and output in its memory: the
+ * median of replays of CUDA graphs over about `seconds`. x as in tern_model_run. cold: nonzero for weights that no cache
+ * holds (twice the L2 cache is read between two passes, and its time taken off). A model opened for training is timed as
+ * training runs forward, which moves running statistics on. TERN_E_UNSUPPORTED on the CPU: time tern_model_run there. */
+TERN_API tern_status tern_model_time(double *pass, tern_model *model, const void *x, size_t n, double seconds,
+                                     int cold, tern_error *err);
 TERN_API size_t tern_model_outputs(const tern_model *model); /* floats a sample */
 TERN_API tern_status tern_model_normalise(float *x, const tern_model *model, const uint8_t *pixels, size_t n,
                                           tern_error *err);
@@ -151,15 +162,21 @@ typedef struct tern_parity_result {
     size_t layers;     /* products whose integer sums were compared */
     uint64_t integers; /* sums compared */
     uint64_t int_mismatches;
+    uint64_t int_far;    /* mismatches by more than one step */
+    uint64_t int_wrong;  /* on a GPU: sums that are not those of plain C for the activations that the GPU had */
     double max_abs_diff; /* largest difference of two logits */
+    size_t answers;      /* argmaxes: images, or tokens */
     size_t argmax_mismatches;
     const char *first_layer; /* first product with a mismatch, owned by the trained model; NULL when none */
-    int ok;                  /* no integer differs and every argmax is the same */
+    int on_gpu;              /* the deployed model ran there */
+    int ok; /* no integer and no answer differs; on a GPU: int_wrong is 0, and at most one answer in 1000 differs */
 } tern_parity_result;
 
 /* Runs both on the first max_samples of the data set (0: all) and compares the int32 sums of every int8 product, the
  * logits and the argmax. The trained side quantizes its fp32 weights anew and multiplies with plain C, apart from the
- * kernels that the deployed side uses. */
+ * kernels that the deployed side uses: those of the CPU, or, of a model opened on a GPU in fp32, those of the GPU. There
+ * sums of floats in front of a product are taken in another order, so that an activation at the edge between two
+ * integers may become the other one and change the sums that it is part of: docs/numerics.md. */
 TERN_API tern_status tern_model_parity(tern_parity_result *out, tern_model *trained, tern_model *deployed,
                                        const tern_dataset *dataset, size_t max_samples, tern_error *err);
 

@@ -50,7 +50,8 @@ typedef struct tern_train_options {
 typedef struct tern_train_result {
     uint64_t steps; /* taken in all, resumed ones included */
     int finished;   /* 0: stopped before the end */
-    double seconds; /* of this call */
+    double seconds;       /* of this call, without the reading of data */
+    double train_seconds; /* of those, what steps took: no evaluation, saving or report */
     double loss, val_loss, val_accuracy;
     uint64_t skipped;
     size_t trained_weights, state_bytes; /* weights that learn, and what the checkpoint holds of them: the weights

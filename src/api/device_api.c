@@ -36,6 +36,11 @@ tern_status tern_device_select(int *device, tern_error *err) {
     return tern_cuda_select(device, NULL, err);
 }
 
+tern_status tern_device_find(int *device, const char *name, tern_error *err) {
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return tern_cuda_select(device, name, err);
+}
+
 /* ---- a device in use --------------------------------------------------------------------------------------------- */
 
 /* What was measured with other limits, or with other starts of kernels, is not for everybody. */
@@ -310,4 +315,10 @@ tern_status tern_device_measure_int8(double *per_second, tern_device *device, te
     TERN_CHECK_ARGUMENT(per_second, err, "per_second is NULL");
     TERN_CHECK_ARGUMENT(device, err, "device is NULL");
     return device->backend->measure_int8(per_second, device->context, err);
+}
+
+tern_status tern_device_measure_read(double *per_second, tern_device *device, tern_error *err) {
+    TERN_CHECK_ARGUMENT(per_second, err, "per_second is NULL");
+    TERN_CHECK_ARGUMENT(device, err, "device is NULL");
+    return device->backend->measure_read(per_second, device->context, err);
 }

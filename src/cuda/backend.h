@@ -58,6 +58,7 @@ typedef struct tern_cuda_backend {
                                  tern_error *err);
     tern_status (*quantize)(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err);
     tern_status (*measure_int8)(double *per_second, tern_cuda_context *context, tern_error *err);
+    tern_status (*measure_read)(double *per_second, tern_cuda_context *context, tern_error *err);
     const struct tern_gpu_table *graphs; /* NULL in a build without networks */
 } tern_cuda_backend;
 

@@ -76,6 +76,7 @@ static const tern_cuda_backend table = {TERN_CUDA_BACKEND_VERSION,
                                         tern_cuda_time_products,
                                         quantize,
                                         tern_cuda_measure_int8,
+                                        tern_cuda_measure_read,
                                         graphs};
 
 extern "C" __attribute__((visibility("default"))) const tern_cuda_backend *tern_cuda_backend_table(uint32_t version) {

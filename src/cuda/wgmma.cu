@@ -154,8 +154,36 @@ __device__ static place my_place(const epilogue &out, int n0, int m0) {
     return {m0 + lane % 4 * 2, n0 + warp * TERN_TILE_ROWS + lane / 4, out.m, out.rows};
 }
 
+/* A thread's sums lie 8 activations and 8 outputs apart, so that a warp would write 16 bytes here and there. Outputs of two
+ * bytes go by shared memory instead: `room` has rows of BLOCK_ROWS of them, 16 bytes longer to spread over the banks. */
+enum { OUTPUT_PITCH = BLOCK_ROWS + 8, OUTPUT_PACK = 8 };
+static_assert(OUTPUT_PITCH * 2 <= STAGES * SLOT_COLS, "outputs take the place of the stages");
+
+__device__ static bool can_stage(const epilogue &out) {
+    return out.y_type != TERN_F32 && out.rows % OUTPUT_PACK == 0 && (uintptr_t)out.y % 16 == 0;
+}
+
+template <int Sums>
+__device__ static void store_staged(const float (&v)[Sums], const epilogue &out, uint16_t *room, int n0, int m0) {
+    const place in_block = my_place(out, 0, 0);
+    __syncthreads(); /* the stages are no longer read */
+#pragma unroll
+    for (int i = 0; i < Sums; i++)
+        room[in_block.m(i) * OUTPUT_PITCH + in_block.n(i)] = out.y_type == TERN_BF16
+                                                                 ? __bfloat16_as_ushort(__float2bfloat16_rn(v[i]))
+                                                                 : __half_as_ushort(__float2half_rn(v[i]));
+    __syncthreads();
+    for (int i = (int)threadIdx.x; i < 2 * Sums * (BLOCK_ROWS / OUTPUT_PACK); i += THREADS) {
+        const int row = i / (BLOCK_ROWS / OUTPUT_PACK), column = i % (BLOCK_ROWS / OUTPUT_PACK) * OUTPUT_PACK;
+        if (m0 + row >= out.m || n0 + column >= out.rows) continue;
+        uint16_t *to = (uint16_t *)out.y + (size_t)(m0 + row) * (size_t)out.rows + (size_t)(n0 + column);
+        *(uint4 *)to = *(const uint4 *)(room + row * OUTPUT_PITCH + column);
+    }
+}
+
 template <class Density, int Sums>
-__device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, const place &at) {
+__device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, uint16_t *room, int n0, int m0) {
+    const place at = my_place(out, n0, m0);
     float v[Sums], bias[2];
     for (int i = 0; i < 2; i++) bias[i] = bias_of(out, min(at.n(2 * i), out.rows - 1));
 #pragma unroll
@@ -163,63 +191,13 @@ __device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, co
         const int m = min(at.m(i), out.m - 1), n = min(at.n(i), out.rows - 1);
         v[i] = product_of(Density::finish(c[i]), factor_of(out, 0, m, n), bias[i / 2 % 2]);
     }
-    put_products(v, out, at);
-}
-
-/* ---- bf16 rows by way of shared memory: sums lie across them, eight to a row and matrix. Turned there, they leave as
- * whole lines. ---- */
-
-enum { LINE = BLOCK_ROWS, LINE_PITCH = LINE + 8 /* bf16; eight lines, one below another, lie in different banks */ };
-
-__device__ static bool takes_lines(const epilogue &out) {
-    return out.y_type == TERN_BF16 && out.activation == TERN_DEVICE_IDENTITY && !out.residual && out.rows % 8 == 0 &&
-           (size_t)out.y % 16 == 0;
-}
-
-/* Four 8 x 8 matrices, turned; lane l gives the address of row l % 8 of matrix l / 8. */
-__device__ static void store_turned(uint32_t to, const uint32_t (&v)[4]) {
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v[0]),
-                 "r"(v[1]), "r"(v[2]), "r"(v[3])
-                 : "memory");
-}
-
-/* `lines`: shared memory of MTile lines that nobody reads any more. */
-template <class Density, int MTile>
-__device__ static void put_lines(const int32_t (&c)[MTile / 2], const epilogue &out, uint8_t *lines, int n0, int m0) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    const place at = my_place(out, n0, m0);
-    const uint32_t own = (uint32_t)__cvta_generic_to_shared(lines) +
-                         (uint32_t)(((lane / 16 * 8 + lane % 8) * LINE_PITCH + warp * 16 + lane / 8 % 2 * 8) * 2);
-    float scale[2], bias[2];
-    for (int i = 0; i < 2; i++) {
-        scale[i] = scale_of(out, min(at.n(2 * i), out.rows - 1));
-        bias[i] = bias_of(out, min(at.n(2 * i), out.rows - 1));
+    if (!can_stage(out)) {
+        put_products(v, out, at);
+        return;
     }
-#pragma unroll
-    for (int i = 0; i < MTile / 2; i += 8) { /* 16 rows of activations */
-        uint32_t v[4];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            float pair[2];
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int k = i + 2 * j + e;
-                const float factor = __fmul_rn(scale[j % 2], out.inv_scale[min(at.m(k), out.m - 1)]);
-                pair[e] = product_of(Density::finish(c[k]), factor, bias[j % 2]);
-            }
-            const __nv_bfloat162 both = __floats2bfloat162_rn(pair[0], pair[1]);
-            v[j] = *(const uint32_t *)&both;
-        }
-        store_turned(own + (uint32_t)(i * 2 * LINE_PITCH * 2), v);
-    }
-    __syncthreads();
-    enum { PACKS = LINE / 8 };
-    for (int i = (int)threadIdx.x; i < MTile * PACKS; i += THREADS) {
-        const int m = i / PACKS, n = i % PACKS * 8;
-        if (m0 + m >= out.m || n0 + n >= out.rows) continue;
-        const uint4 v = *(const uint4 *)(lines + (m * LINE_PITCH + n) * 2);
-        *(uint4 *)((__nv_bfloat16 *)out.y + (size_t)(m0 + m) * (size_t)out.rows + (size_t)(n0 + n)) = v;
-    }
+    activate(v, out.activation);
+    add_residual(v, out, at);
+    store_staged(v, out, room, n0, m0);
 }
 
 /* Adds up what the blocks of the cluster left in their shared memory, each block a share of the activations' rows. */
@@ -263,13 +241,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
     const int row_tile = min(n0 / TERN_TILE_ROWS + warp, p.w.row_tiles - 1);
     multiply_part<Density>(c, r, s, p.w.tiles + (size_t)row_tile * (size_t)p.w.k_tiles * TERN_TILE_BYTES, mine);
     if constexpr (Splits == 1) {
-        if (takes_lines(p.out)) {
-            static_assert(MTile * LINE_PITCH * 2 <= STAGES * STAGE_BYTES, "the stages have room for the lines");
-            __syncthreads(); /* the stages are no longer read */
-            put_lines<Density, MTile>(c, p.out, shared + (stages - base), n0, m0);
-        } else {
-            put_all<Density>(c, p.out, my_place(p.out, n0, m0));
-        }
+        put_all<Density>(c, p.out, (uint16_t *)(shared + (stages - base)), n0, m0);
     } else {
         int32_t *sums = (int32_t *)(shared + (stages - base));
         const place in_block = my_place(p.out, 0, 0);

@@ -7,7 +7,15 @@
 
 #include "gpu/gpu_kernels.cuh"
 
-enum { GPU_PAIR_PARTS = 512, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FINISH = 32 };
+enum { GPU_PAIR_PARTS = 256, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4, GPU_FINISH = 32 };
+
+/* A condition that is known where the code is made. */
+struct gpu_yes {
+    __device__ constexpr operator bool() const { return true; }
+};
+struct gpu_no {
+    __device__ constexpr operator bool() const { return false; }
+};
 
 /* N neighbours of a row. */
 template <class T, int N> struct alignas(sizeof(T) * N) gpu_columns_pack { T v[N]; };
@@ -57,7 +65,7 @@ static inline size_t gpu_pair_sums_scratch(tern_dtype type, size_t columns) {
 
 /* parts[part][2][columns]. F: column at(c) and row of(r) bring what it needs per column and row, add(a, b, x, dy,
  * column, row) adds to the two sums. dy may be NULL: it arrives as 0. */
-template <class T, int N, class F>
+template <bool TWO, class T, int N, class F>
 __global__ static void __launch_bounds__(GPU_THREADS)
     gpu_pair_parts_kernel(double *parts, const T *x, const T *dy, gpu_columns m, size_t length, F f) {
     using P = gpu_columns_pack<T, N>;
@@ -71,23 +79,32 @@ __global__ static void __launch_bounds__(GPU_THREADS)
         const size_t step = blockDim.y;
         for (size_t row = begin + threadIdx.y; row < stop;) {
             float a[N] = {}, b[N] = {};
+            const auto add_rows =
+                [&](auto all) { /* all of them are rows: loads without conditions */
+                                P px[GPU_ROWS_AT_ONCE], pg[GPU_ROWS_AT_ONCE];
+#pragma unroll
+                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                    if (all || row + r * step < stop) {
+                                        px[r] = *(const P *)(x + (row + r * step) * m.columns + (size_t)pack * N);
+                                        if (TWO)
+                                            pg[r] =
+                                                *(const P *)(dy + (row + r * step) * m.columns + (size_t)pack * N);
+                                    }
+#pragma unroll
+                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                    if (all || row + r * step < stop) {
+                                        const typename F::row per_row = f.of(row + r * step);
+#pragma unroll
+                                        for (int j = 0; j < N; j++)
+                                            f.add(a[j], b[j], to_float(px[r].v[j]), TWO ? to_float(pg[r].v[j]) : 0.0f,
+                                                  column[j], per_row);
+                                    }
+                };
             for (int stripe = 0; stripe < GPU_PAIR_STRIPE && row < stop; stripe += GPU_ROWS_AT_ONCE) {
-                P px[GPU_ROWS_AT_ONCE], pg[GPU_ROWS_AT_ONCE];
-#pragma unroll
-                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-                    if (row + r * step < stop) {
-                        px[r] = *(const P *)(x + (row + r * step) * m.columns + (size_t)pack * N);
-                        if (dy) pg[r] = *(const P *)(dy + (row + r * step) * m.columns + (size_t)pack * N);
-                    }
-#pragma unroll
-                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-                    if (row + r * step < stop) {
-                        const typename F::row per_row = f.of(row + r * step);
-#pragma unroll
-                        for (int j = 0; j < N; j++)
-                            f.add(a[j], b[j], to_float(px[r].v[j]), dy ? to_float(pg[r].v[j]) : 0.0f, column[j],
-                                  per_row);
-                    }
+                if (row + (GPU_ROWS_AT_ONCE - 1) * step < stop)
+                    add_rows(gpu_yes());
+                else
+                    add_rows(gpu_no());
                 row += GPU_ROWS_AT_ONCE * step;
             }
             for (int j = 0; j < N; j++) {
@@ -121,7 +138,9 @@ __global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
     const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
     double sum[2] = {};
     if (column < columns)
+#pragma unroll 8
         for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH)
+#pragma unroll
             for (int which = 0; which < 2; which++)
                 sum[which] += parts[((size_t)part * 2 + which) * columns + column];
     for (int which = 0; which < 2; which++) room[which][threadIdx.y][threadIdx.x] = sum[which];
@@ -141,8 +160,14 @@ static tern_status gpu_pair_sums(tern_gpu_plan *plan, size_t node, const T *x, c
     GPU_BY_PACK(T, columns, {
         const gpu_columns m = gpu_columns_cut(rows, columns, N);
         parts = gpu_pair_parts(m);
-        gpu_pair_parts_kernel<T, N><<<dim3(m.tiles, parts), m.block, 0, plan->stream>>>(
-            (double *)scratch, x, dy, m, (rows + parts - 1) / parts, f);
+        const dim3 grid(m.tiles, parts);
+        const size_t length = (rows + parts - 1) / parts;
+        if (dy)
+            gpu_pair_parts_kernel<true, T, N>
+                <<<grid, m.block, 0, plan->stream>>>((double *)scratch, x, dy, m, length, f);
+        else
+            gpu_pair_parts_kernel<false, T, N>
+                <<<grid, m.block, 0, plan->stream>>>((double *)scratch, x, dy, m, length, f);
     });
     GPU_LAUNCHED(plan, node, err);
     const unsigned blocks = (unsigned)((columns + GPU_FINISH - 1) / GPU_FINISH);
@@ -155,7 +180,7 @@ static tern_status gpu_pair_sums(tern_gpu_plan *plan, size_t node, const T *x, c
 /* ---- maps */
 
 /* y[row][c] (+)= f.value(a[row][c], b[row][c], f.at(c)); b may be NULL: it arrives as 0. */
-template <class T, int N, class F>
+template <bool TWO, class T, int N, class F>
 __global__ static void __launch_bounds__(GPU_THREADS)
     gpu_columns_map_kernel(T *y, const T *a, const T *b, gpu_columns m, int add, F f) {
     using P = gpu_columns_pack<T, N>;
@@ -165,25 +190,31 @@ __global__ static void __launch_bounds__(GPU_THREADS)
     for (int j = 0; j < N; j++) column[j] = f.at((size_t)pack * N + j);
     const size_t step = (size_t)gridDim.y * blockDim.y;
     for (size_t row = (size_t)blockIdx.y * blockDim.y + threadIdx.y; row < m.rows; row += GPU_ROWS_AT_ONCE * step) {
-        P pa[GPU_ROWS_AT_ONCE], pb[GPU_ROWS_AT_ONCE], py[GPU_ROWS_AT_ONCE];
+        const auto map_rows = [&](auto all) {
+            P pa[GPU_ROWS_AT_ONCE], pb[GPU_ROWS_AT_ONCE], py[GPU_ROWS_AT_ONCE];
 #pragma unroll
-        for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-            if (row + r * step < m.rows) {
-                const size_t at = (row + r * step) * m.columns + (size_t)pack * N;
-                pa[r] = *(const P *)(a + at);
-                if (b) pb[r] = *(const P *)(b + at);
-                if (add) py[r] = *(const P *)(y + at);
-            }
-#pragma unroll
-        for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
-            if (row + r * step < m.rows) {
-#pragma unroll
-                for (int j = 0; j < N; j++) {
-                    const float v = f.value(to_float(pa[r].v[j]), b ? to_float(pb[r].v[j]) : 0.0f, column[j]);
-                    py[r].v[j] = from_float<T>(add ? to_float(py[r].v[j]) + v : v);
+            for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                if (all || row + r * step < m.rows) {
+                    const size_t at = (row + r * step) * m.columns + (size_t)pack * N;
+                    pa[r] = *(const P *)(a + at);
+                    if (TWO) pb[r] = *(const P *)(b + at);
+                    if (add) py[r] = *(const P *)(y + at);
                 }
-                *(P *)(y + (row + r * step) * m.columns + (size_t)pack * N) = py[r];
-            }
+#pragma unroll
+            for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                if (all || row + r * step < m.rows) {
+#pragma unroll
+                    for (int j = 0; j < N; j++) {
+                        const float v = f.value(to_float(pa[r].v[j]), TWO ? to_float(pb[r].v[j]) : 0.0f, column[j]);
+                        py[r].v[j] = from_float<T>(add ? to_float(py[r].v[j]) + v : v);
+                    }
+                    *(P *)(y + (row + r * step) * m.columns + (size_t)pack * N) = py[r];
+                }
+        };
+        if (row + (GPU_ROWS_AT_ONCE - 1) * step < m.rows)
+            map_rows(gpu_yes());
+        else
+            map_rows(gpu_no());
     }
 }
 
@@ -199,9 +230,13 @@ static tern_status gpu_columns_map(tern_gpu_plan *plan, size_t node, void *y, co
                                    size_t rows, size_t columns, int add, F f, tern_error *err) {
     GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, columns, {
                     const gpu_columns m = gpu_columns_cut(rows, columns, N);
-                    gpu_columns_map_kernel<T, N>
-                        <<<dim3(m.tiles, gpu_columns_blocks(plan, m)), m.block, 0, plan->stream>>>(
-                            (T *)y, (const T *)a, (const T *)b, m, add, f);
+                    const dim3 grid(m.tiles, gpu_columns_blocks(plan, m));
+                    if (b)
+                        gpu_columns_map_kernel<true, T, N>
+                            <<<grid, m.block, 0, plan->stream>>>((T *)y, (const T *)a, (const T *)b, m, add, f);
+                    else
+                        gpu_columns_map_kernel<false, T, N>
+                            <<<grid, m.block, 0, plan->stream>>>((T *)y, (const T *)a, (const T *)b, m, add, f);
                 }));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;

@@ -7,9 +7,7 @@
 #include <string.h>
 
 #include "cuda/device_memory.cuh"
-#include "gpu/gpu_kernels.cuh"
-
-enum { WORKSPACE = 32 << 20, SUM_ROWS = 512, COLUMN_PARTS = 128 };
+#include "gpu/gpu_columns.cuh"
 
 /* ---- the library */
 
@@ -77,7 +75,8 @@ static tern_status load(lt_functions *f, tern_error *err) {
         library = dlopen(sonames[i], RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "training on a GPU takes cuBLASLt, a part of the CUDA toolkit: %.160s", dlerror());
+                         "float products and training on a GPU take cuBLASLt, a part of the CUDA toolkit: %.160s",
+                         dlerror());
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
         ((void **)f)[i] = dlsym(library, name[i]);
         if (!((void **)f)[i])
@@ -107,7 +106,13 @@ tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
     GPU_CHECK(gpu_keep(plan, &memory, sizeof numbers, "workspace", err));
     GPU_CHECK(tern_cuda_upload(plan->context, memory, numbers, sizeof numbers, err));
     lt->numbers = (const float *)memory;
-    return gpu_keep(plan, &lt->workspace, WORKSPACE, "workspace", err);
+    return gpu_keep(plan, &lt->workspace, GPU_LT_WORKSPACE, "workspace", err);
+}
+
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace) {
+    void *before = plan->lt->workspace;
+    plan->lt->workspace = workspace;
+    return before;
 }
 
 static void forget(gpu_lt *lt, prepared *p) {
@@ -146,7 +151,7 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     cublasLtMatmulPreference_t preference;
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
-    const size_t workspace = WORKSPACE;
+    const size_t workspace = GPU_LT_WORKSPACE;
     LT_TRY(lt->f.preference_create(&preference), what, err);
     cublasStatus_t code =
         lt->f.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
@@ -232,7 +237,7 @@ tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm,
     const uint32_t aligned[3] = {alignment_of(a), alignment_of(b), alignment_of(c)};
     GPU_CHECK(find(plan->lt, &p, &key, aligned, what, err));
     LT_TRY(plan->lt->f.matmul(plan->lt->handle, p->desc, alpha, b, p->b, a, p->a, beta, c, p->c, c, p->c, &p->algo,
-                              plan->lt->workspace, WORKSPACE, plan->stream),
+                              plan->lt->workspace, GPU_LT_WORKSPACE, plan->stream),
            what, err);
     return TERN_OK;
 }
@@ -316,45 +321,74 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
     const float *w = gpu_node_param(plan, node, 0)->value;
     *to = w;
     if (type == TERN_F32) return TERN_OK;
+    *to = plan->node[node].operand;
+    if (*to) return TERN_OK;
     void *made = take_room(room, type, n);
     *to = made;
     return gpu_convert(plan, node, type, made, w, n, err);
 }
 
-size_t gpu_column_sums_scratch(size_t columns) { return gpu_round_up(COLUMN_PARTS * columns * sizeof(float), 256); }
-
-/* A block takes 32 columns and one of COLUMN_PARTS parts of the rows: 8 rows at a time, then their sums in order. */
-template <class T> __global__ static void column_parts(float *parts, const T *x, size_t rows, size_t columns) {
-    __shared__ float room[8][33];
-    const size_t column = (size_t)blockIdx.x * 32 + threadIdx.x;
-    const size_t length = (rows + COLUMN_PARTS - 1) / COLUMN_PARTS, begin = blockIdx.y * length;
-    const size_t end = begin + length < rows ? begin + length : rows;
-    float sum = 0;
-    if (column < columns)
-        for (size_t row = begin + threadIdx.y; row < end; row += 8) sum += to_float(x[row * columns + column]);
-    room[threadIdx.y][threadIdx.x] = sum;
-    __syncthreads();
-    if (threadIdx.y || column >= columns) return;
-    for (int j = 1; j < 8; j++) sum += room[j][threadIdx.x];
-    parts[blockIdx.y * columns + column] = sum;
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err) {
+    plan->wants_lt = true;
+    if (plan->training || gpu_operands(plan) == TERN_F32) return TERN_OK;
+    return gpu_keep(plan, &plan->node[node].operand, n * gpu_bytes(plan->products), gpu_graph_node(plan, node)->name,
+                    err);
 }
 
-__global__ static void add_parts(float *sum, const float *parts, size_t columns) {
-    GPU_FOR(c, columns) {
-        double total = 0;
-        for (int p = 0; p < COLUMN_PARTS; p++) total += (double)parts[p * columns + c];
-        sum[c] += (float)total;
-    }
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err) {
+    if (!plan->node[node].operand) return TERN_OK;
+    const tern_node *n = gpu_graph_node(plan, node);
+    return gpu_convert(plan, node, plan->products, plan->node[node].operand, gpu_node_param(plan, node, 0)->value,
+                       plan->graph->param[n->param[0]].count, err);
+}
+
+__global__ static void add_rows(float *to, const float *from, size_t columns, size_t ld, size_t n) {
+    GPU_FOR(i, n) to[i] += from[i / columns * ld + i % columns];
+}
+
+/* Where rows of x are longer than k there are as many columns of sums, because cuBLASLt's fast kernels take rows of whole
+ * packs, and those of k are added to dw. */
+tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
+                               size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err) {
+    gpu_gemm g = {};
+    g.operands = plan->products;
+    g.result = TERN_F32;
+    g.a_turned = 1;
+    g.add = ldx == k;
+    g.m = n;
+    g.n = ldx;
+    g.k = rows;
+    g.lda = ldy;
+    GPU_CHECK(gpu_multiply(plan, node, &g, g.add ? (void *)dw : sums, dy, x, err));
+    if (g.add) return TERN_OK;
+    add_rows<<<gpu_blocks(plan, n * k), GPU_THREADS, 0, plan->stream>>>(dw, (const float *)sums, k, ldx, n * k);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* ---- sums of columns: the first of a pair */
+
+struct column_values {
+    struct column {};
+    struct row {};
+    __device__ column at(size_t) const { return {}; }
+    __device__ row of(size_t) const { return {}; }
+    __device__ void add(float &sum, float &, float x, float, column, row) const { sum += x; }
+};
+
+struct add_column {
+    float *sum;
+    __device__ void operator()(size_t c, double total, double) const { sum[c] += (float)total; }
+};
+
+size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns) {
+    return gpu_pair_sums_scratch(plan->type, columns);
 }
 
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err) {
-    const dim3 grid((unsigned)((columns + 31) / 32), COLUMN_PARTS), block(32, 8);
-    GPU_BY_TYPE(plan->type,
-                column_parts<<<grid, block, 0, plan->stream>>>((float *)scratch, (const T *)x, rows, columns));
-    GPU_LAUNCHED(plan, node, err);
-    add_parts<<<gpu_blocks(plan, columns), GPU_THREADS, 0, plan->stream>>>(sum, (const float *)scratch, columns);
-    GPU_LAUNCHED(plan, node, err);
+    GPU_BY_TYPE(plan->type, return gpu_pair_sums<T>(plan, node, (const T *)x, NULL, rows, columns, scratch,
+                                                    column_values(), add_column{sum}, err));
     return TERN_OK;
 }
 

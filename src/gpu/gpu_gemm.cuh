@@ -1,4 +1,4 @@
-/* Dense products by cuBLASLt, which is opened when a plan for training is made: who runs packed models needs none. */
+/* Dense products by cuBLASLt, which is opened when a plan has any: who runs packed layers alone needs none. */
 #ifndef TERN_GPU_GPU_GEMM_CUH
 #define TERN_GPU_GPU_GEMM_CUH
 
@@ -18,8 +18,12 @@ struct gpu_gemm {
     size_t stride_a, stride_b, stride_c;
 };
 
+enum { GPU_LT_WORKSPACE = 32 << 20 }; /* bytes */
+
 tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err);
 void gpu_lt_free(tern_gpu_plan *plan);
+/* Products from now on work there, as those on another stream do; returns where they did. */
+void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace);
 /* `node` is for messages. The first product of a shape chooses its algorithm: not inside a capture. */
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err);
@@ -49,8 +53,17 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
 
+/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it once,
+ * not in every pass. */
+tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
+tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
+/* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx. Rows of
+ * x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
+tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
+                               size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err);
+
 /* sum[c] += the sum of column c of x, of the plan's type. Scratch of gpu_column_sums_scratch bytes. */
-size_t gpu_column_sums_scratch(size_t columns);
+size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns);
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err);
 /* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each

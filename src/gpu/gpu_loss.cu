@@ -146,12 +146,14 @@ __global__ static void __launch_bounds__(WIDE ? (int)WIDE_THREADS : (int)GPU_THR
     }
 }
 
-/* One block: the mean over rows. */
-__global__ static void mean_loss(double *out, const double *row_loss, size_t rows) {
+/* One block: the mean over rows. One that is not finite is trouble for the rules before any gradient is. */
+__global__ static void mean_loss(double *out, const double *row_loss, size_t rows, gpu_rules *rules, uint64_t node) {
     double sum = 0;
     for (size_t i = threadIdx.x; i < rows; i += blockDim.x) sum += row_loss[i];
     sum = block_sum(sum);
-    if (threadIdx.x == 0) *out = sum / (double)rows;
+    if (threadIdx.x) return;
+    *out = sum / (double)rows;
+    if (!isfinite(sum) && !rules->trouble) rules->trouble = node;
 }
 
 tern_status gpu_loss_prepare(tern_gpu_plan *plan, tern_error *err) {
@@ -186,7 +188,8 @@ tern_status gpu_loss(tern_gpu_plan *plan, size_t part, tern_error *err) {
                 if (out->channels % N) launch_rows<T, 1>(plan, rows, out->channels);
                 else launch_rows<T, N>(plan, rows, out->channels));
     CUDA_TRY(cudaGetLastError(), "loss", err);
-    mean_loss<<<1, SUM_THREADS, 0, plan->stream>>>(t->part_loss + part, t->row_loss, rows);
+    mean_loss<<<1, SUM_THREADS, 0, plan->stream>>>(t->part_loss + part, t->row_loss, rows, plan->rules,
+                                                   plan->graph->nodes - 1);
     CUDA_TRY(cudaGetLastError(), "loss", err);
     return TERN_OK;
 }

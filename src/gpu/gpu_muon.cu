@@ -8,6 +8,7 @@
  * runs on what it finds, and neither momentum nor weights are written. */
 #include <stdlib.h>
 
+#include "gpu/gpu_branches.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
@@ -54,7 +55,7 @@ static void add_matrix(matrix_list *list, const tern_gpu_plan *plan, size_t p) {
 }
 
 static bool is_muon(const tern_gpu_plan *plan, const int32_t *method, size_t p) {
-    return plan->param[p].grad && method[p] == TERN_GPU_MUON;
+    return plan->param[p].grad && !plan->param[p].integers && method[p] == TERN_GPU_MUON;
 }
 
 /* Groups in the order of their first matrices, each with its matrices behind one another. */
@@ -99,23 +100,21 @@ static tern_status send_matrices(tern_gpu_plan *plan, matrix_list *list, tern_er
     return TERN_OK;
 }
 
+/* Each group its own, because groups step side by side. */
 static tern_status place_work(tern_gpu_plan *plan, tern_error *err) {
     static const char op[] = "the optimiser";
     gpu_trainer *t = plan->trainer;
-    size_t wide = 0, square = 0;
     void *memory;
-    for (size_t g = 0; g < t->groups; g++) {
-        const size_t w = t->group[g].count * wide_stride(t->group[g]);
-        const size_t s = t->group[g].count * square_stride(&t->group[g]);
-        if (w > wide) wide = w;
-        if (s > square) square = s;
+    for (size_t i = 0; i < t->groups; i++) {
+        gpu_muon_group *g = &t->group[i];
+        const size_t wide = g->count * wide_stride(*g), square = g->count * square_stride(g);
+        for (int k = 0; k < 2; k++) {
+            GPU_CHECK(gpu_keep(plan, &g->newton[k], wide * gpu_bytes(plan->products), op, err));
+            GPU_CHECK(gpu_keep(plan, &g->square[k], square * gpu_bytes(plan->products), op, err));
+        }
+        GPU_CHECK(gpu_keep(plan, &memory, square * sizeof(float), op, err));
+        g->square2 = (float *)memory;
     }
-    for (int i = 0; i < 2; i++) {
-        GPU_CHECK(gpu_keep(plan, &t->newton[i], wide * gpu_bytes(plan->products), op, err));
-        GPU_CHECK(gpu_keep(plan, &t->square[i], square * gpu_bytes(plan->products), op, err));
-    }
-    GPU_CHECK(gpu_keep(plan, &memory, square * sizeof(float), op, err));
-    t->square2 = (float *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, t->matrix_chunks * 2 * sizeof(double), op, err));
     t->chunk_squares = (double *)memory;
     return TERN_OK;
@@ -270,17 +269,17 @@ template <class P> static tern_status step_group(tern_gpu_plan *plan, const gpu_
     gpu_trainer *t = plan->trainer;
     const size_t side = shorter(g);
     const unsigned blocks = (unsigned)g->chunks;
-    void *x = t->newton[0], *next = t->newton[1];
+    void *x = g->newton[0], *next = g->newton[1];
     muon_start<<<blocks, GPU_THREADS, 0, plan->stream>>>((P *)x, t->matrix, t->matrix_chunk, t->matrix_first,
                                                          t->chunk_squares, *g);
     GPU_LAUNCHED(plan, g->node, err);
     for (int step = 0; step < t->how.newton_steps; step++) {
-        GPU_CHECK(multiply_self(plan, g, t->square[0], x, err));
-        GPU_CHECK(square(plan, g, t->square2, t->square[0], err));
+        GPU_CHECK(multiply_self(plan, g, g->square[0], x, err));
+        GPU_CHECK(square(plan, g, g->square2, g->square[0], err));
         muon_factor<<<gpu_blocks(plan, g->count * side * side), GPU_THREADS, 0, plan->stream>>>(
-            (P *)t->square[1], (const P *)t->square[0], t->square2, g->count, side, square_stride(g));
+            (P *)g->square[1], (const P *)g->square[0], g->square2, g->count, side, square_stride(g));
         GPU_LAUNCHED(plan, g->node, err);
-        GPU_CHECK(multiply_factor(plan, g, next, x, t->square[1], err));
+        GPU_CHECK(multiply_factor(plan, g, next, x, g->square[1], err));
         void *done = x;
         x = next;
         next = done;
@@ -298,7 +297,11 @@ tern_status gpu_muon_step(tern_gpu_plan *plan, tern_error *err) {
     muon_momentum<<<(unsigned)t->matrix_chunks, GPU_THREADS, 0, plan->stream>>>(
         t->matrix, t->matrix_chunk, t->block.rule, t->verdict, t->how.momentum, t->chunk_squares);
     CUDA_TRY(cudaGetLastError(), "the optimiser", err);
-    for (size_t g = 0; g < t->groups; g++)
-        GPU_BY_TYPE(plan->products, GPU_CHECK(step_group<T>(plan, &t->group[g], err)));
-    return TERN_OK;
+    GPU_CHECK(gpu_branches_begin(plan, err));
+    tern_status status = TERN_OK;
+    for (size_t g = 0; g < t->groups && !status; g++) {
+        gpu_branch(plan, g);
+        GPU_BY_TYPE(plan->products, status = step_group<T>(plan, &t->group[g], err));
+    }
+    return gpu_branches_end(plan, status, err);
 }

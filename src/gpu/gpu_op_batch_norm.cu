@@ -1,5 +1,7 @@
 /* batch_norm, affine: nn/op_batch_norm.c's formulas. What a pass keeps per channel lies on the device, so that the
- * host never waits for statistics. */
+ * host never waits for statistics. In the place of an activation, with the batch norm in front of it within (nn/layout.h), the
+ * activation costs no pass of its own: its input is computed again where the backward pass wants it. */
+#include "gpu/gpu_activations.cuh"
 #include "gpu/gpu_columns.cuh"
 
 enum { GAIN_FREE_PARAMS = 3 };
@@ -18,14 +20,26 @@ struct batch_norm {
     float momentum, epsilon;
 };
 
+/* The batch norm of node i. */
+static size_t norm_of(const tern_gpu_plan *plan, size_t i) {
+    const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];
+    return plan->node[in].within ? in : i;
+}
+
+/* What follows it in node i, or NULL. */
+static const char *activation_of(const tern_gpu_plan *plan, size_t i) {
+    return norm_of(plan, i) == i ? NULL : gpu_graph_node(plan, i)->op->name;
+}
+
 static batch_norm batch_norm_of(const tern_gpu_plan *plan, size_t i) {
-    const tern_node *node = gpu_graph_node(plan, i);
+    const size_t norm = norm_of(plan, i);
+    const tern_node *node = gpu_graph_node(plan, norm);
     batch_norm n = {};
     n.s = *(const channel_state *)plan->node[i].state;
-    n.mean = gpu_node_param(plan, i, 0)->value;
-    n.variance = gpu_node_param(plan, i, 1)->value;
-    n.bias = gpu_node_param(plan, i, 2)->value;
-    n.gain = node->params > GAIN_FREE_PARAMS ? gpu_node_param(plan, i, 3)->value : NULL;
+    n.mean = gpu_node_param(plan, norm, 0)->value;
+    n.variance = gpu_node_param(plan, norm, 1)->value;
+    n.bias = gpu_node_param(plan, norm, 2)->value;
+    n.gain = node->params > GAIN_FREE_PARAMS ? gpu_node_param(plan, norm, 3)->value : NULL;
     n.now = plan->now;
     n.rows = (double)(plan->batch * node->rows);
     n.momentum = node->at.momentum;
@@ -62,18 +76,27 @@ template <class T> struct moments {
     }
 };
 
+/* dy in front of the activation F of x scale + shift. */
+template <class F> __device__ static float before(float dy, float x, float scale, float shift) {
+    return dy * F::slope(x * scale + shift);
+}
+template <> __device__ float before<gpu_identity>(float dy, float, float, float) { return dy; }
+
 /* Of dy and dy n. NULL mean and r: 0 and 1. */
-struct products {
+template <class F> struct products {
     struct column {
-        float mean, r;
+        float mean, r, scale, shift;
     };
     struct row {};
-    const float *mean, *r;
-    __device__ column at(size_t c) const { return {mean ? mean[c] : 0, r ? r[c] : 1}; }
+    const float *mean, *r, *scale, *shift;
+    __device__ column at(size_t c) const {
+        return {mean ? mean[c] : 0, r ? r[c] : 1, scale ? scale[c] : 1, shift ? shift[c] : 0};
+    }
     __device__ row of(size_t) const { return {}; }
     __device__ void add(float &sum, float &along, float x, float dy, column c, row) const {
-        sum += dy;
-        along += dy * ((x - c.mean) * c.r);
+        const float d = before<F>(dy, x, c.scale, c.shift);
+        sum += d;
+        along += d * ((x - c.mean) * c.r);
     }
 };
 
@@ -125,23 +148,25 @@ struct take_gradients {
 
 /* ---- rows */
 
-struct affine_rows {
+template <class F> struct affine_rows {
     struct column {
         float scale, shift;
     };
     const float *scale, *shift;
     __device__ column at(size_t c) const { return {scale[c], shift[c]}; }
-    __device__ float value(float x, float, column c) const { return x * c.scale + c.shift; }
+    __device__ float value(float x, float, column c) const { return F::value(x * c.scale + c.shift); }
 };
 
-/* NULL a and b: 0. */
-struct gradient_rows {
+/* NULL shift, a and b: 0. */
+template <class F> struct gradient_rows {
     struct column {
-        float scale, a, b;
+        float scale, shift, a, b;
     };
-    const float *scale, *a, *b;
-    __device__ column at(size_t c) const { return {scale[c], a ? a[c] : 0, b ? b[c] : 0}; }
-    __device__ float value(float dy, float x, column c) const { return c.scale * dy + (c.a * x + c.b); }
+    const float *scale, *shift, *a, *b;
+    __device__ column at(size_t c) const { return {scale[c], shift ? shift[c] : 0, a ? a[c] : 0, b ? b[c] : 0}; }
+    __device__ float value(float dy, float x, column c) const {
+        return c.scale * before<F>(dy, x, c.scale, c.shift) + (c.a * x + c.b);
+    }
 };
 
 /* ---- batch_norm */
@@ -162,13 +187,14 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         fold_running<<<gpu_blocks(plan, node->channels), GPU_THREADS, 0, plan->stream>>>(n, node->channels);
         GPU_LAUNCHED(plan, i, err);
     }
-    return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL, plan->batch * node->rows,
-                           node->channels, 0, affine_rows{n.s.scale, n.s.shift}, err);
+    GPU_BY_ACTIVATION(activation_of(plan, i), return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0),
+                                                                     NULL, plan->batch * node->rows, node->channels,
+                                                                     0, affine_rows<F>{n.s.scale, n.s.shift}, err));
 }
 
 /* Both sums of dy, handed to `finish`. */
-template <class G>
-static tern_status sum_gradients(tern_gpu_plan *plan, size_t i, products p, G finish, tern_error *err) {
+template <class F, class G>
+static tern_status sum_gradients(tern_gpu_plan *plan, size_t i, products<F> p, G finish, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     GPU_BY_TYPE(plan->type,
                 return gpu_pair_sums<T>(plan, i, (const T *)gpu_in(plan, i, 0), (const T *)plan->node[i].grad,
@@ -178,13 +204,18 @@ static tern_status sum_gradients(tern_gpu_plan *plan, size_t i, products p, G fi
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const batch_norm n = batch_norm_of(plan, i);
-    float *dgain = n.gain ? gpu_node_param(plan, i, 3)->grad : NULL;
+    const size_t norm = norm_of(plan, i);
+    float *dgain = n.gain ? gpu_node_param(plan, norm, 3)->grad : NULL;
     void *dx = gpu_in_grad(plan, i, 0);
-    const take_gradients finish = {n, gpu_node_param(plan, i, 2)->grad, dgain, !plan->train_mode};
-    GPU_CHECK(sum_gradients(plan, i, products{n.s.mean, n.s.r}, finish, err));
-    if (!dx) return TERN_OK;
-    return gpu_columns_map(plan, i, dx, plan->node[i].grad, gpu_in(plan, i, 0), plan->batch * node->rows,
-                           node->channels, plan->node[i].add_to[0], gradient_rows{n.s.scale, n.s.a, n.s.b}, err);
+    const take_gradients finish = {n, gpu_node_param(plan, norm, 2)->grad, dgain, !plan->train_mode};
+    GPU_BY_ACTIVATION(activation_of(plan, i), {
+        const products<F> p = {n.s.mean, n.s.r, n.s.scale, n.s.shift};
+        const gradient_rows<F> rows = {n.s.scale, n.s.shift, n.s.a, n.s.b};
+        GPU_CHECK(sum_gradients(plan, i, p, finish, err));
+        if (!dx) return TERN_OK;
+        return gpu_columns_map(plan, i, dx, plan->node[i].grad, gpu_in(plan, i, 0), plan->batch * node->rows,
+                               node->channels, plan->node[i].add_to[0], rows, err);
+    });
 }
 
 extern const gpu_op gpu_op_batch_norm = {"batch_norm", prepare, NULL, forward, backward};
@@ -198,7 +229,7 @@ static tern_status affine_prepare(tern_gpu_plan *plan, size_t i, tern_error *) {
 
 static tern_status affine_forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const affine_rows rows = {gpu_node_param(plan, i, 0)->value, gpu_node_param(plan, i, 1)->value};
+    const affine_rows<gpu_identity> rows = {gpu_node_param(plan, i, 0)->value, gpu_node_param(plan, i, 1)->value};
     return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL, plan->batch * node->rows,
                            node->channels, 0, rows, err);
 }
@@ -215,11 +246,11 @@ static tern_status affine_backward(tern_gpu_plan *plan, size_t i, tern_error *er
     const tern_node *node = gpu_graph_node(plan, i);
     const add_gradients finish = {gpu_node_param(plan, i, 1)->grad, gpu_node_param(plan, i, 0)->grad};
     void *dx = gpu_in_grad(plan, i, 0);
-    GPU_CHECK(sum_gradients(plan, i, products{NULL, NULL}, finish, err));
+    GPU_CHECK(sum_gradients(plan, i, products<gpu_identity>{}, finish, err));
     if (!dx) return TERN_OK;
     return gpu_columns_map(plan, i, dx, plan->node[i].grad, NULL, plan->batch * node->rows, node->channels,
-                           plan->node[i].add_to[0], gradient_rows{gpu_node_param(plan, i, 0)->value, NULL, NULL},
-                           err);
+                           plan->node[i].add_to[0],
+                           gradient_rows<gpu_identity>{gpu_node_param(plan, i, 0)->value, NULL, NULL, NULL}, err);
 }
 
 extern const gpu_op gpu_op_affine = {"affine", affine_prepare, NULL, affine_forward, affine_backward};

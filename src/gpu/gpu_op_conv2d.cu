@@ -1,12 +1,13 @@
 /* conv2d  y = patches W^T + b    dW = dy^T patches,  dpatches = dy W, gathered into dx,  db = column sums of dy
  *
  * Patches are made for as many images at a time as keep scratch small. A convolution whose patches are the image itself
- * multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh). Operands are of plan->products in
- * training passes and fp32 in others, as on the CPU. */
+ * multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh), and so do the outputs of small
+ * patches (gpu_small_patches.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
 #include "gpu/gpu_depthwise.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
+#include "gpu/gpu_small_patches.cuh"
 
 struct conv_sizes {
     size_t x, w, y, places, c, co, groups;
@@ -32,15 +33,19 @@ static conv_sizes sizes_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
     return s;
 }
 
+/* Elements between rows of patches: those of an image in place, else whole packs of 16 bytes. */
+static size_t row_of(const conv_sizes *s, tern_dtype type) {
+    return s->in_place ? s->k : gpu_patches_row(s->k, gpu_bytes(type));
+}
+
 static size_t patch_room(const conv_sizes *s, tern_dtype type, size_t batch) {
     if (s->in_place) return 0;
-    return gpu_patches_images(&s->p, s->k, gpu_bytes(type), batch) * s->places * s->k * gpu_bytes(type);
+    return gpu_patches_images(&s->p, s->k, gpu_bytes(type), batch) * s->places * row_of(s, type) * gpu_bytes(type);
 }
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const conv_sizes s = sizes_of(plan, i, plan->batch_max);
-    (void)err;
-    gpu_want_scratch(plan, gpu_column_sums_scratch(s.co));
+    gpu_want_scratch(plan, gpu_column_sums_scratch(plan, s.co));
     if (gpu_depthwise_fits(plan, i)) {
         gpu_want_scratch(plan, gpu_depthwise_scratch(plan, i));
         return TERN_OK;
@@ -48,8 +53,9 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const size_t of_products = patch_room(&s, plan->products, plan->batch_max);
     const size_t of_values = patch_room(&s, plan->type, plan->batch_max);
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
+                               gpu_round_up(s.n * row_of(&s, plan->products) * sizeof(float), 256) +
                                (of_products > of_values ? of_products : of_values));
-    return TERN_OK;
+    return gpu_weight_prepare(plan, i, s.w, err);
 }
 
 /* Some images and a group. */
@@ -86,7 +92,8 @@ static tern_status patches_of(tern_gpu_plan *plan, size_t i, const conv_sizes *s
                               const void **patches, void *room, const void *x, tern_error *err) {
     *patches = s->in_place ? x : room;
     if (s->in_place) return TERN_OK;
-    return gpu_patches_take(plan, i, &now->p, gpu_bytes(type), room, x, now->image * s->places, now->rows, err);
+    return gpu_patches_take(plan, i, &now->p, gpu_bytes(type), room, row_of(s, type), x, now->image * s->places,
+                            now->rows, err);
 }
 
 static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -98,6 +105,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (gpu_depthwise_fits(plan, i))
         return gpu_depthwise_forward(plan, i, type, y, gpu_in(plan, i, 0), gpu_node_param(plan, i, 0)->value, bias,
                                      room, err);
+    if (gpu_small_patches_fit(plan, i)) return gpu_small_patches_forward(plan, i, type, bias, err);
     GPU_CHECK(gpu_value_operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s.x / s.c, s.c, err));
     GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, type, s.w, err));
     GPU_CHECK(for_chunks(plan, i, &s, type, [&](const chunk &now) {
@@ -109,6 +117,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         g.m = now.rows;
         g.n = s.n;
         g.k = s.k;
+        g.lda = row_of(&s, type);
         g.ldc = s.co;
         GPU_CHECK(patches_of(plan, i, &s, &now, type, &patches, room, x, err));
         return gpu_multiply(plan, i, &g, y + now.y * gpu_bytes(plan->type), patches, at(w, now.w, type), err);
@@ -119,21 +128,16 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
 static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const conv_sizes *s, float *dw, const void *dy,
                                    char *room, tern_error *err) {
     const tern_dtype type = plan->products;
+    const size_t ld = row_of(s, type);
     const void *x;
     GPU_CHECK(gpu_value_operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s->x / s->c, s->c, err));
+    char *sums = room;
+    if (ld != s->k) room += gpu_round_up(s->n * ld * sizeof(float), 256);
     return for_chunks(plan, i, s, type, [&](const chunk &now) {
         const void *patches;
-        gpu_gemm g = {};
-        g.operands = type;
-        g.result = TERN_F32;
-        g.a_turned = 1;
-        g.add = 1;
-        g.m = s->n;
-        g.n = s->k;
-        g.k = now.rows;
-        g.lda = s->co;
         GPU_CHECK(patches_of(plan, i, s, &now, type, &patches, room, x, err));
-        return gpu_multiply(plan, i, &g, dw + now.w, at(dy, now.y, type), patches, err);
+        return gpu_weight_product(plan, i, dw + now.w, at(dy, now.y, type), s->co, patches, ld, s->n, s->k, now.rows,
+                                  sums, err);
     });
 }
 
@@ -187,4 +191,4 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
                            plan->scratch, err);
 }
 
-extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, NULL, forward, backward};
+extern const gpu_op gpu_op_conv2d = {"conv2d", prepare, gpu_weight_refresh, forward, backward};

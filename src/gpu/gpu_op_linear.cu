@@ -23,10 +23,9 @@ static linear_sizes sizes_of(const tern_gpu_plan *plan, size_t i, size_t batch) 
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const linear_sizes s = sizes_of(plan, i, plan->batch_max);
-    (void)err;
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
-                               gpu_column_sums_scratch(s.n));
-    return TERN_OK;
+                               gpu_column_sums_scratch(plan, s.n));
+    return gpu_weight_prepare(plan, i, s.w, err);
 }
 
 static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -84,4 +83,4 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return gpu_column_sums(plan, i, gpu_node_param(plan, i, 1)->grad, plan->node[i].grad, s.rows, s.n, room, err);
 }
 
-extern const gpu_op gpu_op_linear = {"linear", prepare, NULL, forward, backward};
+extern const gpu_op gpu_op_linear = {"linear", prepare, gpu_weight_refresh, forward, backward};

@@ -7,11 +7,12 @@
 #define OPS(op) \
     op(linear) op(conv2d) \
     op(bit_linear) op(bit_conv2d) op(ternary_linear) op(ternary_conv2d) op(packed_linear) op(packed_conv2d) \
+    op(trit_linear) op(trit_conv2d) op(trit_rmsnorm) op(trit_embedding) \
     op(batch_norm) op(affine) op(rmsnorm) op(layernorm) \
     op(relu) op(relu2) op(gelu) op(silu) \
     op(max_pool) op(avg_pool) \
     op(add) op(mul) op(scale) op(dropout) \
-    op(embedding) op(attention)
+    op(embedding) op(packed_embedding) op(attention)
 /* clang-format on */
 
 #define DECLARE(name) extern const gpu_op gpu_op_##name;

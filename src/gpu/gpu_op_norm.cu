@@ -459,4 +459,6 @@ template <int CENTRED> static tern_status backward(tern_gpu_plan *plan, size_t i
 }
 
 extern const gpu_op gpu_op_rmsnorm = {"rmsnorm", prepare, NULL, forward<0>, backward<0>};
+/* Its gain is a view of integers, which the optimiser steps. */
+extern const gpu_op gpu_op_trit_rmsnorm = {"trit_rmsnorm", prepare, NULL, forward<0>, backward<0>};
 extern const gpu_op gpu_op_layernorm = {"layernorm", prepare, NULL, forward<1>, backward<1>};

@@ -1,4 +1,5 @@
-/* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, packed_linear, packed_conv2d: nn/op_ternary.c's formulas.
+/* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, trit_linear, trit_conv2d, packed_linear, packed_conv2d:
+ * nn/op_ternary.c's formulas, and of trit_ ones nn/trit_backward.c's.
  *
  * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product of
  * patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
@@ -11,24 +12,32 @@
 #include "gpu/gpu_quantize.cuh"
 #include "gpu/gpu_weights.cuh"
 
+#include "cuda/device_memory.cuh"
+
 extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
+extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embedding;
 
 struct ternary_state {
     gpu_weights w;
-    bool int8, is_linear;
-    bool windows;     /* patches are made; else rows of the input are those of the product */
-    int8_t *q;        /* [batch][elements of the input], kept for the backward pass; else in scratch */
-    float *inv_scale; /* 1/s, one for each of the batch's `scales` */
+    bool int8;
+    bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
+    bool windows;        /* patches are made; else rows of the input are those of the product */
+    int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
+    float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
+    /* Where sums are kept: [batch_max][elements of the output], a scale of 1, and the q behind them. */
+    float *sums, *one;
+    int8_t *seen;
 };
 
 static ternary_state *state_of(const tern_gpu_plan *plan, size_t i) { return (ternary_state *)plan->node[i].state; }
 
 const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t i) {
     const gpu_op *op = plan->node[i].op;
-    const bool latent = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
-                        op == &gpu_op_ternary_conv2d;
-    return latent ? &state_of(plan, i)->w : NULL;
+    const bool trained = op == &gpu_op_bit_linear || op == &gpu_op_bit_conv2d || op == &gpu_op_ternary_linear ||
+                         op == &gpu_op_ternary_conv2d || op == &gpu_op_trit_linear || op == &gpu_op_trit_conv2d ||
+                         op == &gpu_op_trit_embedding;
+    return trained ? (const gpu_weights *)plan->node[i].state : NULL; /* of each of them the first member */
 }
 
 /* ---- sizes */
@@ -75,8 +84,9 @@ static tern_dtype activations(const tern_gpu_plan *plan, const ternary_state *st
     return state->int8 ? TERN_I8 : plan->type;
 }
 
-/* Rows of x as the fast kernels want them: whole chunks. */
+/* Rows of x as the fast kernels want them: whole chunks, 16 bytes of int8. */
 static size_t padded(size_t k) { return gpu_round_up(k, TERN_TILE_CHUNK); }
+static_assert(TERN_TILE_CHUNK % 16 == 0, "rows of patches begin at 16 bytes");
 
 /* Rows that one product takes: what all kernels of src/cuda do, a multiple of 16. */
 static const size_t MOST_ROWS = TERN_FAST_MAX_ROWS / 16 * 16;
@@ -88,26 +98,32 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = room_for(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
                    room_for(s.rows * sizeof(float));
-    if (state->windows) bytes += room_for(rows * s.k * value);
-    if (s.k % TERN_TILE_CHUNK) bytes += room_for(least(rows, MOST_ROWS) * padded(s.k) * value);
+    if (state->windows)
+        bytes += room_for(rows * padded(s.k) * value);
+    else if (s.k % TERN_TILE_CHUNK)
+        bytes += room_for(least(rows, MOST_ROWS) * padded(s.k) * value);
     if (s.groups > 1) bytes += room_for(rows * s.n * gpu_bytes(plan->type));
     return bytes;
-}
-
-/* The gradient needs no scales on it: linear_gradients. */
-static bool takes_plain_gradient(const ternary_state *state) {
-    return state->int8 && state->is_linear && state->w.slices == 1;
 }
 
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
 static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
-    const bool plain = takes_plain_gradient(state) && operand == value; /* dy is an operand as it is */
+    const bool plain = state->plain_gradient && operand == value; /* dy is an operand as it is */
+    const size_t widest = operand > value ? operand : value;
     size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
                    gpu_quantize_scratch(s.scales, s.scale_elements);
-    if (state->windows) bytes += room_for(state->float_images * s.places * s.k * (operand > value ? operand : value));
-    const size_t sums = gpu_column_sums_scratch(s.columns);
+    if (state->windows)
+        bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
+                 room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
+    const size_t sums = gpu_column_sums_scratch(plan, s.columns);
     return bytes > sums ? bytes : sums;
+}
+
+/* Of whole-number weights: what lives beside that, the weights as operand, then their gradient. */
+static size_t trit_room(const tern_gpu_plan *plan, const ternary_state *state) {
+    const size_t n = state->w.rows * state->w.cols * sizeof(float);
+    return room_for(n) + gpu_trits_scratch(&state->w, plan);
 }
 
 /* ---- preparation */
@@ -157,7 +173,7 @@ static void choose_chunks(const tern_gpu_plan *plan, size_t i, ternary_state *st
     const size_t whole =
         gpu_bytes(plan->products) > gpu_bytes(plan->type) ? gpu_bytes(plan->products) : gpu_bytes(plan->type);
     const size_t one_product = node->rows < MOST_ROWS ? MOST_ROWS / node->rows : 1;
-    state->packed_images = least(gpu_patches_images(&p, k, value, plan->batch_max), one_product);
+    state->packed_images = least(gpu_patches_images(&p, padded(k), value, plan->batch_max), one_product);
     state->float_images = gpu_patches_images(&p, k, whole, plan->batch_max);
 }
 
@@ -166,14 +182,19 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(check(plan, i, err));
     GPU_CHECK(gpu_state(plan, i, sizeof(ternary_state), err));
     ternary_state *state = state_of(plan, i);
-    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8);
-    state->is_linear = !node->at.groups;
+    state->int8 = node->op->name[0] == 'b' || (node->op->name[0] == 'p' && node->at.acts == TERN_I8) ||
+                  (!strncmp(node->op->name, "trit_", 5) && !node->at.floats);
+    /* Products of int8 activations are packed ones, and the weights' operand is for gradients alone. */
+    state->plain_gradient = node->op->name[0] == 'b';
+    state->w.scaled = state->plain_gradient && node->at.granularity == TERN_PER_ROW;
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, packed_scratch(plan, state, s));
-    if (plan->training) gpu_want_scratch(plan, float_scratch(plan, state, s));
+    if (plan->training)
+        gpu_want_scratch(plan,
+                         float_scratch(plan, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
     return TERN_OK;
 }
 
@@ -188,13 +209,25 @@ static const float *bias_of(const tern_gpu_plan *plan, size_t i) {
     return node->at.bias ? gpu_node_param(plan, i, node->params - 1)->value : NULL;
 }
 
-/* A product of trits: y[m][n] from dense rows of x. */
+/* A product of trits: y[m][n] from rows of x. */
 struct packed_rows {
     tern_cuda_weights w;
     tern_dtype type; /* of x */
+    size_t ldx;
     const float *inv_scale, *bias;
-    void *room; /* for rows of x in whole chunks, where k is not */
+    void *room; /* for rows of x in whole chunks, where ldx is not of such */
+    char *y;    /* of all rows */
+    bool bare;  /* y is the sum: all scales are 1 */
 };
+
+static tern_cuda_weights matrix_of(const ternary_state *state, size_t group, bool bare) {
+    tern_cuda_weights w = gpu_weights_matrix(&state->w, group);
+    if (!bare) return w;
+    w.scale = state->one;
+    w.scale_per_row = 0;
+    w.exponents = NULL;
+    return w;
+}
 
 static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x,
                                  const float *inv_scale, size_t m, tern_error *err) {
@@ -210,8 +243,8 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
     d.y_type = plan->type;
     d.bias = p.bias;
     tern_cuda_choose(&d.kernel, &d.variant, &limits, &p.w, &d);
-    if (k % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
-        return tern_cuda_multiply(plan->context, &p.w, &d, k, err);
+    if (p.ldx % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
+        return tern_cuda_multiply(plan->context, &p.w, &d, p.ldx, err);
     GPU_CHECK(gpu_pad_rows(plan, i, gpu_bytes(p.type), p.room, padded(k), x, m, k, err));
     d.x = p.room;
     return tern_cuda_multiply(plan->context, &p.w, &d, padded(k), err);
@@ -219,7 +252,7 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
 
 static tern_status multiply(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x, size_t m,
                             tern_error *err) {
-    const size_t x_row = (size_t)p.w.cols * gpu_bytes(p.type), y_row = (size_t)p.w.rows * gpu_bytes(plan->type);
+    const size_t x_row = p.ldx * gpu_bytes(p.type), y_row = (size_t)p.w.rows * gpu_bytes(plan->type);
     for (size_t first = 0; first < m; first += MOST_ROWS)
         GPU_CHECK(multiply_some(plan, i, p, (char *)y + first * y_row, (const char *)x + first * x_row,
                                 p.inv_scale ? p.inv_scale + first : NULL, least(MOST_ROWS, m - first), err));
@@ -232,16 +265,16 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     const ternary_state *state = state_of(plan, i);
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t value = gpu_bytes(p.type), result = gpu_bytes(plan->type), rows = images * s.places;
-    char *y = (char *)plan->node[i].value + first * s.places * s.columns * result;
+    char *y = p.y + first * s.places * s.columns * result;
     const float *bias = p.bias;
-    char *patches = take(&room, rows * s.k * value);
+    char *patches = take(&room, rows * padded(s.k) * value);
     char *outputs = take(&room, s.groups > 1 ? rows * s.n * result : 0);
-    p.room = room;
+    p.ldx = padded(s.k);
     if (p.inv_scale) p.inv_scale += first * s.places;
     for (size_t g = 0; g < s.groups; g++) {
         const gpu_patches window = gpu_patches_of(plan->graph, node, g);
-        GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, x, first * s.places, rows, err));
-        p.w = gpu_weights_matrix(&state->w, g);
+        GPU_CHECK(gpu_patches_take(plan, i, &window, value, patches, p.ldx, x, first * s.places, rows, err));
+        p.w = matrix_of(state, g, p.bare);
         p.bias = bias ? bias + g * s.n : NULL;
         GPU_CHECK(multiply(plan, i, p, s.groups > 1 ? outputs : y, patches, rows, err));
         if (s.groups > 1)
@@ -252,64 +285,87 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
     return TERN_OK;
 }
 
+/* bare: the sums, to where they are kept. */
 static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *room,
-                                  tern_error *err) {
+                                  bool bare, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {gpu_weights_matrix(&state->w, 0), activations(plan, state), NULL, bias_of(plan, i), NULL};
+    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, NULL, NULL, NULL, NULL, bare};
+    p.bias = bare ? NULL : bias_of(plan, i);
+    p.y = (char *)(bare ? state->sums : plan->node[i].value);
     if (state->int8) {
+        const float *scale = bare ? state->one : state->inv_scale;
+        const size_t rows_per_scale = bare ? s.rows : s.rows_per_scale;
         float *each = (float *)take(&room, s.rows * sizeof(float));
-        p.inv_scale = s.rows_per_scale == 1 ? state->inv_scale : each;
-        if (p.inv_scale == each)
-            GPU_CHECK(gpu_repeat(plan, i, each, state->inv_scale, s.rows_per_scale, s.rows, err));
+        p.inv_scale = rows_per_scale == 1 ? scale : each;
+        if (p.inv_scale == each) GPU_CHECK(gpu_repeat(plan, i, each, scale, rows_per_scale, s.rows, err));
     }
     if (!state->windows) {
         p.room = room;
-        return multiply(plan, i, p, plan->node[i].value, x, s.rows, err);
+        return multiply(plan, i, p, p.y, x, s.rows, err);
     }
     for (size_t first = 0; first < plan->batch; first += state->packed_images)
         GPU_CHECK(packed_chunk(plan, i, s, p, x, first, least(state->packed_images, plan->batch - first), room, err));
     return TERN_OK;
 }
 
-/* The activations as operand of a float product, without their scales; takes room unless they are one already. */
-static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void **x,
+/* What a float product multiplies: values of products' type, or of int8 activations q, times inv_scale unless NULL. */
+struct float_rows {
+    const void *x; /* NULL: patches are made of q */
+    const float *inv_scale;
+    size_t ld; /* of patches, or of x where it has no windows */
+};
+
+/* Takes room unless x is such values already or its patches are made of q. */
+static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, float_rows *f,
                                     char **room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    if (!state->int8) return gpu_value_operand(plan, i, x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    *f = {NULL, scaled ? state->inv_scale : NULL,
+          state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
+    if (!state->int8) return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
+    if (state->windows) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
-    *x = to;
-    return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    f->x = to;
+    if (!scaled) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
+    return gpu_from_int8_rows(plan, i, plan->products, to, state->q, state->inv_scale, s.scales, s.scale_elements,
+                              err);
+}
+
+static tern_status make_patches(tern_gpu_plan *plan, size_t i, const float_rows &f, size_t group, char *patches,
+                                size_t first, size_t rows, tern_error *err) {
+    const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), group);
+    if (f.x)
+        return gpu_patches_take(plan, i, &window, gpu_bytes(plan->products), patches, f.ld, f.x, first, rows, err);
+    return gpu_patches_widen(plan, i, &window, plan->products, patches, f.ld, state_of(plan, i)->q, f.inv_scale,
+                             first, rows, err);
 }
 
 /* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no windows. */
 template <class F>
-static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x, char *patches,
-                               F f, tern_error *err) {
+static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const float_rows &x,
+                               char *patches, F f, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    if (!state->windows) return f((size_t)0, x, (size_t)0, s.rows);
+    if (!state->windows) return f((size_t)0, x.x, (size_t)0, s.rows);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t begin = first * s.places, rows = least(state->float_images, plan->batch - first) * s.places;
         for (size_t g = 0; g < s.groups; g++) {
-            const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
-            GPU_CHECK(gpu_patches_take(plan, i, &window, gpu_bytes(plan->products), patches, x, begin, rows, err));
+            GPU_CHECK(make_patches(plan, i, x, g, patches, begin, rows, err));
             GPU_CHECK(f(g, (const void *)patches, begin, rows));
         }
     }
     return TERN_OK;
 }
 
-/* The weights of a group as operand. */
-static const void *operand_of(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s,
-                              size_t g) {
-    return (const char *)state->w.operand + g * s.n * s.k * gpu_bytes(plan->products);
+/* A group's of the weights as operand. */
+static const void *operand_of(const tern_gpu_plan *plan, const void *w, const ternary_sizes &s, size_t g) {
+    return (const char *)w + g * s.n * s.k * gpu_bytes(plan->products);
 }
 
 /* y by a float product: weights mixed with their latents, or float activations in training. */
 static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     char *room = (char *)plan->scratch;
-    const void *x;
-    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    float_rows x;
+    GPU_CHECK(make_activations(plan, i, s, false, &x, &room, err));
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         gpu_gemm m = {};
         m.operands = plan->products;
@@ -318,9 +374,10 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
         m.m = rows;
         m.n = s.n;
         m.k = s.k;
+        m.lda = x.ld;
         m.ldc = s.columns;
         char *y = (char *)plan->node[i].value + (begin * s.columns + g * s.n) * gpu_bytes(plan->type);
-        return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state, s, g), err);
+        return gpu_multiply(plan, i, &m, y, patches, operand_of(plan, state->w.operand, s, g), err);
     };
     GPU_CHECK(for_patches(plan, i, s, x, room, multiply_chunk, err));
     gpu_epilogue e = {};
@@ -339,7 +396,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
 /* Float activations go the way of the CPU's wherever their type lets them: fp32 ones of a pass that is no training are not
  * rounded to bf16. */
 static bool takes_float_product(const tern_gpu_plan *plan, const ternary_state *state) {
-    if (!plan->training) return false;
+    if (!plan->training || state->w.trits.exponent) return false;
     return plan->mixed || (!state->int8 && (plan->train_mode || plan->type == plan->products));
 }
 
@@ -355,19 +412,67 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
             GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, x, s.scales, s.scale_elements, largest, err));
         x = q;
     }
-    return takes_float_product(plan, state) ? float_product(plan, i, s, err)
-                                            : packed_product(plan, i, s, x, room, err);
+    if (takes_float_product(plan, state)) return float_product(plan, i, s, err);
+    if (state->sums) {
+        CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
+                 gpu_graph_node(plan, i)->name, err);
+        GPU_CHECK(packed_product(plan, i, s, x, room, true, err));
+    }
+    return packed_product(plan, i, s, x, room, false, err);
+}
+
+/* ---- sums, in fp32: every integer up to 2^24 is one */
+
+static ternary_state *int8_state(const tern_gpu_plan *plan, size_t i) {
+    const bool ternary = plan->node[i].op && plan->node[i].op->prepare == prepare;
+    return ternary && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
+}
+
+tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    enum { LARGEST_ACTIVATION = 128, EXACT = 1 << 24 };
+    ternary_state *state = int8_state(plan, i);
+    const char *name = gpu_graph_node(plan, i)->name;
+    const float one = 1;
+    void *memory;
+    if (!state || state->sums) return TERN_OK;
+    if (state->w.cols > EXACT / LARGEST_ACTIVATION)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: sums of %zu products are not exact in fp32",
+                         name, state->w.cols);
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof one, name, err));
+    state->one = (float *)memory;
+    GPU_CHECK(tern_cuda_upload(plan->context, state->one, &one, sizeof one, err));
+    GPU_CHECK(gpu_keep(plan, &memory, sizes_of(plan, i, plan->batch_max).x, name, err));
+    state->seen = (int8_t *)memory;
+    GPU_CHECK(gpu_keep(plan, &memory, gpu_elements_max(plan, i) * sizeof(float), name, err));
+    state->sums = (float *)memory;
+    return TERN_OK;
+}
+
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t i, tern_error *err) {
+    const ternary_state *state = int8_state(plan, i);
+    const size_t n = gpu_elements(plan, i);
+    TERN_CHECK_ARGUMENT(state && state->sums, err, "%s: no sums are kept", gpu_graph_node(plan, i)->name);
+    GPU_CHECK(tern_cuda_download(plan->context, sums, state->sums, n * sizeof(float), err));
+    for (size_t j = 0; j < n; j++) {
+        float v; /* each becomes its integer where it lies */
+        memcpy(&v, &sums[j], sizeof v);
+        sums[j] = (int32_t)v;
+    }
+    return tern_cuda_download(plan->context, q, state->seen, sizes_of(plan, i, plan->batch).x, err);
 }
 
 /* ---- backward */
 
-/* dy with scales as operand; the gradient itself where it is one already. */
-static tern_status make_gradient(tern_gpu_plan *plan, size_t i, gpu_operand o, const void **to, void *room,
-                                 tern_error *err) {
+/* dy with the scales of its columns as operand; the gradient itself where it is one already. */
+static tern_status make_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const float *column_scale,
+                                 const void **to, char **room, tern_error *err) {
     *to = plan->node[i].grad;
-    if (!o.row_scale && !o.column_scale && plan->type == plan->products) return TERN_OK;
-    *to = room;
-    return gpu_make_operand(plan, i, &o, room, plan->node[i].grad, err);
+    if (!column_scale && plan->type == plan->products) return TERN_OK;
+    const gpu_operand o = {
+        plan->products, s.rows, s.columns, NULL, 1, column_scale, state_of(plan, i)->w.slices == 1};
+    void *made = take(room, s.y * gpu_bytes(plan->products));
+    *to = made;
+    return gpu_make_operand(plan, i, &o, made, plan->node[i].grad, err);
 }
 
 /* The columns of a group in rows begin ... of dy as operand. */
@@ -376,116 +481,92 @@ static const void *columns_of(const tern_gpu_plan *plan, const void *dy, const t
     return (const char *)dy + (begin * s.columns + g * s.n) * gpu_bytes(plan->products);
 }
 
-static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
+/* dw += */
+static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, float *dw, char *room,
                                    tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    float *dw = gpu_node_param(plan, i, 0)->grad;
     if (!dw) return TERN_OK;
-    const gpu_operand o = {plan->products,   s.rows, s.columns, state->int8 ? state->inv_scale : NULL,
-                           s.rows_per_scale, NULL,   0};
-    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
-    const void *dy, *x;
-    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
-    GPU_CHECK(make_activations(plan, i, s, &x, &room, err));
+    const void *dy;
+    float_rows x;
+    GPU_CHECK(make_gradient(plan, i, s, NULL, &dy, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, true, &x, &room, err));
+    char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
-        gpu_gemm m = {};
-        m.operands = plan->products;
-        m.result = TERN_F32;
-        m.a_turned = 1;
-        m.add = 1;
-        m.m = s.n;
-        m.n = s.k;
-        m.k = rows;
-        m.lda = s.columns;
-        return gpu_multiply(plan, i, &m, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), patches, err);
+        return gpu_weight_product(plan, i, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), s.columns, patches,
+                                  x.ld, s.n, s.k, rows, sums, err);
     };
     return for_patches(plan, i, s, x, room, multiply_chunk, err);
 }
 
 /* dx of a group, or the gradient of its patches. */
-static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, size_t g,
-                                 size_t begin, size_t rows, void *to, int add, tern_error *err) {
+static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, const void *w,
+                                 size_t g, size_t begin, size_t rows, void *to, int add, tern_error *err) {
     gpu_gemm m = {};
     m.operands = plan->products;
     m.result = plan->type;
     m.add = add;
+    if (state_of(plan, i)->plain_gradient && !state_of(plan, i)->w.scaled && !plan->mixed)
+        m.factor = state_of(plan, i)->w.scale;
     m.m = rows;
     m.n = s.k;
     m.k = s.n;
     m.lda = s.columns;
-    return gpu_multiply(plan, i, &m, to, columns_of(plan, dy, s, g, begin), operand_of(plan, state_of(plan, i), s, g),
-                        err);
+    return gpu_multiply(plan, i, &m, to, columns_of(plan, dy, s, g, begin), operand_of(plan, w, s, g), err);
 }
 
-static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
-                                  tern_error *err) {
+/* w: the weights as operand; column_scale: what they lack, or NULL. */
+static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *w,
+                                  const float *column_scale, char *room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     void *dx = gpu_in_grad(plan, i, 0);
     const int add = plan->node[i].add_to[0];
     if (!dx) return TERN_OK;
-    const gpu_operand o = {plan->products,      s.rows, s.columns, NULL, 1, plan->mixed ? NULL : state->w.scale,
-                           state->w.slices == 1};
-    void *scaled = take(&room, s.y * gpu_bytes(plan->products));
     const void *dy;
-    GPU_CHECK(make_gradient(plan, i, o, &dy, scaled, err));
-    if (!state->windows) return input_product(plan, i, s, dy, 0, 0, s.rows, dx, add, err);
+    GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
+    if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);
         for (size_t g = 0; g < s.groups; g++) {
             const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
-            GPU_CHECK(input_product(plan, i, s, dy, g, first * s.places, images * s.places, room, 0, err));
+            GPU_CHECK(input_product(plan, i, s, dy, w, g, first * s.places, images * s.places, room, 0, err));
             GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
         }
     }
     return TERN_OK;
 }
 
-/* Of a product of int8 rows with one weight scale: no pass over dy. The activations take their scales with them, and the
- * weights' is a factor of the product; either rounds as dy would. */
-static tern_status linear_gradients(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
-    const ternary_state *state = state_of(plan, i);
-    char *room = (char *)plan->scratch;
-    void *dx = gpu_in_grad(plan, i, 0), *x = take(&room, s.x * gpu_bytes(plan->products));
-    float *dw = gpu_node_param(plan, i, 0)->grad;
-    const void *dy;
-    GPU_CHECK(gpu_value_operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.rows, s.n, err));
-    if (dw) {
-        gpu_gemm m = {};
-        m.operands = plan->products;
-        m.result = TERN_F32;
-        m.a_turned = 1;
-        m.add = 1;
-        m.m = s.n;
-        m.n = s.k;
-        m.k = s.rows;
-        GPU_CHECK(gpu_from_int8_rows(plan, i, plan->products, x, state->q, state->inv_scale, s.rows, s.k, err));
-        GPU_CHECK(gpu_multiply(plan, i, &m, dw, dy, x, err));
-    }
-    if (!dx) return TERN_OK;
-    gpu_gemm m = {};
-    m.operands = plan->products;
-    m.result = plan->type;
-    m.add = plan->node[i].add_to[0];
-    m.factor = plan->mixed ? NULL : state->w.scale;
-    m.m = s.rows;
-    m.n = s.k;
-    m.k = s.n;
-    return gpu_multiply(plan, i, &m, dx, dy, state->w.operand, err);
-}
-
-static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+static tern_status bias_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const ternary_sizes s = sizes_of(plan, i, plan->batch);
-    const ternary_state *state = state_of(plan, i);
-    if (takes_plain_gradient(state)) {
-        GPU_CHECK(linear_gradients(plan, i, s, err));
-    } else {
-        GPU_CHECK(weight_gradient(plan, i, s, (char *)plan->scratch, err));
-        GPU_CHECK(input_gradient(plan, i, s, (char *)plan->scratch, err));
-    }
     float *db = node->at.bias ? gpu_node_param(plan, i, node->params - 1)->grad : NULL;
     if (!db) return TERN_OK;
     return gpu_column_sums(plan, i, db, plan->node[i].grad, s.rows, s.columns, plan->scratch, err);
+}
+
+static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_weights *w = &state_of(plan, i)->w;
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    char *room = (char *)plan->scratch;
+    GPU_CHECK(weight_gradient(plan, i, s, gpu_node_param(plan, i, 0)->grad, room, err));
+    GPU_CHECK(input_gradient(plan, i, s, w->operand,
+                             plan->mixed || state_of(plan, i)->plain_gradient ? NULL : w->scale, room, err));
+    return bias_gradient(plan, i, s, err);
+}
+
+/* Of whole-number weights: dx by the trits of the forward pass, then the gradient, which steps the integers and is gone.
+ * Activations stay as they are until the node's turn, so that both are made from what the forward pass had. */
+static tern_status trit_backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_weights *w = &state_of(plan, i)->w;
+    const ternary_sizes s = sizes_of(plan, i, plan->batch);
+    const size_t bytes = w->rows * w->cols * sizeof(float);
+    char *room = (char *)plan->scratch, *own = take(&room, bytes);
+    if (gpu_in_grad(plan, i, 0)) {
+        GPU_CHECK(gpu_trits_operand(w, plan, i, own, err));
+        GPU_CHECK(input_gradient(plan, i, s, own, NULL, room, err));
+    }
+    CUDA_TRY(cudaMemsetAsync(own, 0, bytes, plan->stream), gpu_graph_node(plan, i)->name, err);
+    GPU_CHECK(weight_gradient(plan, i, s, (float *)own, room, err));
+    GPU_CHECK(gpu_trits_update(w, plan, i, (float *)own, room, err));
+    return bias_gradient(plan, i, s, err);
 }
 
 #define TERNARY_OP(name, back) extern const gpu_op gpu_op_##name = {#name, prepare, refresh, forward, back}
@@ -493,5 +574,7 @@ TERNARY_OP(bit_linear, backward);
 TERNARY_OP(bit_conv2d, backward);
 TERNARY_OP(ternary_linear, backward);
 TERNARY_OP(ternary_conv2d, backward);
+TERNARY_OP(trit_linear, trit_backward);
+TERNARY_OP(trit_conv2d, trit_backward);
 TERNARY_OP(packed_linear, NULL);
 TERNARY_OP(packed_conv2d, NULL);

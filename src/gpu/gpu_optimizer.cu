@@ -5,13 +5,18 @@
 
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
+#include "gpu/gpu_trits.cuh"
 
 #include "cuda/device_memory.cuh"
 
 /* ---- which memory there is */
 
 /* Its steps are the optimiser's. */
-static bool is_stepped(const tern_gpu_plan *plan, size_t p) { return plan->param[p].grad != NULL; }
+static bool is_stepped(const tern_gpu_plan *plan, size_t p) {
+    return plan->param[p].grad && !plan->param[p].integers;
+}
+/* Integers behind the floats have steps of their own. */
+static bool is_fixed(const tern_gpu_plan *plan, size_t p) { return plan->param[p].grad && plan->param[p].integers; }
 static bool is_statistic(const tern_gpu_plan *plan, size_t p) {
     return plan->graph->param[p].role == TERN_ROLE_STATISTIC && plan->param[p].value;
 }
@@ -23,9 +28,6 @@ static tern_status check(const tern_gpu_plan *plan, const tern_gpu_optimizer_des
         const tern_param *param = &plan->graph->param[p];
         TERN_CHECK_ARGUMENT(d->method[p] >= TERN_GPU_SGD && d->method[p] <= TERN_GPU_MUON, err, "method %d of %s",
                             (int)d->method[p], param->name);
-        if (param->integers && tern_param_is_trained(param))
-            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                             "%s is kept in integers, which are not trained on a GPU; take the CPU", param->name);
     }
     return TERN_OK;
 }
@@ -169,6 +171,7 @@ __global__ static void save_statistics(const gpu_row *rows, const gpu_chunk *chu
 tern_status gpu_optimizer_begin(tern_gpu_plan *plan, tern_error *err) {
     const gpu_trainer *t = plan->trainer;
     CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
+    GPU_CHECK(gpu_begin_rules(plan, err));
     if (!t->statistic_chunks) return TERN_OK;
     save_statistics<<<(unsigned)t->statistic_chunks, GPU_THREADS, 0, plan->stream>>>(t->row, t->statistic_chunk);
     CUDA_TRY(cudaGetLastError(), "statistics", err);
@@ -207,8 +210,9 @@ __device__ static float correction(float beta, uint64_t applied) {
 }
 
 /* One block. Behind it kernels read what `next` says of the pass. */
-__global__ static void decide(gpu_verdict *verdict, gpu_now *now, const double *square_part, int square_parts,
-                              const double *part_loss, int parts, settings how, const gpu_now *next) {
+__global__ static void decide(gpu_verdict *verdict, gpu_now *now, const gpu_rules *rules, const double *square_part,
+                              int square_parts, const double *part_loss, int parts, settings how,
+                              const gpu_now *next) {
     double sum = 0;
     for (int i = (int)threadIdx.x; i < square_parts; i += (int)blockDim.x) sum += square_part[i];
     sum = block_sum(sum);
@@ -217,8 +221,8 @@ __global__ static void decide(gpu_verdict *verdict, gpu_now *now, const double *
     double loss = 0;
     for (int i = 0; i < parts; i++) loss += part_loss[i];
     v.result.loss = loss / parts;
-    v.result.gradient_norm = sqrt(sum);
-    v.good = isfinite(v.result.loss) && isfinite(v.result.gradient_norm);
+    v.result.gradient_norm = sqrt(sum + rules->squares);
+    v.good = isfinite(v.result.loss) && isfinite(v.result.gradient_norm) && !rules->trouble;
     v.result.applied += v.good ? 1 : 0;
     v.result.skipped += v.good ? 0 : 1;
     v.result.skipped_in_row = v.good ? 0 : v.result.skipped_in_row + 1;
@@ -236,8 +240,8 @@ static tern_status find_verdict(tern_gpu_plan *plan, size_t parts, tern_error *e
     const settings how = {t->how.clip, t->how.beta1, t->how.beta2};
     square_parts<<<blocks, GPU_THREADS, 0, plan->stream>>>(t->norm_part, (const float4 *)plan->grads, plan->floats);
     CUDA_TRY(cudaGetLastError(), "the gradient's norm", err);
-    decide<<<1, GPU_THREADS, 0, plan->stream>>>(t->verdict, plan->now, t->norm_part, (int)blocks, t->part_loss,
-                                                (int)parts, how, t->block.now + parts);
+    decide<<<1, GPU_THREADS, 0, plan->stream>>>(t->verdict, plan->now, plan->rules, t->norm_part, (int)blocks,
+                                                t->part_loss, (int)parts, how, t->block.now + parts);
     CUDA_TRY(cudaGetLastError(), "the gradient's norm", err);
     return TERN_OK;
 }
@@ -308,6 +312,17 @@ __global__ static void step_chunks(const gpu_row *rows, const gpu_chunk *chunks,
         step_chunk(r, c, sgd_step{rule.lr, rule.decay, how.momentum, factor});
 }
 
+static tern_status step_integers(tern_gpu_plan *plan, size_t parts, tern_error *err) {
+    const gpu_trainer *t = plan->trainer;
+    for (size_t p = 0; p < plan->graph->params; p++) {
+        const int32_t *good = &t->verdict->good;
+        if (is_fixed(plan, p))
+            GPU_CHECK(gpu_fixed_step(plan, p, t->block.rule + p, &t->block.now[parts].step, parts, good, err));
+        if (plan->graph->param[p].store == TERN_STORE_FIXED32) GPU_CHECK(gpu_fixed_round(plan, p, good, err));
+    }
+    return TERN_OK;
+}
+
 tern_status gpu_optimizer_step(tern_gpu_plan *plan, size_t parts, tern_error *err) {
     gpu_trainer *t = plan->trainer;
     GPU_CHECK(find_verdict(plan, parts, err));
@@ -316,5 +331,6 @@ tern_status gpu_optimizer_step(tern_gpu_plan *plan, size_t parts, tern_error *er
                                                                            t->verdict, t->how);
         CUDA_TRY(cudaGetLastError(), "the optimiser", err);
     }
+    GPU_CHECK(step_integers(plan, parts, err));
     return gpu_muon_step(plan, err);
 }

@@ -13,9 +13,19 @@ struct gpu_patches {
 /* Of a convolution's group, or of a pool: group 0. */
 gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_t group);
 
-/* to[rows][kernel][kernel][channels] for places first ... + rows; elements of 1, 2 or 4 bytes; outside of images zeros. */
+/* Elements between rows of patches of k elements: with zeros behind them, so that every row begins at 16 bytes. */
+static inline size_t gpu_patches_row(size_t k, size_t element_bytes) {
+    return gpu_round_up(k * element_bytes, 16) / element_bytes;
+}
+
+/* to[rows][ld], of which [kernel][kernel][channels] are the patch of a place, for places first ... + rows; elements of 1, 2
+ * or 4 bytes; outside of images and behind the patch zeros. */
 tern_status gpu_patches_take(tern_gpu_plan *plan, size_t node, const gpu_patches *p, size_t element_bytes, void *to,
-                             const void *images, size_t first, size_t rows, tern_error *err);
+                             size_t ld, const void *images, size_t first, size_t rows, tern_error *err);
+/* The same from int8 as `type`, times inv_scale[image] unless that is NULL. */
+tern_status gpu_patches_widen(tern_gpu_plan *plan, size_t node, const gpu_patches *p, tern_dtype type, void *to,
+                              size_t ld, const int8_t *q, const float *inv_scale, size_t first, size_t rows,
+                              tern_error *err);
 
 /* The gradient of images first_image ... + images, of the plan's type, from that of all their patches, `type`
  * [images * oh * ow][kernel][kernel][channels]: each element sums the windows that saw it, in ascending (ky, kx), fp32.

@@ -3,9 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "gpu/gpu_branches.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
+#include "gpu/gpu_trits.cuh"
 #include "gpu/gpu_weights.cuh"
 
 #include "cuda/device_memory.cuh"
@@ -41,7 +43,7 @@ static tern_status find_ops(tern_gpu_plan *plan, const tern_layout *layout, tern
         plan->node[i].within = layout->node[i].within;
         memcpy(plan->node[i].from, layout->node[i].from, sizeof plan->node[i].from);
         if (node->op->alias || plan->node[i].within) continue;
-        plan->node[i].op = gpu_op_find(node->op->name);
+        plan->node[i].op = gpu_op_find(layout->node[i].normed ? "batch_norm" : node->op->name);
         if (!plan->node[i].op)
             return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
                              "%s: the operation %s does not run on a GPU yet; take the CPU", node->name,
@@ -66,6 +68,26 @@ static tern_status place_params(tern_gpu_plan *plan, tern_error *err) {
         plan->param[p].value = plan->values + next;
         if (plan->training && tern_param_has_gradient(&graph->param[p])) plan->param[p].grad = plan->grads + next;
         next += gpu_round_up(graph->param[p].count, 64);
+    }
+    return TERN_OK;
+}
+
+static tern_status place_integers(tern_gpu_plan *plan, tern_error *err) {
+    const tern_graph *graph = plan->graph;
+    size_t bytes = 0;
+    void *memory;
+    for (int pass = 0; pass < 2; pass++) {
+        size_t next = 0;
+        for (size_t p = 0; p < graph->params; p++) {
+            const tern_param *param = &graph->param[p];
+            if (!param->integers) continue;
+            if (pass) plan->param[p].integers = plan->integers + next;
+            next += gpu_round_up(param->count * tern_store_bytes(param->store), 256);
+        }
+        bytes = next;
+        if (pass || !bytes) return TERN_OK;
+        GPU_CHECK(gpu_keep(plan, &memory, bytes, "parameters", err));
+        plan->integers = (char *)memory;
     }
     return TERN_OK;
 }
@@ -102,12 +124,17 @@ static tern_status build(tern_gpu_plan *plan, const tern_gpu_plan_desc *desc, te
     if (!plan->node || !plan->param) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     GPU_CHECK(find_ops(plan, desc->layout, err));
     GPU_CHECK(place_params(plan, err));
+    GPU_CHECK(place_integers(plan, err));
     GPU_CHECK(place_values(plan, desc->layout, err));
     GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->now, "a plan", err));
     plan->now = (gpu_now *)memory;
-    GPU_CHECK(gpu_lt_create(plan, err));
+    GPU_CHECK(gpu_keep(plan, &memory, sizeof *plan->rules, "a plan", err));
+    plan->rules = (gpu_rules *)memory;
+    GPU_CHECK(gpu_begin_rules(plan, err));
+    if (plan->training) gpu_want_scratch(plan, gpu_fixed_scratch(graph));
     for (size_t i = 1; i < graph->nodes; i++)
         if (plan->node[i].op && plan->node[i].op->prepare) GPU_CHECK(plan->node[i].op->prepare(plan, i, err));
+    if (plan->wants_lt || plan->training) GPU_CHECK(gpu_lt_create(plan, err));
     return gpu_keep(plan, &plan->scratch, plan->scratch_bytes, "scratch", err);
 }
 
@@ -155,16 +182,48 @@ static size_t plan_bytes(const tern_gpu_plan *plan) {
 
 /* ---- parameters */
 
+/* Weights behind latents: a few small launches that take no scratch. */
+static bool refreshes_apart(const tern_gpu_plan *plan, size_t i) {
+    const char *name = gpu_graph_node(plan, i)->op->name;
+    return !strncmp(name, "bit_", 4) || !strncmp(name, "ternary_", 8);
+}
+
+static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
+    tern_status status = TERN_OK;
+    GPU_CHECK(gpu_branches_begin(plan, err));
+    for (size_t i = 1, next = 0; i < plan->graph->nodes && !status; i++) {
+        if (!plan->node[i].op || !plan->node[i].op->refresh || !refreshes_apart(plan, i)) continue;
+        gpu_branch(plan, next++);
+        status = plan->node[i].op->refresh(plan, i, err);
+    }
+    return gpu_branches_end(plan, status, err);
+}
+
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err) {
+    const bool branches = plan->trainer && plan->trainer->branches;
+    if (branches) GPU_CHECK(refresh_apart(plan, err));
     for (size_t i = 1; i < plan->graph->nodes; i++)
-        if (plan->node[i].op && plan->node[i].op->refresh) GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
+        if (plan->node[i].op && plan->node[i].op->refresh && !(branches && refreshes_apart(plan, i)))
+            GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
     return TERN_OK;
+}
+
+void *gpu_node_integers(const tern_gpu_plan *plan, size_t i, const char *suffix) {
+    const tern_node *node = gpu_graph_node(plan, i);
+    for (int k = 0; k < node->params; k++) {
+        const char *dot = strrchr(plan->graph->param[node->param[k]].name, '.');
+        if (dot && !strcmp(dot + 1, suffix)) return plan->param[node->param[k]].integers;
+    }
+    return NULL;
 }
 
 static tern_status plan_send(tern_gpu_plan *plan, float lambda, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
     for (size_t p = 0; p < plan->graph->params; p++) {
         const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].integers)
+            GPU_CHECK(tern_cuda_upload(plan->context, plan->param[p].integers, param->integers,
+                                       param->count * tern_store_bytes(param->store), err));
         if (plan->param[p].value)
             GPU_CHECK(tern_cuda_upload(plan->context, plan->param[p].value, param->value,
                                        param->count * sizeof(float), err));
@@ -181,6 +240,9 @@ static tern_status plan_fetch(tern_gpu_plan *plan, tern_error *err) {
     CUDA_TRY(cudaSetDevice(plan->context->device), "parameters", err);
     for (size_t p = 0; p < plan->graph->params; p++) {
         const tern_param *param = &plan->graph->param[p];
+        if (plan->param[p].integers)
+            GPU_CHECK(tern_cuda_download(plan->context, param->integers, plan->param[p].integers,
+                                         param->count * tern_store_bytes(param->store), err));
         if (plan->param[p].value)
             GPU_CHECK(tern_cuda_download(plan->context, param->value, plan->param[p].value,
                                          param->count * sizeof(float), err));
@@ -196,8 +258,14 @@ tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
+tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaMemsetAsync(plan->rules, 0, sizeof *plan->rules, plan->stream), "rules", err);
+    return TERN_OK;
+}
+
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err) {
-    for (size_t i = plan->graph->nodes; i-- > 1;)
+    const size_t first = plan->first_trained ? plan->first_trained : 1;
+    for (size_t i = plan->graph->nodes; i-- > first;)
         if (plan->node[i].op && plan->node[i].op->backward && plan->node[i].grad)
             GPU_CHECK(plan->node[i].op->backward(plan, i, err));
     return TERN_OK;
@@ -241,6 +309,7 @@ static tern_status plan_forward(tern_gpu_plan *plan, float *y, const void *x, co
     const gpu_now now = {pass->step, pass->recalibrating ? 1.0f / (float)pass->recalibrating : -1, 1};
     /* lambda is what the last refresh used. */
     GPU_CHECK(tern_cuda_upload(plan->context, plan->now, &now, offsetof(gpu_now, lambda), err));
+    GPU_CHECK(tern_cuda_upload(plan->context, &plan->now->rate, &pass->rate, sizeof pass->rate, err));
     const size_t n = gpu_elements(plan, 0);
     if (graph->vocabulary)
         GPU_CHECK(tern_cuda_upload(plan->context, plan->input, x, n * sizeof(int32_t), err));
@@ -256,7 +325,9 @@ static tern_status plan_backward(tern_gpu_plan *plan, const float *dy, tern_erro
     const size_t last = plan->graph->nodes - 1;
     CUDA_TRY(cudaSetDevice(plan->context->device), "a backward pass", err);
     CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
+    GPU_CHECK(gpu_begin_rules(plan, err));
     GPU_CHECK(take_in(plan, plan->node[last].grad, dy, gpu_elements(plan, last), "output", err));
+    plan->first_trained = 0;
     GPU_CHECK(gpu_run_backward(plan, err));
     return tern_cuda_synchronize(plan->context, err);
 }
@@ -275,11 +346,47 @@ static tern_status read_gradient(tern_gpu_plan *plan, float *out, size_t p, tern
                               err);
 }
 
+static tern_status step_fixed(tern_gpu_plan *plan, size_t p, float lr, uint64_t step, tern_error *err) {
+    struct {
+        tern_gpu_rule rule;
+        uint64_t step;
+    } host = {{0, 0, lr, 0}, step};
+    void *memory;
+    CUDA_TRY(cudaSetDevice(plan->context->device), "a step", err);
+    GPU_CHECK(tern_cuda_alloc(&memory, plan->context, sizeof host, "a step", err));
+    const char *device = (const char *)memory;
+    tern_status status = tern_cuda_upload(plan->context, memory, &host, sizeof host, err);
+    if (!status)
+        status = gpu_fixed_step(plan, p, (const tern_gpu_rule *)memory,
+                                (const uint64_t *)(device + offsetof(decltype(host), step)), 1, NULL, err);
+    if (!status) status = tern_cuda_synchronize(plan->context, err);
+    tern_cuda_free(plan->context, memory);
+    return status;
+}
+
 static tern_status read_trits(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err) {
     const gpu_weights *w = gpu_node_weights(plan, node);
     CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
     TERN_CHECK_ARGUMENT(w && w->counts, err, "%s: there are no trits to count", gpu_graph_node(plan, node)->name);
     return tern_cuda_download(plan->context, out, w->counts, sizeof *out, err);
+}
+
+static void plan_memory(tern_gpu_memory *out, const tern_gpu_plan *plan) {
+    out->bytes = plan->kept_bytes;
+    out->workspace = plan->lt ? GPU_LT_WORKSPACE : 0;
+}
+
+static tern_status keep_sums(tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "keeping sums", err);
+    TERN_CHECK_ARGUMENT(plan->type == TERN_F32 && !plan->training, err,
+                        "sums are kept by plans of fp32 values that are not for training");
+    for (size_t i = 1; i < plan->graph->nodes; i++) GPU_CHECK(gpu_ternary_keep_sums(plan, i, err));
+    return TERN_OK;
+}
+
+static tern_status read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "reading", err);
+    return gpu_ternary_read_sums(plan, sums, q, node, err);
 }
 
 const tern_gpu_table tern_gpu_functions = {plan_create,
@@ -292,6 +399,10 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            read_node,
                                            read_gradient,
                                            read_trits,
+                                           plan_memory,
+                                           gpu_time_forward,
+                                           keep_sums,
+                                           read_sums,
                                            gpu_trainer_set_optimizer,
                                            gpu_trainer_images,
                                            gpu_trainer_tokens,
@@ -300,4 +411,5 @@ const tern_gpu_table tern_gpu_functions = {plan_create,
                                            gpu_trainer_set_counts,
                                            gpu_trainer_step,
                                            gpu_trainer_result,
-                                           gpu_trainer_recalibrate};
+                                           gpu_trainer_recalibrate,
+                                           step_fixed};

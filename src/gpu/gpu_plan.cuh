@@ -22,12 +22,20 @@ struct gpu_now {
     uint64_t step;    /* of random numbers, as plan->step */
     float statistics; /* share of the batch in batch norm's running statistics; < 0: the op's own momentum */
     float lambda;
+    int32_t rate; /* of the rules of whole-number weights, as plan->rules.rate of all nodes; 0: nothing changes */
+};
+
+/* What those rules found in a step, as nn/plan.h's tern_plan_rules; device memory. */
+struct gpu_rules {
+    double squares;   /* of all gradients that streamed past, summed */
+    uint64_t trouble; /* the node whose gradient was not finite: from there on nothing changed. Else 0 */
 };
 
 struct gpu_node {
     const gpu_op *op;
     void *value, *grad; /* [batch][elements] of plan->type; grad NULL where none is wanted. Tokens: int32 */
     void *state;        /* host memory that the op allocated with gpu_state */
+    void *operand;      /* the node's float weights in plan->products, where they are kept: gpu_gemm.cuh */
     int from[2]; /* whose values are read: the inputs, or what an input reads that is computed within this node */
     int add_to[2], wants_grad[2];
     int gives_int8; /* a norm that fills its reader's q and has no value */
@@ -36,9 +44,10 @@ struct gpu_node {
     int within; /* its only reader computes it: there is no value, no gradient and nothing to do */
 };
 
-/* A parameter on the device: NULL where it has no floats, or no gradient. */
+/* A parameter on the device: NULL where it has no floats, no gradient or no integers. */
 struct gpu_param {
     float *value, *grad, *first, *second;
+    void *integers; /* as the graph's: of FIXED stores the value is a view of them */
 };
 
 struct gpu_lt; /* dense products: gpu_gemm.cuh */
@@ -56,13 +65,16 @@ struct tern_gpu_plan {
     float lambda; /* of the last refresh */
     bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
+    size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
     gpu_now *now; /* device memory */
+    gpu_rules *rules;
 
     gpu_node *node;
     gpu_param *param;
     float *values, *grads; /* of all parameters with floats, 64-byte aligned each, in one block each */
     size_t floats;         /* in that block */
+    char *integers;        /* of all parameters with integers, 256-byte aligned each, in one block */
     float *staging;        /* [GPU_STAGED]: floats on their way to the host and back */
     void *input;
 
@@ -70,6 +82,7 @@ struct tern_gpu_plan {
     size_t arena_bytes, scratch_bytes;
     void **kept; /* all device memory, freed with the plan */
     size_t kepts, kept_room, kept_bytes;
+    bool wants_lt; /* an op has dense products */
     gpu_lt *lt;
     gpu_trainer *trainer;
 };
@@ -92,6 +105,14 @@ const gpu_op *gpu_op_find(const char *name);
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_forward(tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_run_backward(tern_gpu_plan *plan, tern_error *err);
+/* Before the first backward pass of a step: no squares, no trouble. */
+tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
+
+/* Of gpu_table.h: gpu_timing.cu. */
+tern_status gpu_time_forward(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
+/* gpu_op_ternary.cu. keep: nothing where a node has no int8 product. */
+tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t node, tern_error *err);
+tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
 /* Device memory that lives as long as the plan; its contents are undefined. */
 tern_status gpu_keep(tern_gpu_plan *plan, void **memory, size_t bytes, const char *op, tern_error *err);
@@ -108,11 +129,14 @@ static inline void *gpu_in(const tern_gpu_plan *plan, size_t i, int k) {
 }
 /* The gradient of input k, NULL where none is wanted. */
 static inline void *gpu_in_grad(const tern_gpu_plan *plan, size_t i, int k) {
-    return plan->node[i].wants_grad[k] ? plan->node[plan->node[i].from[k]].grad : NULL;
+    const size_t in = (size_t)plan->node[i].from[k];
+    return plan->node[i].wants_grad[k] && in >= plan->first_trained ? plan->node[in].grad : NULL;
 }
 static inline gpu_param *gpu_node_param(const tern_gpu_plan *plan, size_t i, int k) {
     return &plan->param[plan->graph->node[i].param[k]];
 }
+/* Integers of the node's parameter whose name ends with ".suffix"; NULL where it has none. */
+void *gpu_node_integers(const tern_gpu_plan *plan, size_t node, const char *suffix);
 /* Elements of the node's value, of this pass or of the largest. */
 static inline size_t gpu_elements(const tern_gpu_plan *plan, size_t i) {
     return plan->batch * plan->graph->node[i].elements;

@@ -2,9 +2,9 @@
 
 #include "gpu/gpu_kernels.cuh"
 
-/* ---- to int8: a row that one block can do, by src/cuda's kernel; an image, which shares a scale, in parts */
+/* ---- to int8: a short row by src/cuda's kernel; what shares a scale in an image by a block, or in parts */
 
-enum { PART = 8192, ONE_BLOCK = 16384 };
+enum { PART = 8192, ONE_ROW = 16384, IMAGE = 4096, ONE_IMAGE = 65536, IMAGE_THREADS = 512 };
 
 static size_t parts_of(size_t each) { return (each + PART - 1) / PART; }
 
@@ -17,13 +17,28 @@ __device__ static unsigned magnitude(float x) { return __float_as_uint(x) & 0x7f
 
 /* The largest of all threads' values, in all of them. */
 __device__ static unsigned block_max(unsigned v) {
-    __shared__ unsigned room[GPU_THREADS / 32];
+    __shared__ unsigned room[IMAGE_THREADS / 32];
     for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
     if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
     __syncthreads();
     v = room[0];
-    for (int i = 1; i < GPU_THREADS / 32; i++) v = max(v, room[i]);
+    for (unsigned i = 1; i < blockDim.x / 32; i++) v = max(v, room[i]);
     return v;
+}
+
+template <class T, int N>
+__device__ static gpu_few<int8_t, N> quantized(const gpu_few<T, N> &v, float s, bool finite) {
+    gpu_few<int8_t, N> to;
+#pragma unroll
+    for (int j = 0; j < N; j++) {
+        const int r = finite ? __float2int_rn(__fmul_rn(to_float(v.v[j]), s)) : 0;
+        to.v[j] = (int8_t)max(-128, min(127, r));
+    }
+    return to;
+}
+
+__device__ static float inverse(float s, bool finite) {
+    return finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
 /* N values at a time, as `each` is a multiple of N. */
@@ -54,15 +69,31 @@ __global__ static void __launch_bounds__(GPU_THREADS)
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
     for (size_t i = begin + threadIdx.x * N; i < end; i += GPU_THREADS * N) {
         const gpu_few<T, N> v = *(const gpu_few<T, N> *)(x + image * each + i);
-        gpu_few<int8_t, N> to;
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            const int r = finite ? __float2int_rn(__fmul_rn(to_float(v.v[j]), s)) : 0;
-            to.v[j] = (int8_t)max(-128, min(127, r));
-        }
-        *(gpu_few<int8_t, N> *)(q + image * each + i) = to;
+        *(gpu_few<int8_t, N> *)(q + image * each + i) = quantized(v, s, finite);
     }
-    if (part == 0 && threadIdx.x == 0) inv_scale[image] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+    if (part == 0 && threadIdx.x == 0) inv_scale[image] = inverse(s, finite);
+}
+
+/* An image a block, which reads it twice, the second time from a cache. */
+template <class T>
+__global__ static void __launch_bounds__(IMAGE_THREADS)
+    quantize_image(int8_t *q, float *inv_scale, const T *x, size_t each) {
+    constexpr int N = gpu_pack<T>::N;
+    const gpu_few<T, N> *from = (const gpu_few<T, N> *)(x + blockIdx.x * each);
+    gpu_few<int8_t, N> *to = (gpu_few<int8_t, N> *)(q + blockIdx.x * each);
+    unsigned most = 0;
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < each / N; i += IMAGE_THREADS) {
+        const gpu_few<T, N> v = from[i];
+#pragma unroll
+        for (int j = 0; j < N; j++) most = max(most, magnitude(to_float(v.v[j])));
+    }
+    most = block_max(most);
+    const bool finite = most < 0x7f800000u;
+    const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
+#pragma unroll 4
+    for (unsigned i = threadIdx.x; i < each / N; i += IMAGE_THREADS) to[i] = quantized(from[i], s, finite);
+    if (threadIdx.x == 0) inv_scale[blockIdx.x] = inverse(s, finite);
 }
 
 template <class T, int N>
@@ -80,7 +111,13 @@ static tern_status quantize_parts(tern_gpu_plan *plan, size_t node, int8_t *q, f
 tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, const void *x, size_t scales,
                          size_t each, void *scratch, tern_error *err) {
     unsigned *largest = (unsigned *)scratch;
-    if (each <= ONE_BLOCK) {
+    if (each >= IMAGE && each <= ONE_IMAGE && each % 8 == 0) {
+        GPU_BY_TYPE(plan->type, quantize_image<<<(unsigned)scales, IMAGE_THREADS, 0, plan->stream>>>(
+                                    q, inv_scale, (const T *)x, each));
+        GPU_LAUNCHED(plan, node, err);
+        return TERN_OK;
+    }
+    if (each <= ONE_ROW) {
         tern_device_quantizer d = {};
         d.q = q;
         d.inv_scale = inv_scale;

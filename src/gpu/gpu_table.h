@@ -28,6 +28,7 @@ typedef struct tern_gpu_pass {
     uint64_t step;     /* of random numbers */
     int train_mode;    /* dropout drops, batch norm takes the batch's statistics */
     int recalibrating; /* 0, or the number of this pass of recalibration */
+    int32_t rate;      /* of whole-number weights in the backward pass (quant/trit_rules.h); 0: nothing changes */
 } tern_gpu_pass;
 
 /* As train/optimizer.h numbers them. */
@@ -68,10 +69,12 @@ typedef struct tern_gpu_step {
     const int64_t *sample; /* [parts][batch]: numbers of images, or offsets into the tokens */
     size_t parts, batch;
     const tern_gpu_rule *rule; /* per parameter; recalibrate reads none */
+    size_t first_trained;      /* node; no gradient passes beyond it (nn/plan.h) */
     float lambda;              /* behind the step weights are w + lambda (q(w) - w) */
     float smoothing;
     int32_t loss_ce, loss_entropy, loss_z, loss_shift;
-    int count_trits; /* the refresh behind the step counts them */
+    int count_trits;   /* the refresh behind the step counts them */
+    int32_t rule_rate; /* of whole-number weights, in each part (quant/trit_rules.h) */
 } tern_gpu_step;
 
 /* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
@@ -80,10 +83,25 @@ typedef struct tern_gpu_result {
     uint64_t applied, skipped, skipped_in_row;
 } tern_gpu_result;
 
-/* Trits of a node's latent weights when they were last counted, and how many had changed since the count before. */
+/* Trits of a node's weights when they were last counted, and how many had changed since the count before; of whole-number
+ * weights each change counts. */
 typedef struct tern_gpu_trits {
     uint64_t minus, zero, plus, flips;
 } tern_gpu_trits;
+
+/* Device memory that a plan keeps. */
+typedef struct tern_gpu_memory {
+    size_t bytes;     /* all of it */
+    size_t workspace; /* of which cuBLASLt's own */
+} tern_gpu_memory;
+
+/* How a forward pass is timed: the median of `replays` replays of a CUDA graph of `passes` passes over the input of the
+ * last forward. evict: bytes that are read between two passes, so that no cache holds weights; their time is not counted. */
+typedef struct tern_gpu_timing {
+    tern_gpu_pass pass;
+    int passes, replays;
+    size_t evict;
+} tern_gpu_timing;
 
 typedef struct tern_gpu_table {
     tern_status (*create)(tern_gpu_plan **out, tern_cuda_context *context, const tern_gpu_plan_desc *desc,
@@ -103,8 +121,18 @@ typedef struct tern_gpu_table {
     /* For tests: a node's value or gradient (which != 0) of the last pass, as fp32; a parameter's gradient. */
     tern_status (*read_node)(tern_gpu_plan *plan, float *out, size_t node, int which, tern_error *err);
     tern_status (*read_gradient)(tern_gpu_plan *plan, float *out, size_t param, tern_error *err);
-    /* Fails with TERN_E_ARGUMENT where the node has no latent weights that are trained. */
+    /* Fails with TERN_E_ARGUMENT where the node has no ternary weights that are trained. */
     tern_status (*read_trits)(tern_gpu_plan *plan, tern_gpu_trits *out, size_t node, tern_error *err);
+
+    void (*memory)(tern_gpu_memory *out, const tern_gpu_plan *plan);
+    /* Seconds of one pass; the input must have been sent by forward. In train mode running statistics move on. */
+    tern_status (*time_forward)(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
+    /* Passes from now on keep the int32 sums of every int8 product, by the kernels that make its values, and the int8
+     * activations that they are of. For plans of fp32 values that are not for training; a layer whose sums are not exact
+     * in fp32 is TERN_E_UNSUPPORTED. */
+    tern_status (*keep_sums)(tern_gpu_plan *plan, tern_error *err);
+    /* sums[batch][elements], q[batch][elements of the input], of the last pass. */
+    tern_status (*read_sums)(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);
 
     /* ---- training; in this order, once */
     tern_status (*set_optimizer)(tern_gpu_plan *plan, const tern_gpu_optimizer_desc *desc, tern_error *err);
@@ -121,6 +149,9 @@ typedef struct tern_gpu_table {
     tern_status (*result)(tern_gpu_plan *plan, tern_gpu_result *out, tern_error *err);
     /* One pass of batch norm's recalibration, `number` = 1, 2, ... */
     tern_status (*recalibrate)(tern_gpu_plan *plan, const tern_gpu_step *step, int number, tern_error *err);
+
+    /* For tests: one step, number `step`, of a parameter in fixed point with the gradient of the last pass. */
+    tern_status (*step_fixed)(tern_gpu_plan *plan, size_t param, float lr, uint64_t step, tern_error *err);
 } tern_gpu_table;
 
 extern const tern_gpu_table tern_gpu_functions;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "cuda/device_memory.cuh"
+#include "gpu/gpu_branches.cuh"
 
 /* ---- making one */
 
@@ -25,6 +26,7 @@ tern_status gpu_trainer_of(gpu_trainer **out, tern_gpu_plan *plan, tern_error *e
     const gpu_verdict none = {};
     void *memory;
     *out = plan->trainer = t;
+    GPU_CHECK(gpu_branches_create(plan, err));
     GPU_CHECK(gpu_keep_copy(plan, &memory, &none, sizeof none, "training", err));
     t->verdict = (gpu_verdict *)memory;
     return TERN_OK;
@@ -55,6 +57,7 @@ void gpu_trainer_free(tern_gpu_plan *plan) {
     gpu_trainer *t = plan->trainer;
     if (!t) return;
     free_block(t);
+    gpu_branches_free(t->branches);
     free(t->captured);
     free(t->group);
     free(t);
@@ -115,8 +118,8 @@ static void fill_block(const gpu_step_block *b, const tern_gpu_plan *plan, const
                        float statistics) {
     *b->loss = loss_terms(plan, step);
     for (size_t part = 0; part < step->parts; part++)
-        b->now[part] = {step->step * step->parts + part, statistics, plan->lambda};
-    b->now[step->parts] = {step->step * step->parts + step->parts - 1, statistics, step->lambda};
+        b->now[part] = {step->step * step->parts + part, statistics, plan->lambda, step->rule_rate};
+    b->now[step->parts] = {step->step * step->parts + step->parts - 1, statistics, step->lambda, 0};
     memcpy(b->epoch, step->epoch, step->parts * sizeof *b->epoch);
     memcpy(b->sample, step->sample, step->parts * step->batch * sizeof *b->sample);
     if (step->rule) memcpy(b->rule, step->rule, plan->graph->params * sizeof *b->rule);
@@ -173,12 +176,12 @@ static tern_status run_step(tern_gpu_plan *plan, const tern_gpu_step *step, tern
 }
 
 static gpu_step_kind kind_of(const tern_gpu_plan *plan, const tern_gpu_step *step) {
-    return {step->parts, step->batch, plan->mixed, mixes(plan, step), step->count_trits != 0};
+    return {step->parts, step->batch, step->first_trained, plan->mixed, mixes(plan, step), step->count_trits != 0};
 }
 
 static bool same_kind(const gpu_step_kind &a, const gpu_step_kind &b) {
-    return a.parts == b.parts && a.batch == b.batch && a.mixed == b.mixed && a.mixed_next == b.mixed_next &&
-           a.count_trits == b.count_trits;
+    return a.parts == b.parts && a.batch == b.batch && a.first_trained == b.first_trained && a.mixed == b.mixed &&
+           a.mixed_next == b.mixed_next && a.count_trits == b.count_trits;
 }
 
 /* The entry of this kind of step; *is_new: there was none, and none is captured yet. */
@@ -226,6 +229,7 @@ tern_status gpu_trainer_step(tern_gpu_plan *plan, const tern_gpu_step *step, ter
     GPU_CHECK(upload(plan, step, -1, err));
     plan->batch = step->batch;
     plan->train_mode = true;
+    plan->first_trained = step->first_trained;
     gpu_captured *c = NULL;
     bool is_new;
     GPU_CHECK(find_captured(&c, &is_new, plan->trainer, kind_of(plan, step), err));

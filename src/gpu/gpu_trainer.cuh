@@ -52,7 +52,9 @@ struct gpu_chunk {
 struct gpu_muon_group {
     size_t rows, columns, count;
     size_t first_chunk, chunks;
-    size_t node; /* for messages */
+    size_t node;                 /* for messages */
+    void *newton[2], *square[2]; /* [count][a * b], [count][a * a] of the products' type */
+    float *square2;              /* [count][a * a] */
 };
 
 struct gpu_image_set {
@@ -70,7 +72,7 @@ struct gpu_image_set {
 /* A step captured as a CUDA graph. The first step of a kind runs launch by launch, because cuBLASLt chooses algorithms
  * then; the second is captured. */
 struct gpu_step_kind {
-    size_t parts, batch;
+    size_t parts, batch, first_trained;
     bool mixed, mixed_next, count_trits;
 };
 struct gpu_captured {
@@ -87,7 +89,11 @@ struct gpu_upload {
     bool used;
 };
 
+struct gpu_branches; /* gpu_branches.cuh */
+
 struct gpu_trainer {
+    gpu_branches *branches;
+
     /* data; one of the two is set */
     gpu_image_set images;
     const int32_t *token;
@@ -110,8 +116,6 @@ struct gpu_trainer {
     double *chunk_squares;        /* [matrix_chunks][2]: of the update, of the weights */
     gpu_muon_group *group;
     size_t groups;
-    void *newton[2], *square[2]; /* [count][a * b], [count][a * a] of the products' type, of the largest group */
-    float *square2;              /* [count][a * a] */
 
     /* steps */
     gpu_step_block block; /* on the device */

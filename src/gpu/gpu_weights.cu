@@ -185,8 +185,8 @@ static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t
     s.length = w->length;
     s.part = part_of(w);
     s.parts = (unsigned)parts_of(w);
-    s.sum = (double *)plan->scratch;
-    s.kept = (unsigned long long *)((char *)plan->scratch + sums_bytes(w));
+    s.sum = w->sums;
+    s.kept = (unsigned long long *)((char *)w->sums + sums_bytes(w));
     s.arrived = w->arrived;
     s.scale = w->scale;
     s.threshold = w->threshold;
@@ -210,7 +210,7 @@ static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t
 
 /* ---- trits: a warp makes a tile, each lane the 16 bytes that are its own (cuda/tiles.h) */
 
-enum operand_form { NO_OPERAND, TRITS, MIXED };
+enum operand_form { NO_OPERAND, TRITS, SCALED, MIXED };
 
 struct tiling {
     const float *w, *scale, *threshold;
@@ -224,7 +224,7 @@ struct tiling {
 template <bool Whole> __device__ static float4 load_four(const float *row, size_t column, size_t cols) {
     float4 v = {0, 0, 0, 0};
     if (Whole) {
-        if (column < cols) v = *(const float4 *)(row + column);
+        if (column < cols) v = __ldg((const float4 *)(row + column)); /* may pass the stores of other columns */
         return v;
     }
     if (column < cols) v.x = row[column];
@@ -244,29 +244,32 @@ __device__ static void store_four(T *row, size_t column, size_t cols, const gpu_
     }
 }
 
-/* One lane's word: 4 columns of each of a half's chunks, of one row. */
+/* A lane's part of a tile: of 2 rows, in 2 halves, 4 columns of each chunk. */
+enum { LANE_ROWS = 2, HALVES = 2, HALF = TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK };
+
+/* One lane's word, of one row and half. */
 template <class T, operand_form Form, bool Whole>
-__device__ static uint32_t make_word(const float *w, T *operand, size_t column, size_t cols, float threshold,
-                                     float scale, float lambda) {
+__device__ static uint32_t make_word(const float4 (&w)[TERN_TILE_CHUNKS_T2], T *operand, size_t column, size_t cols,
+                                     float threshold, float scale, float lambda) {
     uint32_t word = 0;
 #pragma unroll
     for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++) {
-        const size_t at = column + (size_t)(chunk * TERN_TILE_CHUNK);
-        const float4 four_of = load_four<Whole>(w, at, cols);
-        const float v[4] = {four_of.x, four_of.y, four_of.z, four_of.w};
+        const float v[4] = {w[chunk].x, w[chunk].y, w[chunk].z, w[chunk].w};
         gpu_few<T, 4> to;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
             const int trit = (v[j] > threshold) - (v[j] < -threshold);
             word |= (uint32_t)(trit & 3) << (8 * j + 2 * chunk);
             if (Form == TRITS) to.v[j] = from_float<T>((float)trit);
+            if (Form == SCALED) to.v[j] = from_float<T>((float)trit * scale);
             if (Form == MIXED) to.v[j] = from_float<T>(v[j] + lambda * ((float)trit * scale - v[j]));
         }
-        if (Form != NO_OPERAND) store_four<Whole>(operand, at, cols, to);
+        if (Form != NO_OPERAND) store_four<Whole>(operand, column + chunk * TERN_TILE_CHUNK, cols, to);
     }
     return word;
 }
 
+/* All of a lane's weights are asked for before the first is looked at: a tile is little work and much waiting. */
 template <class T, operand_form Form, bool Whole>
 __global__ static void __launch_bounds__(GPU_THREADS) make_tiles(tiling p, T *operand) {
     const size_t warps = (size_t)gridDim.x * (GPU_THREADS / 32);
@@ -274,21 +277,35 @@ __global__ static void __launch_bounds__(GPU_THREADS) make_tiles(tiling p, T *op
     const float lambda = Form == MIXED ? p.now->lambda : 1;
     for (size_t tile = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32; tile < p.count; tile += warps) {
         const size_t tile_row = tile / p.k_tiles, group = tile_row / p.row_tiles;
-        const size_t column = tile % p.k_tiles * (2 * TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK) + lane % 4 * 4;
-        uint32_t words[4] = {0, 0, 0, 0};
+        const size_t column = tile % p.k_tiles * (HALVES * HALF) + lane % 4 * 4;
+        float4 w[LANE_ROWS][HALVES][TERN_TILE_CHUNKS_T2];
+        float threshold[LANE_ROWS], scale[LANE_ROWS];
+        size_t row[LANE_ROWS];
+        bool is_row[LANE_ROWS];
 #pragma unroll
-        for (int r = 0; r < 2; r++) {
+        for (int r = 0; r < LANE_ROWS; r++) {
             const size_t in_group = tile_row % p.row_tiles * TERN_TILE_ROWS + lane / 4 + r * 8;
-            if (in_group >= p.rows) continue;
-            const size_t row = group * p.rows + in_group, slice = p.scale_per_row ? row : 0;
-            const float threshold = p.threshold[slice], scale = p.scale[slice];
-            const float *w = p.w + row * p.cols;
-            T *to = Form == NO_OPERAND ? NULL : operand + row * p.cols;
+            is_row[r] = in_group < p.rows;
+            row[r] = group * p.rows + (is_row[r] ? in_group : 0);
+            const size_t slice = p.scale_per_row ? row[r] : 0;
+            threshold[r] = p.threshold[slice];
+            scale[r] = p.scale[slice];
 #pragma unroll
-            for (int half = 0; half < 2; half++)
-                words[2 * half + r] = make_word<T, Form, Whole>(
-                    w, to, column + half * (TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK), p.cols, threshold, scale, lambda);
+            for (int half = 0; half < HALVES; half++)
+#pragma unroll
+                for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++)
+                    w[r][half][chunk] = load_four<Whole>(p.w + row[r] * p.cols,
+                                                         column + half * HALF + chunk * TERN_TILE_CHUNK, p.cols);
         }
+        uint32_t words[LANE_ROWS * HALVES] = {};
+#pragma unroll
+        for (int r = 0; r < LANE_ROWS; r++)
+#pragma unroll
+            for (int half = 0; half < HALVES; half++)
+                if (is_row[r])
+                    words[2 * half + r] =
+                        make_word<T, Form, Whole>(w[r][half], Form == NO_OPERAND ? NULL : operand + row[r] * p.cols,
+                                                  column + half * HALF, p.cols, threshold[r], scale[r], lambda);
         ((uint4 *)p.tiles)[tile * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
     }
 }
@@ -316,6 +333,7 @@ static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t 
     p.now = plan->now;
     GPU_BY_TYPE(plan->products, if (!w->operand) launch_tiles<T, NO_OPERAND>(plan, p, NULL);
                 else if (plan->mixed) launch_tiles<T, MIXED>(plan, p, w->operand);
+                else if (w->scaled) launch_tiles<T, SCALED>(plan, p, w->operand);
                 else launch_tiles<T, TRITS>(plan, p, w->operand));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
@@ -353,7 +371,7 @@ __global__ static void count_trits(tern_gpu_trits *counts, const uint4 *tiles, u
     atomicAdd(&sum[3], flips);
 }
 
-static tern_status count(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const size_t n = w->groups * w->tile_bytes / sizeof(uint4);
     CUDA_TRY(cudaMemsetAsync(w->counts, 0, sizeof *w->counts, plan->stream), gpu_graph_node(plan, i)->name, err);
     count_trits<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(
@@ -370,9 +388,21 @@ static tern_status keep_zeros(tern_gpu_plan *plan, void **memory, size_t bytes, 
     return TERN_OK;
 }
 
+static tern_status keep_tiles(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const size_t rows = w->rows / w->groups;
+    void *memory;
+    w->first.rows = (int32_t)rows;
+    w->first.cols = (int32_t)w->cols;
+    w->first.row_tiles = (int32_t)tern_ceil_div(rows, TERN_TILE_ROWS);
+    w->first.k_tiles = (int32_t)tern_ceil_div(w->cols, tern_tile_cols(0));
+    w->tile_bytes = (size_t)w->first.row_tiles * (size_t)w->first.k_tiles * TERN_TILE_BYTES;
+    GPU_CHECK(keep_zeros(plan, &memory, w->groups * w->tile_bytes, gpu_graph_node(plan, i)->name, err));
+    w->first.tiles = w->tiles = (uint8_t *)memory;
+    return TERN_OK;
+}
+
 static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const size_t rows = w->rows / w->groups;
     void *memory;
     w->rule = node->at.rule;
     w->slices = node->at.granularity == TERN_PER_ROW ? w->rows : 1;
@@ -380,14 +410,8 @@ static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, te
     if (w->length > UINT32_MAX || w->slices * parts_of(w) > INT32_MAX)
         return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: %zu x %zu weights are too many for a GPU", node->name,
                          w->rows, w->cols);
-    w->first.rows = (int32_t)rows;
-    w->first.cols = (int32_t)w->cols;
-    w->first.row_tiles = (int32_t)tern_ceil_div(rows, TERN_TILE_ROWS);
-    w->first.k_tiles = (int32_t)tern_ceil_div(w->cols, tern_tile_cols(0));
+    GPU_CHECK(keep_tiles(w, plan, i, err));
     w->first.scale_per_row = w->slices > 1;
-    w->tile_bytes = (size_t)w->first.row_tiles * (size_t)w->first.k_tiles * TERN_TILE_BYTES;
-    GPU_CHECK(keep_zeros(plan, &memory, w->groups * w->tile_bytes, node->name, err));
-    w->first.tiles = w->tiles = (uint8_t *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, w->slices * sizeof(float), node->name, err));
     w->first.scale = w->scale = (float *)memory;
     GPU_CHECK(gpu_keep(plan, &memory, w->slices * sizeof(float), node->name, err));
@@ -400,14 +424,16 @@ static tern_status keep_latent(gpu_weights *w, tern_gpu_plan *plan, size_t i, te
         GPU_CHECK(keep_zeros(plan, &memory, 2 * DIGITS * sizeof(uint32_t), node->name, err));
         w->histogram = (uint32_t *)memory;
     }
-    gpu_want_scratch(plan, 2 * sums_bytes(w));
+    GPU_CHECK(gpu_keep(plan, &memory, 2 * sums_bytes(w), node->name, err));
+    w->sums = (double *)memory;
     return TERN_OK;
 }
 
 static tern_status keep_training(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const char *name = gpu_graph_node(plan, i)->name;
     void *memory;
-    GPU_CHECK(gpu_keep(plan, &w->operand, w->rows * w->cols * gpu_bytes(plan->products), name, err));
+    if (!gpu_trits_are_in(plan, i)) /* those are made when the backward pass wants them */
+        GPU_CHECK(gpu_keep(plan, &w->operand, w->rows * w->cols * gpu_bytes(plan->products), name, err));
     GPU_CHECK(gpu_keep(plan, &memory, w->groups * w->tile_bytes, name, err));
     CUDA_TRY(cudaMemsetAsync(memory, NEVER_COUNTED, w->groups * w->tile_bytes, plan->stream), name, err);
     w->counted = (uint8_t *)memory;
@@ -471,18 +497,26 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t groups = node->at.groups ? node->at.groups : 1, c = tern_node_input(plan->graph, node, 0)->channels;
     w->rows = node->at.outputs;
-    w->cols = node->at.groups ? node->at.kernel * node->at.kernel * (c / groups) : c;
+    w->cols = node->at.groups  ? node->at.kernel * node->at.kernel * (c / groups)
+              : node->at.width ? node->at.width
+                               : c;
     w->groups = groups;
     if (node->packed.bytes) return send_packed(w, plan, i, err);
-    GPU_CHECK(keep_latent(w, plan, i, err));
+    if (gpu_trits_are_in(plan, i)) {
+        GPU_CHECK(keep_tiles(w, plan, i, err));
+        GPU_CHECK(gpu_trits_prepare(w, plan, i, err));
+    } else {
+        GPU_CHECK(keep_latent(w, plan, i, err));
+    }
     return plan->training ? keep_training(w, plan, i, err) : TERN_OK;
 }
 
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    if (w->trits.exponent) return gpu_trits_refresh(w, plan, i, err);
     if (!w->tiles) return TERN_OK;
     GPU_CHECK(make_scales(w, plan, i, err));
     GPU_CHECK(make_trits(w, plan, i, err));
-    return w->counts && plan->count_trits ? count(w, plan, i, err) : TERN_OK;
+    return w->counts && plan->count_trits ? gpu_weights_count(w, plan, i, err) : TERN_OK;
 }
 
 tern_cuda_weights gpu_weights_matrix(const gpu_weights *w, size_t group) {

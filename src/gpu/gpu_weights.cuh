@@ -9,6 +9,7 @@
 #define TERN_GPU_GPU_WEIGHTS_CUH
 
 #include "gpu/gpu_plan.cuh"
+#include "gpu/gpu_trits.cuh"
 
 struct gpu_weights {
     size_t rows, cols;       /* of W, all groups of a convolution together */
@@ -16,26 +17,34 @@ struct gpu_weights {
     tern_cuda_weights first; /* the first group's */
     size_t tile_bytes;       /* of one group */
     void *operand;           /* [rows][cols] in plan->products, in training: the trits, or the mixed weights */
+    bool scaled;             /* set before prepare: the operand is trits times their scales, not bare ones */
     tern_gpu_trits *counts;  /* as plan->count_trits asked for last, on the device; in training */
+
+    /* Of latent and whole-number weights. */
+    uint8_t *tiles, *counted; /* of all groups; the tiles of the last count */
+    float *scale;             /* [slices], or [trits.scales]; NULL where groups have exponents */
+    gpu_trits trits;          /* of whole-number weights */
 
     /* Of latent weights. */
     int rule;
     size_t slices, length;     /* runs of weights that share a scale */
-    uint8_t *tiles, *counted;  /* of all groups; the tiles of the last count */
-    float *scale, *threshold;  /* [slices] */
+    float *threshold;          /* [slices] */
+    double *sums;              /* of parts, and how many weights they keep */
     unsigned *arrived;         /* [slices] blocks of a slice that have finished; 0 between launches */
     struct gpu_median *median; /* [slices] */
     uint32_t *histogram;
 };
 
-/* For latent weights, parameter 0 of the node, or packed ones. */
+/* For latent weights, parameter 0 of the node, whole-number or packed ones. */
 tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
-/* Scales, trits and operand anew from the latent weights; nothing for packed ones. */
+/* Scales, trits and operand anew from the latent weights, or the integers; nothing for packed ones. */
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+/* Trits, and those that have changed since they were counted last. */
+tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* The matrix of a group, for products. */
 tern_cuda_weights gpu_weights_matrix(const gpu_weights *w, size_t group);
 
-/* Latent weights of a node, NULL where it has none. */
+/* Weights of a node that are trained, NULL where it has none. */
 const gpu_weights *gpu_node_weights(const tern_gpu_plan *plan, size_t node);
 
 #endif

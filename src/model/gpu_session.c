@@ -1,5 +1,6 @@
 #include "model/gpu_session.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/error.h"
@@ -43,7 +44,7 @@ tern_status tern_gpu_session_open(tern_gpu_session **out, const tern_gpu_session
     if (s) s->output = calloc(outputs, sizeof *s->output);
     tern_status status =
         s && s->output ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for %zu outputs", outputs);
-    if (s) s->graph = desc->graph, s->batch = desc->batch;
+    if (s) s->graph = desc->graph, s->batch = desc->batch, s->device = desc->device, s->training = desc->training;
     if (!status) status = open_device(s, desc->device, err);
     if (!status) status = make_plan(s, desc, err);
     if (status)
@@ -72,4 +73,28 @@ static tern_status run_forward(void *context, const float **y, const void *x, si
 
 tern_runner tern_gpu_session_runner(tern_gpu_session *session) {
     return (tern_runner){session->graph, session->batch, 1, run_forward, session};
+}
+
+void tern_gpu_session_describe(tern_model_info *info, const tern_gpu_session *session) {
+    tern_gpu_memory memory;
+    session->table->memory(&memory, session->plan);
+    info->device = session->device;
+    info->device_bytes = memory.bytes;
+    info->device_workspace_bytes = memory.workspace;
+}
+
+tern_status tern_gpu_session_time(double *pass, tern_gpu_session *session, const void *x, size_t n, double seconds,
+                                  int cold, tern_error *err) {
+    enum { MOST_PASSES = 50, LEAST_REPLAYS = 5, MOST_REPLAYS = 100 };
+    const double a_graph = 1e-3; /* seconds: long beside what starting it takes */
+    tern_gpu_timing t = {.pass = {.batch = n, .train_mode = session->training},
+                         .passes = 4,
+                         .replays = 3,
+                         .evict = cold ? 2 * session->info.l2_bytes : 0};
+    TERN_TRY(session->table->forward(session->plan, NULL, x, &t.pass, err));
+    TERN_TRY(session->table->time_forward(session->plan, pass, &t, err));
+    const double least = *pass > 1e-6 ? *pass : 1e-6;
+    t.passes = (int)fmin(MOST_PASSES, 1 + a_graph / least);
+    t.replays = (int)fmin(MOST_REPLAYS, LEAST_REPLAYS + seconds / (t.passes * least));
+    return session->table->time_forward(session->plan, pass, &t, err);
 }

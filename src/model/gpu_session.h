@@ -4,6 +4,7 @@
 
 #include "gpu/gpu_table.h"
 #include "model/evaluate.h"
+#include "tern/model.h"
 
 typedef struct tern_gpu_session {
     const tern_cuda_backend *backend;
@@ -13,6 +14,7 @@ typedef struct tern_gpu_session {
     tern_device_info info;
     const tern_graph *graph;
     size_t batch;
+    int device, training;
     float *output; /* [batch][elements] of the last node, host memory */
 } tern_gpu_session;
 
@@ -28,6 +30,12 @@ typedef struct tern_gpu_session_desc {
 /* Parameters are not sent yet: table->send. */
 tern_status tern_gpu_session_open(tern_gpu_session **out, const tern_gpu_session_desc *desc, tern_error *err);
 void tern_gpu_session_close(tern_gpu_session **session);
+
+/* The device and its memory. */
+void tern_gpu_session_describe(tern_model_info *info, const tern_gpu_session *session);
+/* As tern_model_time. */
+tern_status tern_gpu_session_time(double *pass, tern_gpu_session *session, const void *x, size_t n, double seconds,
+                                  int cold, tern_error *err);
 
 /* The session must outlive it. */
 tern_runner tern_gpu_session_runner(tern_gpu_session *session);

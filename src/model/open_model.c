@@ -24,11 +24,17 @@ tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t bat
 }
 
 /* Only where `device` names a GPU: a model is small, and the CPU what one runs it on. */
-static tern_status open_gpu(tern_model *m, const char *device, tern_error *err) {
+static tern_status open_gpu(tern_model *m, const tern_model_options *o, tern_error *err) {
     int number = TERN_DEVICE_CPU;
-    if (device) TERN_TRY(tern_cuda_select(&number, device, err));
+    if (o && o->device) TERN_TRY(tern_cuda_select(&number, o->device, err));
     if (number < 0) return TERN_OK;
-    const tern_gpu_session_desc d = {.graph = m->file.graph, .device = number, .batch = m->batch};
+    TERN_CHECK_ARGUMENT(o->values == TERN_F32 || o->values == TERN_BF16, err,
+                        "values = %d: a GPU's are TERN_F32 or TERN_BF16", (int)o->values);
+    const tern_gpu_session_desc d = {.graph = m->file.graph,
+                                     .device = number,
+                                     .batch = m->batch,
+                                     .training = o->training != 0,
+                                     .half = o->values == TERN_BF16};
     TERN_TRY(tern_gpu_session_open(&m->gpu, &d, err));
     return m->gpu->table->send(m->gpu->plan, 1, err);
 }
@@ -36,7 +42,7 @@ static tern_status open_gpu(tern_model *m, const char *device, tern_error *err) 
 /* Plan and device of a model whose graph is there. */
 static tern_status make_runnable(tern_model *m, const tern_model_options *options, tern_error *err) {
     m->batch = options && options->batch ? options->batch : 1;
-    TERN_TRY(open_gpu(m, options ? options->device : NULL, err));
+    TERN_TRY(open_gpu(m, options, err));
     return tern_model_plan(&m->plan, m, m->gpu ? 1 : m->batch, options ? options->threads : 0, TERN_TIER_AUTO, err);
 }
 
@@ -197,7 +203,9 @@ tern_status tern_model_describe(tern_model_info *info, const tern_model *model, 
                               .input = graph->node[0].shape,
                               .classes = model->file.input.classes,
                               .vocabulary = graph->vocabulary,
-                              .nodes = graph->nodes};
+                              .nodes = graph->nodes,
+                              .device = TERN_DEVICE_CPU};
+    if (model->gpu) tern_gpu_session_describe(info, model->gpu);
     info->activation_bytes = model->plan->arena_bytes + model->plan->scratch_bytes;
     for (size_t i = 0; i < model->plan->kepts; i++) info->activation_bytes += model->plan->kept[i].bytes;
     for (size_t p = 0; p < graph->params; p++) {
@@ -283,8 +291,7 @@ size_t tern_model_outputs(const tern_model *model) {
     return model ? model->file.graph->node[model->file.graph->nodes - 1].elements : 0;
 }
 
-tern_status tern_model_run(float *outputs, tern_model *model, const void *x, size_t n, tern_error *err) {
-    TERN_CHECK_ARGUMENT(outputs && model && x, err, "an argument is NULL");
+static tern_status check_input(const tern_model *model, const void *x, size_t n, tern_error *err) {
     TERN_CHECK_ARGUMENT(n <= model->batch, err, "%zu samples; the model was opened for at most %zu", n, model->batch);
     size_t vocabulary = model->file.graph->vocabulary, inputs = n * model->file.graph->node[0].elements;
     for (size_t i = 0; vocabulary && i < inputs; i++) {
@@ -293,11 +300,27 @@ tern_status tern_model_run(float *outputs, tern_model *model, const void *x, siz
             return tern_fail(err, TERN_E_DATA, i, "token %zu is %d; the vocabulary has %zu", i, (int)token,
                              vocabulary);
     }
+    return TERN_OK;
+}
+
+tern_status tern_model_run(float *outputs, tern_model *model, const void *x, size_t n, tern_error *err) {
+    TERN_CHECK_ARGUMENT(outputs && model && x, err, "an argument is NULL");
+    TERN_TRY(check_input(model, x, n, err));
     const tern_runner runner = tern_model_runner(model);
     const float *y;
     TERN_TRY(runner.run(runner.context, &y, x, n, err));
     memcpy(outputs, y, n * tern_model_outputs(model) * sizeof *outputs);
     return TERN_OK;
+}
+
+tern_status tern_model_time(double *pass, tern_model *model, const void *x, size_t n, double seconds, int cold,
+                            tern_error *err) {
+    TERN_CHECK_ARGUMENT(pass && model && x, err, "an argument is NULL");
+    TERN_CHECK_ARGUMENT(n, err, "no samples");
+    TERN_TRY(check_input(model, x, n, err));
+    if (model->gpu) return tern_gpu_session_time(pass, model->gpu, x, n, seconds, cold, err);
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                     "the model was opened on the CPU, where tern_model_run is what to time");
 }
 
 tern_status tern_model_normalise(float *x, const tern_model *model, const uint8_t *pixels, size_t n,

@@ -27,14 +27,22 @@ static size_t readers(const tern_graph *graph, size_t node) {
     return count;
 }
 
-/* An activation in front of a norm alone is the norm's work. */
+static int is_activation(const tern_graph *graph, size_t node) {
+    return is_op(graph, node, "relu") || is_op(graph, node, "relu2") || is_op(graph, node, "gelu") ||
+           is_op(graph, node, "silu");
+}
+
+/* An activation in front of a norm alone is the norm's work, and a batch norm in front of an activation alone is that
+ * one's. */
 static void find_sources(const tern_graph *graph, int purpose, tern_layout_node *at) {
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         for (int k = 0; k < node->inputs; k++) at[i].from[k] = node->input[k];
         const size_t in = (size_t)node->input[0];
-        if (!(purpose & TERN_LAYOUT_FUSED) || !is_op(graph, i, "rmsnorm")) continue;
-        if (!in || !is_op(graph, in, "relu2") || readers(graph, in) != 1) continue;
+        const int fits = (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && !at[in].normed) ||
+                         (is_activation(graph, i) && is_op(graph, in, "batch_norm"));
+        if (!(purpose & TERN_LAYOUT_FUSED) || !in || !fits || readers(graph, in) != 1) continue;
+        at[i].normed = is_op(graph, in, "batch_norm");
         at[in].within = 1;
         at[i].from[0] = at[in].from[0];
     }

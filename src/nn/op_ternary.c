@@ -330,6 +330,15 @@ int tern_plan_has_sums(const tern_plan *plan, size_t i) {
 
 size_t tern_plan_sums_count(const tern_plan *plan, size_t i) { return tern_ternary_sizes_of(plan, i, plan->batch).y; }
 
+size_t tern_plan_activations_count(const tern_plan *plan, size_t i) {
+    return tern_ternary_sizes_of(plan, i, plan->batch).x;
+}
+
+void tern_plan_set_activations(tern_plan *plan, size_t i, const int8_t *q) {
+    const tern_ternary_state *state = plan->node[i].state;
+    memcpy(state->q, q, tern_plan_activations_count(plan, i));
+}
+
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = tern_plan_graph_node(plan, i);
     const tern_ternary_state *state = plan->node[i].state;

@@ -155,7 +155,7 @@ void tern_plan_backward(tern_plan *plan) {
     const tern_graph *graph = plan->graph;
     plan->rules.squares = 0;
     plan->rules.trouble = 0;
-    for (size_t i = graph->nodes; i-- > 1;)
+    for (size_t i = graph->nodes; i-- > tern_max_size(1, plan->first_trained);)
         if (!graph->node[i].op->alias && graph->node[i].op->backward && plan->node[i].grad)
             graph->node[i].op->backward(plan, i);
 }

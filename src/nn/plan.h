@@ -39,6 +39,7 @@ typedef struct tern_plan {
     uint64_t seed, step; /* of random numbers in this pass */
     float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
     int count_trits;     /* the next refresh counts them */
+    size_t first_trained; /* node: a backward pass ends there, and gradients in front of it stay as they are. 0: no such node */
     tern_plan_rules rules;
 
     tern_plan_node *node;
@@ -77,6 +78,9 @@ int tern_plan_has_sums(const tern_plan *plan, size_t i);
 size_t tern_plan_sums_count(const tern_plan *plan, size_t i);
 /* sums[rows][outputs] of the last pass, computed again from the activations that the op kept. */
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err);
+/* The int8 activations behind them, tern_plan_activations_count of them, replaced by others: sums are then of those. */
+size_t tern_plan_activations_count(const tern_plan *plan, size_t i);
+void tern_plan_set_activations(tern_plan *plan, size_t i, const int8_t *q);
 
 /* The gradient of the output must be set (tern_plan_output_grad). Parameter gradients are added to. */
 void tern_plan_backward(tern_plan *plan);
@@ -96,7 +100,8 @@ static inline float *tern_plan_in(const tern_plan *plan, size_t node, int i) {
 }
 /* The gradient of input i, NULL where none is wanted. */
 static inline float *tern_plan_in_grad(const tern_plan *plan, size_t node, int i) {
-    return plan->node[node].wants_grad[i] ? plan->node[plan->graph->node[node].input[i]].grad : 0;
+    size_t in = (size_t)plan->graph->node[node].input[i];
+    return plan->node[node].wants_grad[i] && in >= plan->first_trained ? plan->node[in].grad : 0;
 }
 static inline const float *tern_plan_param(const tern_plan *plan, size_t node, int i) {
     return plan->graph->param[plan->graph->node[node].param[i]].value;

@@ -1,6 +1,5 @@
 #include "train/gpu_run.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,12 +19,6 @@ struct tern_gpu_run {
     uint64_t *epochs;     /* [parts] */
     tern_gpu_rule *rules; /* per parameter */
 };
-
-int tern_gpu_run_can(const tern_config *config, char *why, size_t bytes) {
-    if (config->weights != TERN_WEIGHTS_TRIT) return 1;
-    snprintf(why, bytes, "float-free networks do not train on a GPU yet");
-    return 0;
-}
 
 /* ---- making one */
 
@@ -113,10 +106,7 @@ static tern_status build(tern_gpu_run *run, const tern_trainer *t, int device, t
 }
 
 tern_status tern_gpu_run_create(tern_gpu_run **out, const tern_trainer *trainer, int device, tern_error *err) {
-    char why[120];
     *out = NULL;
-    if (!tern_gpu_run_can(&trainer->config, why, sizeof why))
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s; take --device cpu", why);
     tern_gpu_run *run = calloc(1, sizeof *run);
     if (!run) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a training run");
     tern_status status = build(run, trainer, device, err);
@@ -194,6 +184,8 @@ tern_status tern_gpu_run_step(tern_gpu_run *run, const tern_trainer *t, const te
     TERN_TRY(take_numbers(run, t, run->parts, err));
     step.lambda = lambda;
     step.count_trits = t->plan->count_trits;
+    step.first_trained = t->plan->first_trained;
+    step.rule_rate = t->plan->rules.rate[t->graph->nodes - 1]; /* that of all nodes */
     for (size_t p = 0; p < t->graph->params; p++)
         run->rules[p] = (tern_gpu_rule){(int32_t)rules[p].method, rules[p].frozen, rules[p].lr, rules[p].decay};
     return run->table->step(run->plan, &step, err);

@@ -16,9 +16,6 @@ tern_status tern_gpu_run_create(tern_gpu_run **out, const struct tern_trainer *t
 size_t tern_gpu_run_bytes(const tern_gpu_run *run);
 void tern_gpu_run_free(tern_gpu_run **run);
 
-/* Nonzero where a GPU can train this configuration; else why not. */
-int tern_gpu_run_can(const tern_config *config, char *why, size_t bytes);
-
 /* Parameters, the optimiser's state and the counts of steps: to the device, and back. lambda: of the weights. */
 tern_status tern_gpu_run_send(tern_gpu_run *run, const struct tern_trainer *trainer, float lambda, tern_error *err);
 tern_status tern_gpu_run_fetch(tern_gpu_run *run, const struct tern_trainer *trainer, tern_error *err);

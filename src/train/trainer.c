@@ -338,15 +338,26 @@ static tern_status step_on_gpu(tern_trainer *t, int ask, tern_error *err) {
     t->step++;
     const float next = lambda_of(t);
     t->step--;
+    set_rule_rates(t);
     TERN_TRY(tern_gpu_run_step(t->gpu, t, t->rules, next, err));
     t->step++;
     return ask ? ask_gpu(t, err) : TERN_OK;
+}
+
+/* The first node with a parameter that this step changes: what lies in front of it needs no gradients. */
+static size_t first_trained(const tern_trainer *t) {
+    size_t first = t->graph->nodes - 1;
+    for (size_t p = 0; p < t->graph->params; p++)
+        if (tern_param_is_trained(&t->graph->param[p]) && !t->rules[p].frozen)
+            first = tern_min_size(first, (size_t)t->graph->param[p].node);
+    return first;
 }
 
 tern_status tern_trainer_step(tern_trainer *t, int ask, tern_error *err) {
     t->lr = t->config.lr * tern_schedule_rate(&t->config, share_done(t));
     t->trouble[0] = 0;
     for (size_t p = 0; p < t->graph->params; p++) t->rules[p] = rule_of(t, p);
+    t->plan->first_trained = first_trained(t);
     TERN_TRY(t->gpu ? step_on_gpu(t, ask, err) : step_on_cpu(t, err));
     if (t->trouble[0] && t->skipped_in_row > (uint64_t)t->config.max_skips)
         return tern_fail(
@@ -354,6 +365,11 @@ tern_status tern_trainer_step(tern_trainer *t, int ask, tern_error *err) {
             "step %llu: %s, and so it was in the %llu steps before; a lower lr or a longer warmup may help",
             (unsigned long long)t->step, t->trouble, (unsigned long long)t->skipped_in_row - 1);
     return TERN_OK;
+}
+
+tern_status tern_trainer_wait(tern_trainer *t, tern_error *err) {
+    tern_gpu_result r;
+    return t->gpu ? tern_gpu_run_result(t->gpu, &r, err) : TERN_OK;
 }
 
 tern_status tern_trainer_fetch(tern_trainer *t, tern_error *err) {
@@ -377,11 +393,18 @@ tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int las
     return tern_evaluate(out, &runner, &d, err);
 }
 
+/* Statistics that recalibration has made anew, as the integers that they are kept in. */
+static tern_status round_on_gpu(tern_trainer *t, tern_error *err) {
+    TERN_TRY(tern_gpu_run_fetch(t->gpu, t, err));
+    round_statistics(t);
+    return tern_gpu_run_send(t->gpu, t, t->plan->lambda, err);
+}
+
 tern_status tern_trainer_recalibrate(tern_trainer *t, tern_error *err) {
     tern_plan *plan = t->plan;
     for (int i = 1; t->gpu && i <= (int)t->config.recalibrate; i++)
         TERN_TRY(tern_gpu_run_recalibrate(t->gpu, t, i, err));
-    if (t->gpu) return TERN_OK;
+    if (t->gpu) return t->config.weights == TERN_WEIGHTS_TRIT ? round_on_gpu(t, err) : TERN_OK;
     for (int i = 1; i <= (int)t->config.recalibrate; i++) {
         tern_batch batch;
         TERN_TRY(tern_loader_next(t->loader, &batch, err));

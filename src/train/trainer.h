@@ -47,6 +47,9 @@ tern_status tern_trainer_refresh(tern_trainer *trainer, tern_error *err);
  * is only asked how its steps went when `ask` is nonzero: loss, gradient_norm and trouble are of that time. */
 tern_status tern_trainer_step(tern_trainer *trainer, int ask, tern_error *err);
 
+/* For the steps that a GPU has not finished yet. */
+tern_status tern_trainer_wait(tern_trainer *trainer, tern_error *err);
+
 /* On the test split. last: all of it, with all views; else quicker. confusion: counted into, or NULL. */
 tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, int last, uint64_t *confusion,
                                   tern_error *err);

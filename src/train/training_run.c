@@ -105,6 +105,7 @@ static tern_status log_step(run *r, tern_error *err) {
 
 /* whole: at the end, with the confusion counted; else on the way. */
 static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *err) {
+    TERN_TRY(tern_trainer_wait(r->t, err));
     double start = tern_clock();
     tern_evaluation e;
     TERN_TRY(tern_trainer_evaluate(r->t, &e, whole, confusion, err));
@@ -118,8 +119,9 @@ static tern_status evaluate(run *r, int whole, uint64_t *confusion, tern_error *
 }
 
 static tern_status save(run *r, tern_error *err) {
-    double start = tern_clock();
     if (r->saved_step == r->t->step) return TERN_OK;
+    TERN_TRY(tern_trainer_wait(r->t, err));
+    double start = tern_clock();
     TERN_TRY(tern_trainer_save(r->t, r->checkpoint, err));
     r->saved_step = r->t->step;
     r->evaluating += tern_clock() - start;
@@ -228,7 +230,9 @@ static tern_status loop(run *r, tern_error *err) {
     size_t classes = t->input.classes;
     uint64_t *confusion = classes && classes <= 1000 ? calloc(classes * classes, sizeof *confusion) : NULL;
     tern_status status = evaluate(r, 1, confusion, err);
+    const double written = tern_clock();
     if (!status) status = write_report(r, confusion, err);
+    r->evaluating += tern_clock() - written;
     free(confusion);
     return status;
 }
@@ -252,14 +256,9 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
-/* On the device that was asked for; one that Tern chose itself gives way to the CPU where it cannot train this. */
 static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
-    const char *name = r->options->device;
-    char why[120];
     int device;
-    TERN_TRY(tern_cuda_select(&device, name, err));
-    if (device >= 0 && tern_cuda_is_auto(name) && !tern_gpu_run_can(config, why, sizeof why))
-        device = TERN_DEVICE_CPU;
+    TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     return tern_trainer_create(&r->t, config, device, err);
 }
 
@@ -304,6 +303,7 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
         *result = (tern_train_result){.steps = r->t->step,
                                       .finished = !status && r->t->step >= r->t->steps,
                                       .seconds = tern_clock() - r->start,
+                                      .train_seconds = trained_seconds(r),
                                       .loss = r->t->loss,
                                       .val_loss = r->val_loss,
                                       .val_accuracy = r->val_accuracy,

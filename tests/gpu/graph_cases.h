@@ -31,7 +31,9 @@ typedef struct graph_case_list {
     list(conv_cases) \
     list(norm_cases) \
     list(attention_cases) \
-    list(ternary_cases)
+    list(ternary_cases) \
+    list(packed_cases) \
+    list(trit_cases)
 /* clang-format on */
 
 #define GRAPH_CASE_LIST_DECLARED(name) extern const graph_case_list name;

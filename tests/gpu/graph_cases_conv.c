@@ -44,6 +44,15 @@ static void conv_only(tern_graph *g) {
                    &(tern_attrs){.outputs = 16, .kernel = 3, .padding = 1, .bias = 1});
 }
 
+#define IMAGE_CONV(name, h, w, c, ...)                                                        \
+    static void name(tern_graph *g) {                                                         \
+        tern_graph_add(g, "conv2d", "tested", image(g, h, w, c), &(tern_attrs){__VA_ARGS__}); \
+    }
+IMAGE_CONV(conv_small, 9, 8, 3, .outputs = 24, .kernel = 2, .bias = 1)
+IMAGE_CONV(conv_small_stride, 11, 9, 3, .outputs = 32, .kernel = 3, .padding = 1, .stride = 2)
+IMAGE_CONV(conv_small_wide, 10, 7, 3, .outputs = 56, .kernel = 3, .padding = 1, .bias = 1)
+IMAGE_CONV(conv_small_gray, 7, 6, 1, .outputs = 128, .kernel = 5, .padding = 2, .bias = 1)
+
 #define POOL(name, op, h, w, c, ...)                                                    \
     static void name(tern_graph *g) {                                                   \
         tern_graph_add(g, op, "tested", first(g, h, w, c), &(tern_attrs){__VA_ARGS__}); \
@@ -131,6 +140,10 @@ static const graph_case conv_cases_array[] = {
     {"conv2d, depthwise, odd", depthwise_odd, 3, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, depthwise, twice", depthwise_twice, 3, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, image", conv_only, 2, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small patches", conv_small, 5, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, stride", conv_small_stride, 4, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, 56 outputs", conv_small_wide, 2, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, 1 channel", conv_small_gray, 3, 2e-5, 2e-2, 0, 0, 0},
     /* Weight gradients are sums over a hundred thousand places. */
     {"conv2d, chunks", conv_chunks, 30, 5e-5, 2e-2, 0, 0, 0},
     {"max_pool", max_pool, 3, 2e-5, MOVED, 0, 0, 0},

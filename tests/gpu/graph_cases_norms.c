@@ -55,6 +55,30 @@ static void batch_norm_rest(tern_graph *g) {
     tern_graph_add2(g, "add", "sum", x, y);
 }
 
+/* An activation that is one pass with its batch norm, in the middle and at the end; and one that is not, because the norm has
+ * two readers. */
+#define NORM_THEN(f, op, input)                                               \
+    static void f(tern_graph *g) {                                            \
+        tern_value x = tern_graph_add(g, "batch_norm", "norm", input, NULL);  \
+        x = tern_graph_add(g, op, "activation", x, NULL);                     \
+        x = tern_graph_add(g, "flatten", "flat", x, NULL);                    \
+        tern_graph_add(g, "linear", "last", x, &(tern_attrs){.outputs = 12}); \
+    }
+NORM_THEN(norm_relu, "relu", dense(g, 24, 40))
+NORM_THEN(norm_relu2, "relu2", dense(g, 24, 37))
+NORM_THEN(norm_gelu, "gelu", image(g, 7, 5, 16))
+NORM_THEN(norm_silu, "silu", image(g, 5, 5, 3))
+static void norm_gelu_last(tern_graph *g) {
+    tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 6, 7, 8), &(tern_attrs){.plain = 1});
+    tern_graph_add(g, "gelu", "gelu", x, NULL);
+}
+static void norm_twice(tern_graph *g) {
+    tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 5, 5, 8), NULL);
+    x = tern_graph_add2(g, "add", "sum", x, tern_graph_add(g, "gelu", "gelu", x, NULL));
+    tern_value y = tern_graph_add(g, "silu", "silu", tern_graph_add(g, "batch_norm", "norm2", x, NULL), NULL);
+    tern_graph_add2(g, "add", "sum2", y, x);
+}
+
 static void add(tern_graph *g) {
     tern_value x = dense(g, 20, 45), y = tern_graph_add(g, "relu", "relu", x, NULL);
     y = tern_graph_add2(g, "add", "sum", x, y);
@@ -117,6 +141,12 @@ static const graph_case norm_cases_array[] = {
     {"batch_norm, plain", batch_norm_plain, 7, 5e-5, 4e-2, 0, 0, 0},
     {"batch_norm, long", batch_norm_long, 16, 5e-5, 4e-2, 0, 0, 0},
     {"batch_norm, added", batch_norm_rest, 4, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, relu", norm_relu, 12, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, relu2", norm_relu2, 9, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, gelu", norm_gelu, 6, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, silu", norm_silu, 11, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, gelu, last", norm_gelu_last, 6, 5e-5, 4e-2, 0, 0, 0},
+    {"batch_norm, two readers", norm_twice, 6, 5e-5, 4e-2, 0, 0, 0},
     {"affine", affine, 6, 2e-5, 3e-2, 0, 0, 0},
     {"affine, odd", affine_odd, 1, 2e-5, 3e-2, 0, 0, 0},
     {"rmsnorm", rmsnorm, 9, 2e-5, 3e-2, 0, 0, 0},

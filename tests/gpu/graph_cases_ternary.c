@@ -223,7 +223,20 @@ static const graph_case ternary_cases_array[] = {
 };
 GRAPH_CASES(ternary_cases);
 
+#define PACKED_TABLE(name, packing, ...)                                                                             \
+    static void name(tern_graph *g) {                                                                                \
+        const tern_attrs at = {__VA_ARGS__};                                                                         \
+        attach(g, tern_graph_add(g, "packed_embedding", "table", tern_graph_input_tokens(g, 9, at.outputs), &at), 1, \
+               at.width, packing);                                                                                   \
+    }
+PACKED_TABLE(packed_table, TERN_PACK_T2, .outputs = 40, .width = 37)
+PACKED_TABLE(packed_table_rows, TERN_PACK_T5, .outputs = 65, .width = 128, PER_ROW)
+PACKED_TABLE(packed_table_exponents, TERN_PACK_T2, .outputs = 19, .width = 96, .group = 32)
+
 static const graph_case packed_cases_array[] = {
+    PACKED_CASE("packed_embedding", packed_table, 3),
+    PACKED_CASE("packed_embedding, t5", packed_table_rows, 5),
+    PACKED_CASE("packed_embedding, exponents", packed_table_exponents, 2),
     PACKED_CASE("packed_linear, t2", packed_t2, 20),
     PACKED_CASE("packed_linear, t2, one", packed_t2, 1),
     PACKED_CASE("packed_linear, t5", packed_t5, 33),

@@ -138,6 +138,8 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
+enum { SHORT_TILES = 8 };
+
 /* Patches of images: many short rows for few outputs. Most of a block's time is its beginning and its end, which other
  * blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
@@ -146,8 +148,10 @@ static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tile
  * multiprocessors without a block, or as each part stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
-    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128)
-        return wgmma_variant(is_short(w, n_blocks) ? 64 : 256, 1);
+    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128 && is_short(w, n_blocks)) return wgmma_variant(64, 1);
+    /* Few columns are soon multiplied: then two smaller blocks a multiprocessor, one of which begins or ends meanwhile. */
+    if (w->k_tiles <= SHORT_TILES && n_blocks * blocks_of(m, 128) >= 4 * sm) return wgmma_variant(128, 1);
+    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;

@@ -215,7 +215,7 @@ __device__ static void put_shared(int32_t *sums, const epilogue &out, int n0, in
 }
 
 template <class Density, int MTile, int Splits>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
     tern_matmul_wgmma_cuda(product p, const __grid_constant__ CUtensorMap acts) {
     extern __shared__ uint8_t shared[];
     /* The swizzle counts from multiples of 1024. */

@@ -12,10 +12,10 @@ enum {
     D = 64,
     ROW_BYTES = 2 * D,
     TILE_BYTES = TILE * ROW_BYTES,
-    GROUP = 128,           /* threads of a warpgroup */
-    FORWARD_GROUPS = 2,    /* they share keys and values */
-    STEP_BYTES = 32,       /* 16 columns of a row */
-    ALIGNMENT = 1024,      /* of a swizzled tile */
+    GROUP = 128,        /* threads of a warpgroup */
+    FORWARD_GROUPS = 2, /* they share keys and values */
+    STEP_BYTES = 32,    /* 16 columns of a row */
+    ALIGNMENT = 1024,   /* of a swizzled tile */
     FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 4) * TILE_BYTES,
     BACKWARD_BYTES = ALIGNMENT + 6 * TILE_BYTES + 4 * TILE * 4
 };
@@ -23,7 +23,8 @@ enum {
 /* ---- instructions */
 
 __device__ static void copy_async(uint32_t to, const bf16 *from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+                 : "memory");
 }
 /* What this thread's copies brought is there, for the tensor cores too. */
 __device__ static void wait_copies() {
@@ -48,8 +49,8 @@ __device__ static void pin_sums(sums &c) {
 
 #define ROW(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
 #define ALL_ROWS ROW(0), ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7)
-#define ALL_SUMS                                                                                     \
-    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "                        \
+#define ALL_SUMS                                                              \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
 /* c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory. */
@@ -91,8 +92,7 @@ __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
     pin_sums(s);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < D / 16; k++)
-        multiply_step(s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
+    for (int k = 0; k < D / 16; k++) multiply_step(s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
     wgmma_commit();
 }
 
@@ -101,8 +101,7 @@ __device__ static void make_left(uint32_t (&a)[TILE / 16][4], const sums &p) {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++)
-            a[k][i] = two(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
+        for (int i = 0; i < 4; i++) a[k][i] = two(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
 }
 
 /* Starts sum += p b. */
@@ -269,8 +268,7 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
         for (int n = 0; n < TILE / 8; n++) {
             const float2 of_two = *(const float2 *)(lse + 8 * n + column);
 #pragma unroll
-            for (int e = 0; e < 4; e++)
-                s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, e % 2 ? -of_two.y : -of_two.x));
+            for (int e = 0; e < 4; e++) s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, e % 2 ? -of_two.y : -of_two.x));
         }
         if (diagonal)
 #pragma unroll

@@ -6,7 +6,6 @@
 enum {
     WARP_CLASSES = 1024 /* a row of more classes is a block's work, not a warp's */,
     SUM_THREADS = 1024,
-    PACKS_AHEAD = 4,
     WIDE_THREADS = 512 /* so few rows at a time that the second reading of one still finds it in the L2 */
 };
 
@@ -48,22 +47,14 @@ template <bool WIDE> struct row_team {
 __device__ static float exp_of(float x, float) { return expf(x); }
 __device__ static float exp_of(float x, __nv_bfloat16) { return __expf(x); }
 
-/* f(first class, N logits) for all of the team's packs, a few of them on their way at once. */
+/* f(first class, N logits) for all of the team's packs. */
 template <class Team, class T, int N, class F> __device__ static void each_pack(const T *x, size_t classes, F f) {
-    const size_t step = Team::lanes() * N;
-    for (size_t j = Team::lane() * N; j < classes; j += PACKS_AHEAD * step) {
-        gpu_few<T, N> p[PACKS_AHEAD];
+    for (size_t j = Team::lane() * N; j < classes; j += Team::lanes() * N) {
+        const gpu_few<T, N> p = *(const gpu_few<T, N> *)(x + j);
+        float v[N];
 #pragma unroll
-        for (int a = 0; a < PACKS_AHEAD; a++)
-            if (j + a * step < classes) p[a] = *(const gpu_few<T, N> *)(x + j + a * step);
-#pragma unroll
-        for (int a = 0; a < PACKS_AHEAD; a++) {
-            if (j + a * step >= classes) break;
-            float v[N];
-#pragma unroll
-            for (int k = 0; k < N; k++) v[k] = to_float(p[a].v[k]);
-            f(j + a * step, v);
-        }
+        for (int k = 0; k < N; k++) v[k] = to_float(p.v[k]);
+        f(j, v);
     }
 }
 

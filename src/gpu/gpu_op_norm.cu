@@ -7,7 +7,7 @@
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 24, WARP_PARTS = 396, BLOCK_PARTS = 792 /* blocks of a gradient */ };
+enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
@@ -51,18 +51,18 @@ struct layer_rule {
 };
 
 /* Runs the statement with R = the rule. */
-#define BY_RULE(m, ...)                  \
-    do {                                 \
-        if ((m).centred) {               \
-            using R = layer_rule;        \
-            __VA_ARGS__;                 \
-        } else if ((m).squares) {        \
+#define BY_RULE(m, ...)                    \
+    do {                                   \
+        if ((m).centred) {                 \
+            using R = layer_rule;          \
+            __VA_ARGS__;                   \
+        } else if ((m).squares) {          \
             using R = rms_of_squares_rule; \
-            __VA_ARGS__;                 \
-        } else {                         \
-            using R = rms_rule;          \
-            __VA_ARGS__;                 \
-        }                                \
+            __VA_ARGS__;                   \
+        } else {                           \
+            using R = rms_rule;            \
+            __VA_ARGS__;                   \
+        }                                  \
     } while (0)
 
 static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
@@ -142,8 +142,8 @@ template <int WIDTH> __device__ static size_t my_row() {
 
 /* Threads of a block. */
 #define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
-/* Blocks that a multiprocessor is to have at once, of bf16 values: as many as the registers for rows and sums let it. */
-#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 3 : 6)
+/* Blocks that a multiprocessor is to have at once, of bf16 values: with more of them sums leave the registers. */
+#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 2 : 4)
 
 template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
     for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
@@ -166,7 +166,8 @@ __device__ static void normalised(float (&out)[N], const row_norm &m, const row_
     if (R::CENTRED) bias = factors<N>(m.bias, column, 0);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        out[j] = R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
+        out[j] =
+            R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
 }
 
 template <class R, class T, int N, int WIDTH>
@@ -310,18 +311,20 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH), NORM_BLOCKS(T, WID
     if (parts) give_part<N, WIDTH>(parts + (size_t)blockIdx.x * m.n, sum, m.n);
 }
 
-/* gain[c] += the sum of parts[p][c], by a block of GPU_FINISH x GPU_FINISH for as many columns. */
-__global__ static void __launch_bounds__(GPU_FINISH *GPU_FINISH)
+enum { FINISH = 32 };
+
+/* gain[c] += the sum of parts[p][c], by a block of FINISH x FINISH for as many columns. */
+__global__ static void __launch_bounds__(FINISH *FINISH)
     add_gain_parts(float *gain, const float *parts, unsigned count, size_t n) {
-    __shared__ float room[GPU_FINISH][GPU_FINISH + 1];
-    const size_t column = (size_t)blockIdx.x * GPU_FINISH + threadIdx.x;
+    __shared__ float room[FINISH][FINISH + 1];
+    const size_t column = (size_t)blockIdx.x * FINISH + threadIdx.x;
     float sum = 0;
     if (column < n)
-        for (unsigned part = threadIdx.y; part < count; part += GPU_FINISH) sum += parts[(size_t)part * n + column];
+        for (unsigned part = threadIdx.y; part < count; part += FINISH) sum += parts[(size_t)part * n + column];
     room[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     sum = warp_sum(room[threadIdx.x][threadIdx.y]); /* a warp a column */
-    const size_t own = (size_t)blockIdx.x * GPU_FINISH + threadIdx.y;
+    const size_t own = (size_t)blockIdx.x * FINISH + threadIdx.y;
     if (threadIdx.x == 0 && own < n) gain[own] += sum;
 }
 
@@ -411,10 +414,10 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
     BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
-                                                        norm_forward<R, T, N, WIDTH>
-                                                        <<<blocks, threads, 0, plan->stream>>>(
-                                                            (T *)y, q, inv_scale, (const T *)x, m)))));
+                           GPU_BY_PACK(T, m.n,
+                                       BY_WIDTH(m.n, m.rows,
+                                                norm_forward<R, T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
+                                                    (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -426,19 +429,19 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
     BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n, BY_WIDTH(m.n, m.rows,
-                                                        norm_gradient<R, T, N, WIDTH>
-                                                        <<<parts ? gradient_parts(m) : blocks, threads, 0,
-                                                           plan->stream>>>((T *)dx, (const T *)x, (const T *)dy, m,
-                                                                           add, parts)))));
+                           GPU_BY_PACK(T, m.n,
+                                       BY_WIDTH(m.n, m.rows,
+                                                norm_gradient<R, T, N, WIDTH>
+                                                <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                                    (T *)dx, (const T *)x, (const T *)dy, m, add, parts)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
 static tern_status add_parts(tern_gpu_plan *plan, size_t i, const row_norm &m, float *gain, const float *parts,
                              tern_error *err) {
-    const unsigned blocks = (unsigned)((m.n + GPU_FINISH - 1) / GPU_FINISH);
-    add_gain_parts<<<blocks, dim3(GPU_FINISH, GPU_FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
+    const unsigned blocks = (unsigned)((m.n + FINISH - 1) / FINISH);
+    add_gain_parts<<<blocks, dim3(FINISH, FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

@@ -111,6 +111,28 @@ static void embedding_runs(tern_graph *g) { table(g, 100, 3, 0, 40); }
 static void embedding_one(tern_graph *g) { table(g, 100, 1, 2, 17); }
 static void embedding_wide(tern_graph *g) { table(g, 33, 256, 0, 1160); }
 
+/* Blocks in which a norm takes in the activation in front of it, additions share a gradient's memory, and with int8
+ * products norms make the activations of their readers. */
+static void blocks(tern_graph *g, const char *product, size_t width) {
+    tern_value x = tern_graph_input_tokens(g, 9, 40), y;
+    x = tern_graph_add(g, "embedding", "table", x, &(tern_attrs){.width = width, .init_gain = 1});
+    for (int i = 0; i < 2; i++) {
+        static const char *const names[2][6] = {{"norm1", "up1", "relu1", "sub1", "down1", "sum1"},
+                                                {"norm2", "up2", "relu2", "sub2", "down2", "sum2"}};
+        y = tern_graph_add(g, "rmsnorm", names[i][0], x, NULL);
+        y = tern_graph_add(g, product, names[i][1], y, &(tern_attrs){.outputs = 4 * width});
+        y = tern_graph_add(g, "relu2", names[i][2], y, NULL);
+        y = tern_graph_add(g, "rmsnorm", names[i][3], y, NULL);
+        y = tern_graph_add(g, product, names[i][4], y, &(tern_attrs){.outputs = width});
+        x = tern_graph_add2(g, "add", names[i][5], x, y);
+    }
+    x = tern_graph_add(g, "rmsnorm", "last", x, NULL);
+    tern_graph_add(g, "linear", "head", x, &(tern_attrs){.outputs = 40});
+}
+static void blocks_float(tern_graph *g) { blocks(g, "linear", 48); }
+static void blocks_odd(tern_graph *g) { blocks(g, "linear", 37); }
+static void blocks_int8(tern_graph *g) { blocks(g, "bit_linear", 256); }
+
 static const graph_case norm_cases_array[] = {
     {"batch_norm", batch_norm, 10, 5e-5, 4e-2, 0, 0, 0},
     {"batch_norm, odd", batch_norm_odd, 33, 5e-5, 4e-2, 0, 0, 0},
@@ -148,5 +170,9 @@ static const graph_case norm_cases_array[] = {
     {"embedding, runs", embedding_runs, 7, 2e-5, 2e-2, 0, 0, 0},
     {"embedding, one token", embedding_one, 5, 2e-5, 2e-2, 0, 0, 0},
     {"embedding, wide", embedding_wide, 4, 2e-5, 2e-2, 0, 0, 0},
+    {"blocks", blocks_float, 3, 1e-4, 6e-2, 0, 0, 0},
+    {"blocks, odd width", blocks_odd, 2, 1e-4, 6e-2, 0, 0, 0},
+    /* Of int8 activations a last bit of the norm turns one over now and then. */
+    {"blocks, int8", blocks_int8, 3, 3e-2, 0, 0, 1, 0},
 };
 GRAPH_CASES(norm_cases);

@@ -48,8 +48,8 @@ typedef struct tern_train_options {
 } tern_train_options;
 
 typedef struct tern_train_result {
-    uint64_t steps; /* taken in all, resumed ones included */
-    int finished;   /* 0: stopped before the end */
+    uint64_t steps;       /* taken in all, resumed ones included */
+    int finished;         /* 0: stopped before the end */
     double seconds;       /* of this call, without the reading of data */
     double train_seconds; /* of those, what steps took: no evaluation, saving or report */
     double loss, val_loss, val_accuracy;

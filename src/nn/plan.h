@@ -39,7 +39,8 @@ typedef struct tern_plan {
     uint64_t seed, step; /* of random numbers in this pass */
     float lambda;        /* weights are w + lambda (q(w) - w); 1: ternary */
     int count_trits;     /* the next refresh counts them */
-    size_t first_trained; /* node: a backward pass ends there, and gradients in front of it stay as they are. 0: no such node */
+    size_t
+        first_trained; /* node: a backward pass ends there, and gradients in front of it stay as they are. 0: no such node */
     tern_plan_rules rules;
 
     tern_plan_node *node;

@@ -5,7 +5,7 @@
 #
 #   TERN=build/release/tern PYTHON=python3 sh bench/gpt_speed.sh NAME
 #
-# Tern reads a text: what tern fetch text brings, or the file that TEXT names. PYTHON=: leaves PyTorch out.
+# Tern reads a text: what `tern data text` brings, or the file that TEXT names. PYTHON=: leaves PyTorch out.
 set -eu
 cd "$(dirname "$0")/.."
 [ $# -eq 1 ] || { echo "usage: sh bench/gpt_speed.sh NAME" >&2; exit 2; }

@@ -22,6 +22,8 @@ static const char *wanted(const char *name) {
     return name && *name ? name : "auto";
 }
 
+int tern_cuda_is_auto(const char *name) { return !strcmp(wanted(name), "auto"); }
+
 static tern_status count_devices(int *count, tern_error *err) {
     const tern_cuda_backend *backend;
     TERN_TRY(tern_cuda_load(&backend, err));

@@ -8,6 +8,9 @@
  * nothing. */
 tern_status tern_cuda_select(int *device, const char *name, tern_error *err);
 
+/* True where the choice is left to Tern: name, or without one TERN_DEVICE, is "auto" or nothing. */
+int tern_cuda_is_auto(const char *name);
+
 /* Refuses a device that Tern has no kernels for. */
 tern_status tern_cuda_check_device(const tern_device_info *info, int device, tern_error *err);
 

@@ -256,10 +256,22 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
+/* A GPU that Tern chose itself and that cannot train this, for want of cuBLASLt or of an operation, gives way to the CPU;
+ * one that was asked for does not. */
 static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
     int device;
+    tern_error why = {0};
     TERN_TRY(tern_cuda_select(&device, r->options->device, err));
-    return tern_trainer_create(&r->t, config, device, err);
+    tern_status status = tern_trainer_create(&r->t, config, device, &why);
+    if (status == TERN_E_UNSUPPORTED && device >= 0 && tern_cuda_is_auto(r->options->device)) {
+        TERN_TRY(tern_trainer_create(&r->t, config, TERN_DEVICE_CPU, err));
+        char note[sizeof why.message + 40];
+        snprintf(note, sizeof note, "training on the CPU: %s", why.message);
+        tell(r, TERN_EVENT_NOTE, note);
+        return TERN_OK;
+    }
+    if (status && err) *err = why;
+    return status;
 }
 
 static tern_status open_run(run *r, const tern_config *config, tern_error *err) {

@@ -380,6 +380,10 @@ tern_status tern_trainer_fetch(tern_trainer *t, tern_error *err) {
 
 /* ---- beside the steps */
 
+tern_runner tern_trainer_runner(tern_trainer *t) {
+    return t->gpu ? tern_gpu_run_runner(t->gpu) : tern_plan_runner(t->plan);
+}
+
 tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int last, uint64_t *confusion,
                                   tern_error *err) {
     /* On the way one view of an image, and a part of a long text, will do. */
@@ -389,7 +393,7 @@ tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int las
                               .views = last ? (tern_views)t->config.views : TERN_VIEWS_ONE,
                               .max_samples = last ? 0 : text_part,
                               .confusion = confusion};
-    const tern_runner runner = t->gpu ? tern_gpu_run_runner(t->gpu) : tern_plan_runner(t->plan);
+    const tern_runner runner = tern_trainer_runner(t);
     return tern_evaluate(out, &runner, &d, err);
 }
 

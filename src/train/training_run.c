@@ -166,11 +166,9 @@ static void fill_pairs(const run *r, report_room *room) {
 
 /* A text of the model's own; the caller's to free. NULL when it could not be made. */
 static char *sample_text(run *r) {
-    if (tern_trainer_fetch(r->t, NULL) || tern_plan_refresh(r->t->plan, NULL)) return NULL;
-    tern_sampler sampler = {.plan = r->t->plan, .input = &r->t->input};
+    tern_sampler sampler = {.runner = tern_trainer_runner(r->t), .input = &r->t->input};
     tern_text text = {0};
     tern_generate_options o = {.tokens = SAMPLE_TOKENS, .temperature = 0.8, .seed = (uint64_t)r->t->config.seed};
-    r->t->plan->train_mode = 0;
     if (!tern_sample(&sampler, "", &o, tern_text_append, &text, NULL)) return text.bytes;
     free(text.bytes);
     return NULL;

@@ -156,8 +156,8 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
                                tern_error *err) {
     *out = NULL;
     CUDA_TRY(cudaSetDevice(context->device), "a plan", err);
-    TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == TERN_BF16, err,
-                        "values in bf16 take products in bf16");
+    TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == desc->values, err,
+                        "values of 16 bits take products of their own type");
     tern_gpu_plan *plan = (tern_gpu_plan *)calloc(1, sizeof *plan);
     if (!plan) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     plan->context = context;

@@ -62,6 +62,7 @@ struct tern_gpu_plan {
     size_t batch_max, batch;
     tern_dtype type, products;
     bool training, train_mode;
+    bool int8_gradients; /* of inputs of ternary products: gpu_turned_weights.cuh */
     float lambda; /* of the last refresh */
     bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;

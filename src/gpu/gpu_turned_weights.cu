@@ -16,25 +16,31 @@ struct turning {
 
 enum { HALF = TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK };
 
-/* The word of a lane's row of W^T, which is a column of W, for one half of a tile from row `first` of W. */
-__device__ static uint32_t turned_word(const turning &p, size_t first, size_t column) {
+/* The word of a lane's row of W^T, which is a column of W, for one half of a tile from row `first` of W. All weights are
+ * asked for before the first is looked at. */
+__device__ static uint32_t turned_word(const turning &p, size_t first, size_t column, float threshold) {
+    float w[TERN_TILE_CHUNKS_T2][4], limit[TERN_TILE_CHUNKS_T2][4];
     uint32_t word = 0;
 #pragma unroll
     for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++)
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const size_t row = first + (size_t)(chunk * TERN_TILE_CHUNK + j);
-            if (row >= p.rows) continue;
-            const int trit =
-                gpu_trit_of(__ldg(p.w + row * p.cols + column), p.threshold[p.threshold_per_row ? row : 0]);
-            word |= (uint32_t)(trit & 3) << (8 * j + 2 * chunk);
+            const size_t row = first + (size_t)(chunk * TERN_TILE_CHUNK + j), inside = row < p.rows ? row : 0;
+            w[chunk][j] = __ldg(p.w + inside * p.cols + column);
+            limit[chunk][j] = row >= p.rows ? INFINITY : p.threshold_per_row ? __ldg(p.threshold + row) : threshold;
         }
+#pragma unroll
+    for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++)
+#pragma unroll
+        for (int j = 0; j < 4; j++)
+            word |= (uint32_t)(gpu_trit_of(w[chunk][j], limit[chunk][j]) & 3) << (8 * j + 2 * chunk);
     return word;
 }
 
 __global__ static void __launch_bounds__(GPU_THREADS) turn_tiles(turning p) {
     const size_t warps = (size_t)gridDim.x * (GPU_THREADS / 32);
     const size_t lane = threadIdx.x % 32;
+    const float threshold = p.threshold[0];
     for (size_t tile = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32; tile < p.count; tile += warps) {
         const size_t first = tile % p.k_tiles * (2 * HALF) + lane % 4 * 4;
         uint32_t words[4] = {};
@@ -43,7 +49,8 @@ __global__ static void __launch_bounds__(GPU_THREADS) turn_tiles(turning p) {
 #pragma unroll
             for (int half = 0; half < 2; half++) {
                 const size_t column = tile / p.k_tiles * TERN_TILE_ROWS + lane / 4 + (size_t)r * 8;
-                if (column < p.cols) words[2 * half + r] = turned_word(p, first + (size_t)(half * HALF), column);
+                if (column < p.cols)
+                    words[2 * half + r] = turned_word(p, first + (size_t)(half * HALF), column, threshold);
             }
         p.tiles[tile * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
     }
@@ -96,10 +103,13 @@ struct gradient_rows {
     uint32_t columns, ld;
 };
 
-/* N gradients from column c, with their scales. */
+template <class T, int N> __device__ static gpu_few<T, N> few_at(const T *row, uint32_t c) {
+    return *(const gpu_few<T, N> *)(row + c);
+}
+
+/* N gradients from column c, times their scales. */
 template <class T, int N>
-__device__ static void load_gradients(float (&v)[N], const T *row, const gradient_rows &g, uint32_t c) {
-    const gpu_few<T, N> from = *(const gpu_few<T, N> *)(row + c);
+__device__ static void scaled(float (&v)[N], const gpu_few<T, N> &from, const gradient_rows &g, uint32_t c) {
 #pragma unroll
     for (int j = 0; j < N; j++)
         v[j] = g.column_scale ? to_float(from.v[j]) * g.column_scale[c + (uint32_t)j] : to_float(from.v[j]);
@@ -132,37 +142,32 @@ struct gradient_scale {
 };
 
 template <class T, int N, int KEPT>
-__global__ static void __launch_bounds__(GPU_THREADS) quantize_gradients(const T *dy, gradient_rows g) {
+__global__ static void __launch_bounds__(GPU_THREADS, 3) quantize_gradients(const T *dy, gradient_rows g) {
     const uint32_t lane = threadIdx.x % 32 * N;
     const size_t warps = (size_t)gridDim.x * (GPU_THREADS / 32);
     for (size_t row = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32; row < g.rows; row += warps) {
         const T *from = dy + row * g.columns;
         int8_t *to = g.q + row * g.ld;
-        float kept[KEPT ? KEPT : 1][N];
+        gpu_few<T, N> kept[KEPT ? KEPT : 1];
+        float v[N];
         unsigned most = 0;
         if constexpr (KEPT > 0) {
 #pragma unroll
             for (int i = 0; i < KEPT; i++)
-                if (lane + i * 32 * N < g.columns) load_gradients(kept[i], from, g, lane + i * 32 * N);
+                if (lane + i * 32 * N < g.columns) kept[i] = few_at<T, N>(from, lane + i * 32 * N);
+        }
 #pragma unroll
-            for (int i = 0; i < KEPT; i++)
-                if (lane + i * 32 * N < g.columns) most = largest_of(most, kept[i]);
-        } else {
-            for (uint32_t c = lane; c < g.columns; c += 32 * N) {
-                load_gradients(kept[0], from, g, c);
-                most = largest_of(most, kept[0]);
-            }
+        for (uint32_t i = 0, c = lane; KEPT ? i < KEPT : c < g.columns; i++, c += 32 * N) {
+            if (c >= g.columns) continue;
+            scaled(v, KEPT ? kept[i] : few_at<T, N>(from, c), g, c);
+            most = largest_of(most, v);
         }
         const gradient_scale scale(most);
-        if constexpr (KEPT > 0) {
 #pragma unroll
-            for (int i = 0; i < KEPT; i++)
-                if (lane + i * 32 * N < g.columns) scale.store(to + lane + i * 32 * N, kept[i]);
-        } else {
-            for (uint32_t c = lane; c < g.columns; c += 32 * N) {
-                load_gradients(kept[0], from, g, c);
-                scale.store(to + c, kept[0]);
-            }
+        for (uint32_t i = 0, c = lane; KEPT ? i < KEPT : c < g.columns; i++, c += 32 * N) {
+            if (c >= g.columns) continue;
+            scaled(v, KEPT ? kept[i] : few_at<T, N>(from, c), g, c);
+            scale.store(to + c, v);
         }
         for (uint32_t c = g.columns + threadIdx.x % 32; c < g.ld; c += 32) to[c] = 0;
         if (threadIdx.x % 32 == 0) g.inv_scale[row] = scale.inverse;

@@ -142,7 +142,7 @@ struct gradient_scale {
 };
 
 template <class T, int N, int KEPT>
-__global__ static void __launch_bounds__(GPU_THREADS, 3) quantize_gradients(const T *dy, gradient_rows g) {
+__global__ static void __launch_bounds__(GPU_THREADS, 2) quantize_gradients(const T *dy, gradient_rows g) {
     const uint32_t lane = threadIdx.x % 32 * N;
     const size_t warps = (size_t)gridDim.x * (GPU_THREADS / 32);
     for (size_t row = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32; row < g.rows; row += warps) {

@@ -63,8 +63,8 @@ struct tern_gpu_plan {
     tern_dtype type, products;
     bool training, train_mode;
     bool int8_gradients; /* of inputs of ternary products: gpu_turned_weights.cuh */
-    float lambda; /* of the last refresh */
-    bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
+    float lambda;        /* of the last refresh */
+    bool mixed;          /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
     size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;

@@ -89,7 +89,7 @@ static const train_case cases[] = {
      0.1f,
      {2, 1, 1, 1},
      1e-4,
-     0.1},
+     0.2},
     {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4},
     {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4},
     {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.5},

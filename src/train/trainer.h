@@ -27,6 +27,7 @@ typedef struct tern_trainer {
     uint64_t step;    /* steps taken, skipped ones included */
     uint64_t applied; /* steps that changed the parameters */
     uint64_t skipped, skipped_in_row;
+    tern_gpu_loss_scale scaling; /* of fp16 on a GPU: step = applied + skipped + overflowed */
 
     float *statistics; /* those of the last good step, to return to */
     size_t statistic_count;

@@ -215,9 +215,16 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 }
 
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
-    const ternary_state *state = state_of(plan, i);
-    GPU_CHECK(gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err));
-    return state->turned.tiles ? gpu_turned_refresh(&state->turned, plan, i, &state->w, err) : TERN_OK;
+    return gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err);
+}
+
+static bool is_ternary(const tern_gpu_plan *plan, size_t i) {
+    return plan->node[i].op && plan->node[i].op->prepare == prepare;
+}
+
+tern_status gpu_ternary_turn(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    if (!is_ternary(plan, i) || !state_of(plan, i)->turned.tiles) return TERN_OK;
+    return gpu_turned_refresh(&state_of(plan, i)->turned, plan, i, &state_of(plan, i)->w, err);
 }
 
 /* ---- forward */
@@ -448,8 +455,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
 /* ---- sums, in fp32: every integer up to 2^24 is one */
 
 static ternary_state *int8_state(const tern_gpu_plan *plan, size_t i) {
-    const bool ternary = plan->node[i].op && plan->node[i].op->prepare == prepare;
-    return ternary && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
+    return is_ternary(plan, i) && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
 }
 
 tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t i, tern_error *err) {

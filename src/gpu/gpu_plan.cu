@@ -188,13 +188,20 @@ static bool refreshes_apart(const tern_gpu_plan *plan, size_t i) {
     return !strncmp(name, "bit_", 4) || !strncmp(name, "ternary_", 8);
 }
 
+static tern_status refresh_one(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const gpu_weights *w = gpu_node_weights(plan, i);
+    if (!gpu_weights_listed(w)) return plan->node[i].op->refresh(plan, i, err);
+    return plan->count_trits ? gpu_weights_count(w, plan, i, err) : TERN_OK;
+}
+
 static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
     tern_status status = TERN_OK;
+    GPU_CHECK(gpu_weights_list_refresh(&plan->trainer->weights, plan, err));
     GPU_CHECK(gpu_branches_begin(plan, err));
     for (size_t i = 1, next = 0; i < plan->graph->nodes && !status; i++) {
         if (!plan->node[i].op || !plan->node[i].op->refresh || !refreshes_apart(plan, i)) continue;
         gpu_branch(plan, next++);
-        status = plan->node[i].op->refresh(plan, i, err);
+        status = refresh_one(plan, i, err);
     }
     return gpu_branches_end(plan, status, err);
 }

@@ -27,6 +27,7 @@ tern_status gpu_trainer_of(gpu_trainer **out, tern_gpu_plan *plan, tern_error *e
     void *memory;
     *out = plan->trainer = t;
     GPU_CHECK(gpu_branches_create(plan, err));
+    GPU_CHECK(gpu_weights_list_make(&t->weights, plan, err));
     GPU_CHECK(gpu_keep_copy(plan, &memory, &none, sizeof none, "training", err));
     t->verdict = (gpu_verdict *)memory;
     return TERN_OK;

@@ -1,8 +1,8 @@
-/* Attention of bf16 values with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64 queries (or
- * keys), 16 a warp, and tiles of 64 of the others pass through shared memory, brought by the copy engine: the next one is
- * on its way while one is multiplied, and the last product of the one before ends meanwhile. Rows of 64 values are 128
- * bytes, swizzled as the tensor cores read them: the same tile serves as operand by its rows (scores) and by its columns
- * (what is multiplied by scores). These never leave registers.
+/* Attention of values V, bf16 or fp16, with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64
+ * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, brought by the copy engine: the
+ * next one is on its way while one is multiplied, and the last product of the one before ends meanwhile. Rows of 64 values
+ * are 128 bytes, swizzled as the tensor cores read them: the same tile serves as operand by its rows (scores) and by its
+ * columns (what is multiplied by scores). These never leave registers.
  *
  * Tokens past the end are read as zeros, as in gpu_attention_mma.cu. */
 #include <stdio.h>
@@ -57,21 +57,25 @@ __device__ static void pin_sums(sums &c) {
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
-/* c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory. */
-__device__ static void multiply_step(sums &c, uint64_t a, uint64_t b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ALL_SUMS ", %32, %33, p, 1, 1, 0, 0;\n}"
-                 : ALL_ROWS
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-/* c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are multiplied. */
-__device__ static void add_step(sums &c, const uint32_t (&a)[4], uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ALL_SUMS
-                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-                 : ALL_ROWS
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+/* multiply_step: c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory.
+ * add_step: c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are multiplied. */
+#define STEPS(V, type)                                                                        \
+    __device__ static void multiply_step(V, sums &c, uint64_t a, uint64_t b, int add) {       \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                             \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
+                     ", %32, %33, p, 1, 1, 0, 0;\n}"                                          \
+                     : ALL_ROWS                                                               \
+                     : "l"(a), "l"(b), "r"(add));                                             \
+    }                                                                                         \
+    __device__ static void add_step(V, sums &c, const uint32_t(&a)[4], uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
+                     ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"                               \
+                     : ALL_ROWS                                                               \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                   \
+    }
+STEPS(__nv_bfloat16, "bf16")
+STEPS(__half, "f16")
+#undef STEPS
 #undef ROW
 #undef ALL_ROWS
 #undef ALL_SUMS
@@ -121,21 +125,23 @@ struct tile_pair {
 };
 
 /* Starts s = a b^T. */
-__device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
+template <class V> __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
     const uint64_t left = swizzled_rows(a), right = swizzled_rows(b);
     pin_sums(s);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < D / 16; k++) multiply_step(s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
+    for (int k = 0; k < D / 16; k++)
+        multiply_step(V(), s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
     wgmma_commit();
 }
 
 /* The weights p[64][64] as left operands, 16 columns each. */
-__device__ static void make_left(uint32_t (&a)[TILE / 16][4], const sums &p) {
+template <class V> __device__ static void make_left(uint32_t (&a)[TILE / 16][4], const sums &p) {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = two(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
+        for (int i = 0; i < 4; i++)
+            a[k][i] = two<V>(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
 }
 
 __device__ static void pin_weights(uint32_t (&p)[TILE / 16][4]) {
@@ -144,13 +150,13 @@ __device__ static void pin_weights(uint32_t (&p)[TILE / 16][4]) {
 }
 
 /* Starts sum += p b. Until the products are done p may not change: pin_weights behind the wait. */
-__device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
+template <class V> __device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
     const uint64_t right = swizzled_rows(b);
     pin_weights(p);
     pin_sums(sum);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < TILE / 16; k++) add_step(sum, p[k], right + (k * 16 * ROW_BYTES >> 4));
+    for (int k = 0; k < TILE / 16; k++) add_step(V(), sum, p[k], right + (k * 16 * ROW_BYTES >> 4));
     wgmma_commit();
 }
 
@@ -177,6 +183,7 @@ __device__ static int value_column(const gpu_attention &a, size_t g) { return (i
 
 /* ---- forward */
 
+template <class V>
 __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
     wgmma_forward(gpu_attention a, const __grid_constant__ CUtensorMap turned,
                   const __grid_constant__ CUtensorMap x) {
@@ -209,23 +216,24 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
             pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
         if (i > mine) break; /* all of these keys come later, and they are the last */
         sums s;
-        multiply_rows(s, queries + group * TILE_BYTES, at);
+        multiply_rows<V>(s, queries + group * TILE_BYTES, at);
         wait_products<0>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(o);
         pin_sums(s);
         take_weights<D>(s, o, largest, sum, a.scale2, i == mine, own, column);
-        make_left(p, s);
-        add_product(o, p, at + TILE_BYTES);
+        make_left<V>(p, s);
+        add_product<V>(o, p, at + TILE_BYTES);
     }
     wait_products<0>();
     pin_weights(p);
     pin_sums(o);
-    write_rows<D>(a, o, largest, sum, b, h, first + group * TILE + own, column);
+    write_rows<V, D>(a, o, largest, sum, b, h, first + group * TILE + own, column);
 }
 
 /* ---- backward */
 
+template <class V>
 __global__ static void __launch_bounds__(GROUP, 3)
     wgmma_queries(gpu_attention a, const __grid_constant__ CUtensorMap turned, const __grid_constant__ CUtensorMap x,
                   const __grid_constant__ CUtensorMap dy) {
@@ -261,8 +269,8 @@ __global__ static void __launch_bounds__(GROUP, 3)
         __syncthreads(); /* the tile before the last is free */
         if (threadIdx.x == 0 && i < tile)
             pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
-        multiply_rows(s, queries, at);
-        multiply_rows(dp, dys, at + TILE_BYTES);
+        multiply_rows<V>(s, queries, at);
+        multiply_rows<V>(dp, dys, at + TILE_BYTES);
         wait_products<1>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(dq);
@@ -283,13 +291,13 @@ __global__ static void __launch_bounds__(GROUP, 3)
         for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) dp[n][e] = s[n][e] * (dp[n][e] - delta[e / 2]);
-        make_left(p, dp);
-        add_product(dq, p, at);
+        make_left<V>(p, dp);
+        add_product<V>(dq, p, at);
     }
     wait_products<0>();
     pin_weights(p);
     pin_sums(dq);
-    give<D>(a, dq, b, h, row, column, a.scale, true);
+    give<V, D>(a, dq, b, h, row, column, a.scale, true);
 }
 
 /* Starts to bring lse and delta of a tile of queries: one number a thread. */
@@ -313,6 +321,7 @@ struct query_walk {
     }
 };
 
+template <class V>
 __global__ static void __launch_bounds__(GROUP, 3)
     wgmma_keys(gpu_attention a, const __grid_constant__ CUtensorMap turned, const __grid_constant__ CUtensorMap x,
                const __grid_constant__ CUtensorMap dy) {
@@ -354,8 +363,8 @@ __global__ static void __launch_bounds__(GROUP, 3)
         ring.wait();
         __syncthreads(); /* all rows are there, and the tile before the last is free */
         if (i + 1 < count) ask(ring.after());
-        multiply_rows(s, keys, at);
-        multiply_rows(dp, values, at + TILE_BYTES);
+        multiply_rows<V>(s, keys, at);
+        multiply_rows<V>(dp, values, at + TILE_BYTES);
         wait_products<1>();
         pin_sums(s);
 #pragma unroll
@@ -370,27 +379,26 @@ __global__ static void __launch_bounds__(GROUP, 3)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
                     if (own + e / 2 * 8 > 8 * n + column + e % 2) s[n][e] = 0;
-        make_left(p, s);
-        add_product(dv, p, at + TILE_BYTES);
+        make_left<V>(p, s);
+        add_product<V>(dv, p, at + TILE_BYTES);
         wait_products<0>(); /* of p, too: three blocks at once are worth more than what could overlap */
         pin_sums(dp);
         pin_sums(dv);
 #pragma unroll
         for (int k = 0; k < TILE / 16; k++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) { /* dS in place of P, which as bf16 takes half the registers */
+            for (int j = 0; j < 4; j++) { /* dS in place of P, which as V takes half the registers */
                 const int n = 2 * k + j / 2, e = 2 * (j % 2);
                 const float2 of_two = *(const float2 *)(delta + 8 * n + column);
-                const __nv_bfloat162 weights = *(const __nv_bfloat162 *)&p[k][j];
-                p[k][j] = two(__low2float(weights) * (dp[n][e] - of_two.x),
-                              __high2float(weights) * (dp[n][e + 1] - of_two.y));
+                const float2 weights = both_of(V(), p[k][j]);
+                p[k][j] = two<V>(weights.x * (dp[n][e] - of_two.x), weights.y * (dp[n][e + 1] - of_two.y));
             }
-        add_product(dk, p, at);
+        add_product<V>(dk, p, at);
         wait_products<0>();
         pin_sums(dk);
     }
-    give<D>(a, dk, b, a.h + g, first + own, column, a.scale, true);
-    give<D>(a, dv, b, a.h + a.g + g, first + own, column, 1, false);
+    give<V, D>(a, dk, b, a.h + g, first + own, column, a.scale, true);
+    give<V, D>(a, dv, b, a.h + a.g + g, first + own, column, 1, false);
 }
 
 /* ---- launches */
@@ -400,18 +408,19 @@ typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, vo
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
 /* Tiles of [batch][t][columns] values; outside of a sample's tokens there are zeros. */
-static tern_status describe_tokens(CUtensorMap *map, const gpu_attention *a, const void *values, size_t columns,
-                                   const char *name, tern_error *err) {
+static tern_status describe_tokens(CUtensorMap *map, tern_gpu_plan *plan, size_t node, const gpu_attention *a,
+                                   const void *values, size_t columns, tern_error *err) {
+    const char *name = gpu_graph_node(plan, node)->name;
     void *encode = NULL;
     cudaDriverEntryPointQueryResult found;
     CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
              name, err);
     const cuuint64_t size[3] = {columns, a->t, a->batch}, stride[2] = {columns * 2, columns * 2 * a->t};
     const cuuint32_t box[3] = {D, TILE, 1}, step[3] = {1, 1, 1};
-    const CUresult result =
-        ((encode_fn)encode)(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, (void *)values, size, stride, box, step,
-                            CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                            CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult result = ((encode_fn)encode)(
+        map, plan->type == TERN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
+        (void *)values, size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     if (result != CUDA_SUCCESS)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
                          "%s: the driver refuses a tensor map of %zu x %zu x %zu values (error %d)", name, a->batch,
@@ -420,7 +429,7 @@ static tern_status describe_tokens(CUtensorMap *map, const gpu_attention *a, con
 }
 
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d) {
-    return plan->type == TERN_BF16 && plan->context->major == 9 && plan->context->minor == 0 && d == D;
+    return plan->type != TERN_F32 && plan->context->major == 9 && plan->context->minor == 0 && d == D;
 }
 
 /* As much shared memory as several blocks take: left to itself the driver keeps some of it as cache. */
@@ -434,9 +443,12 @@ static tern_status allow_shared(const void *kernel, int bytes, const char *name,
 
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err) {
     const char *name = gpu_graph_node(plan, node)->name;
-    GPU_CHECK(allow_shared((const void *)wgmma_forward, FORWARD_BYTES, name, err));
-    GPU_CHECK(allow_shared((const void *)wgmma_queries, BACKWARD_BYTES, name, err));
-    return allow_shared((const void *)wgmma_keys, BACKWARD_BYTES, name, err);
+    GPU_BY_HALF(plan->type, {
+        GPU_CHECK(allow_shared((const void *)wgmma_forward<V>, FORWARD_BYTES, name, err));
+        GPU_CHECK(allow_shared((const void *)wgmma_queries<V>, BACKWARD_BYTES, name, err));
+        GPU_CHECK(allow_shared((const void *)wgmma_keys<V>, BACKWARD_BYTES, name, err));
+    });
+    return TERN_OK;
 }
 
 static unsigned tile_grid(const gpu_attention *a, size_t heads, size_t rows) {
@@ -444,25 +456,25 @@ static unsigned tile_grid(const gpu_attention *a, size_t heads, size_t rows) {
 }
 
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    const char *name = gpu_graph_node(plan, node)->name;
+    const unsigned blocks = tile_grid(a, a->h, FORWARD_GROUPS * TILE);
     CUtensorMap turned, x;
-    GPU_CHECK(describe_tokens(&turned, a, a->turned, a->ld, name, err));
-    GPU_CHECK(describe_tokens(&x, a, a->x, a->in, name, err));
-    wgmma_forward<<<tile_grid(a, a->h, FORWARD_GROUPS * TILE), FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(
-        *a, turned, x);
+    GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
+    GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));
+    GPU_BY_HALF(plan->type,
+                wgmma_forward<V><<<blocks, FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(*a, turned, x));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
 tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    const char *name = gpu_graph_node(plan, node)->name;
+    const unsigned of_queries = tile_grid(a, a->h, TILE), of_keys = tile_grid(a, a->g, TILE);
     CUtensorMap turned, x, dy;
-    GPU_CHECK(describe_tokens(&turned, a, a->turned, a->ld, name, err));
-    GPU_CHECK(describe_tokens(&x, a, a->x, a->in, name, err));
-    GPU_CHECK(describe_tokens(&dy, a, a->dy, a->out, name, err));
-    wgmma_queries<<<tile_grid(a, a->h, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy);
+    GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
+    GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));
+    GPU_CHECK(describe_tokens(&dy, plan, node, a, a->dy, a->out, err));
+    GPU_BY_HALF(plan->type, wgmma_queries<V><<<of_queries, GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy));
     GPU_LAUNCHED(plan, node, err);
-    wgmma_keys<<<tile_grid(a, a->g, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy);
+    GPU_BY_HALF(plan->type, wgmma_keys<V><<<of_keys, GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -48,9 +48,9 @@ template <bool WIDE> struct row_team {
     }
 };
 
-/* e^(x - largest). Logits in bf16 do not show what the fast exponential leaves out. */
+/* e^(x - largest). 16-bit logits do not show what the fast exponential leaves out. */
 __device__ static float exp_of(float x, float largest, float) { return expf(x - largest); }
-__device__ static float exp_of(float x, float largest, __nv_bfloat16) {
+template <class T> __device__ static float exp_of(float x, float largest, T) {
     const float log2_e = 1.4426950408889634f;
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(fmaf(x, log2_e, -largest * log2_e)));

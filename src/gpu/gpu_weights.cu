@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_trainer.cuh"
 
 #include "cuda/device_memory.cuh"
 
@@ -270,7 +271,7 @@ __device__ static uint32_t make_word(const float4 (&w)[TERN_TILE_CHUNKS_T2], T *
         gpu_few<T, 4> to;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const int trit = (v[j] > threshold) - (v[j] < -threshold);
+            const int trit = gpu_trit_of(v[j], threshold);
             word |= (uint32_t)(trit & 3) << (8 * j + 2 * chunk);
             if (Form == TRITS) to.v[j] = from_float<T>((float)trit);
             if (Form == SCALED) to.v[j] = from_float<T>((float)trit * scale);
@@ -404,7 +405,7 @@ __global__ static void __launch_bounds__(GPU_THREADS) tile_jobs(const gpu_weight
         make_tile<T, TRITS, true>(p, (T *)job.operand, tile, 1);
 }
 
-bool gpu_weights_listed(const gpu_weights *w) {
+static bool is_listed(const gpu_weights *w) {
     return w && !w->trits.exponent && w->tiles && w->operand && w->rule == TERN_RULE_ABSMEAN && w->cols % 4 == 0;
 }
 
@@ -413,7 +414,7 @@ static void list_jobs(gpu_weights_list *list, gpu_weights_job *job, const tern_g
     *list = {};
     for (size_t i = 1; i < plan->graph->nodes; i++) {
         const gpu_weights *w = plan->node[i].op ? gpu_node_weights(plan, i) : NULL;
-        if (!gpu_weights_listed(w)) continue;
+        if (!is_listed(w)) continue;
         const slices s = slices_of(w, plan, i);
         const tiling t = tiling_of(w, plan, i);
         if (job) job[list->jobs] = {s, t, w->operand, w->scaled, list->parts, list->blocks};
@@ -625,8 +626,10 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (w->trits.exponent) return gpu_trits_refresh(w, plan, i, err);
     if (!w->tiles) return TERN_OK;
-    GPU_CHECK(make_scales(w, plan, i, err));
-    GPU_CHECK(make_trits(w, plan, i, err));
+    if (!plan->trainer || !is_listed(w)) { /* else gpu_weights_list_refresh came first */
+        GPU_CHECK(make_scales(w, plan, i, err));
+        GPU_CHECK(make_trits(w, plan, i, err));
+    }
     return w->counts && plan->count_trits ? gpu_weights_count(w, plan, i, err) : TERN_OK;
 }
 

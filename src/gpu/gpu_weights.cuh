@@ -35,19 +35,22 @@ struct gpu_weights {
     uint32_t *histogram;
 };
 
+/* Of a latent weight: -1, 0 or 1. */
+__device__ inline int gpu_trit_of(float w, float threshold) { return (w > threshold) - (w < -threshold); }
+
 /* For latent weights, parameter 0 of the node, whole-number or packed ones. */
 tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Scales, trits and operand anew from the latent weights, or the integers; nothing for packed ones. */
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Trits, and those that have changed since they were counted last. */
 tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
-/* All latent weights of a plan for training that take their mean, refreshed in two launches; without counts. */
+/* All latent weights of a plan for training that take their mean: scales and trits in two launches, in front of the nodes'
+ * own refresh, which does the rest. */
 struct gpu_weights_list {
     const struct gpu_weights_job *job; /* device memory */
     unsigned jobs, parts, blocks;
     size_t node; /* for messages */
 };
-bool gpu_weights_listed(const gpu_weights *w);
 tern_status gpu_weights_list_make(gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_weights_list_refresh(const gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
 /* The matrix of a group, for products. */

@@ -203,6 +203,7 @@ static bool refreshes_apart(const tern_gpu_plan *plan, size_t i) {
 
 static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
     tern_status status = TERN_OK;
+    GPU_CHECK(gpu_weights_list_refresh(&plan->trainer->weights, plan, err));
     GPU_CHECK(gpu_branches_begin(plan, err));
     for (size_t i = 1, next = 0; i < plan->graph->nodes && !status; i++) {
         if (!plan->node[i].op || !plan->node[i].op->refresh || !refreshes_apart(plan, i)) continue;

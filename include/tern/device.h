@@ -95,9 +95,10 @@ typedef enum tern_device_kernel {
     TERN_DEVICE_KERNEL_AUTO = 0,   /* TERN_KERNEL if it names one of these, else as tern_device_tune found, else by a
                                       rule that goes by shape and device */
     TERN_DEVICE_KERNEL_PLAIN = 1,  /* one thread an output: the specification; everything, everywhere */
-    TERN_DEVICE_KERNEL_DECODE = 2, /* few rows of activations, at the speed of memory; 8.0 and newer */
-    TERN_DEVICE_KERNEL_MMA = 3,    /* many rows of int8, tensor cores; 8.0 and newer */
-    TERN_DEVICE_KERNEL_WGMMA = 4,  /* many rows of int8, Hopper's tensor cores; 9.0 only */
+    TERN_DEVICE_KERNEL_TILED = 2,  /* int8, scales per group too, everywhere */
+    TERN_DEVICE_KERNEL_DECODE = 3, /* few rows of activations, at the speed of memory; 8.0 and newer */
+    TERN_DEVICE_KERNEL_MMA = 4,    /* many rows, tensor cores; 8.0 and newer */
+    TERN_DEVICE_KERNEL_WGMMA = 5,  /* many rows of int8, Hopper's tensor cores; 9.0 only */
     TERN_DEVICE_KERNEL_COUNT
 } tern_device_kernel;
 

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "cuda/tiles.h"
 
+static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
 static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
@@ -13,6 +14,7 @@ static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHA
 int tern_cuda_variants(tern_device_kernel kernel) {
     switch (kernel) {
     case TERN_DEVICE_KERNEL_PLAIN: return 1;
+    case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_VARIANTS;
     case TERN_DEVICE_KERNEL_DECODE: return TERN_DECODE_VARIANTS;
     case TERN_DEVICE_KERNEL_MMA: return TERN_MMA_VARIANTS;
     case TERN_DEVICE_KERNEL_WGMMA: return TERN_WGMMA_VARIANTS;
@@ -45,6 +47,7 @@ size_t tern_wgmma_shared_bytes(int variant) {
 
 static size_t shared_bytes(tern_device_kernel kernel, int variant, int t5, size_t m) {
     switch (kernel) {
+    case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_SHARED_BYTES;
     case TERN_DEVICE_KERNEL_DECODE: return tern_decode_shared_bytes(variant, m);
     case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, t5);
     case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant);
@@ -64,7 +67,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_by
 
 static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits, char *why, size_t why_bytes) {
     const int version = limits->major * 10 + limits->minor;
-    const int least = kernel == TERN_DEVICE_KERNEL_PLAIN ? 75 : 80;
+    const int least = kernel <= TERN_DEVICE_KERNEL_TILED ? 75 : 80;
     if (kernel == TERN_DEVICE_KERNEL_WGMMA && version != 90)
         return refuse(why, why_bytes, "it takes compute capability 9.0, this device has %d.%d", limits->major,
                       limits->minor);
@@ -72,6 +75,13 @@ static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits
         return refuse(why, why_bytes, "it takes compute capability %d.%d or newer, this device has %d.%d", least / 10,
                       least % 10, limits->major, limits->minor);
     return 1;
+}
+
+/* What tiled_row.cuh adds up at a time. */
+static int round_cols(const tern_cuda_weights *w) { return TERN_TILED_ROW_TILES * (int)tern_tile_cols(w->t5); }
+
+static int row_fits(const tern_cuda_weights *w, size_t m) {
+    return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -83,12 +93,17 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
                       product->m);
     if (w->rows > TERN_FAST_MAX_OUTPUTS)
         return refuse(why, why_bytes, "it takes up to %d outputs, not %d", TERN_FAST_MAX_OUTPUTS, w->rows);
-    if (w->exponents) return refuse(why, why_bytes, "scales per group are for cuda-plain only");
+    if (w->exponents && kernel != TERN_DEVICE_KERNEL_TILED)
+        return refuse(why, why_bytes, "scales per group are for cuda-tiled and cuda-plain only");
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
     if (kernel != TERN_DEVICE_KERNEL_DECODE && product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
+    if (kernel == TERN_DEVICE_KERNEL_TILED && variant == TERN_TILED_ROW && !row_fits(w, product->m))
+        return refuse(why, why_bytes,
+                      "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
+                      variant, TERN_TILED_ROW_MAX_M, round_cols(w));
     const size_t shared = shared_bytes(kernel, variant, w->t5, product->m);
     if (shared > limits->shared_bytes)
         return refuse(why, why_bytes, "variant %d takes %zu bytes of shared memory a block, this device has %zu",
@@ -134,6 +149,17 @@ static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
 }
 
+/* The largest tile that gives every multiprocessor something to do, or the smallest that has all rows. */
+static int tiled_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    if (m <= 2 && row_fits(w, m)) return TERN_TILED_ROW;
+    for (int v = 1; v < TERN_TILED_ROW - 1; v++)
+        if (m > (size_t)tiled_shapes[v].rows && blocks_of((size_t)w->rows, tiled_shapes[v - 1].outputs) *
+                                                        blocks_of(m, tiled_shapes[v - 1].rows) >=
+                                                    limits->multiprocessors)
+            return v;
+    return TERN_TILED_ROW - 1;
+}
+
 static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
@@ -163,7 +189,8 @@ static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                              const tern_device_product *product, char *why, size_t why_bytes) {
-    const int wish = kernel == TERN_DEVICE_KERNEL_DECODE  ? decode_wish(limits, w, product)
+    const int wish = kernel == TERN_DEVICE_KERNEL_TILED    ? tiled_wish(limits, w, product->m)
+                     : kernel == TERN_DEVICE_KERNEL_DECODE ? decode_wish(limits, w, product)
                      : kernel == TERN_DEVICE_KERNEL_MMA   ? mma_wish(limits, w, product->m)
                      : kernel == TERN_DEVICE_KERNEL_WGMMA ? wgmma_wish(limits, w, product->m)
                                                           : 1;
@@ -176,11 +203,12 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
-    tern_device_kernel order[3];
+    tern_device_kernel order[4];
     int count = 0;
     if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
+    order[count++] = TERN_DEVICE_KERNEL_TILED;
     for (int i = 0; i < count; i++) {
         *kernel = order[i];
         *variant = tern_cuda_choose_variant(*kernel, limits, w, product, why, sizeof why);

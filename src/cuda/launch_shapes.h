@@ -21,12 +21,22 @@ typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;
 } tern_mma_shape;
 
+/* tiled: a block computes `outputs` outputs for `rows` rows of activations; the last shape is for scales per group and few
+ * rows of activations alone (tiled_row.cuh). */
+typedef struct tern_tiled_shape {
+    int outputs, rows;
+} tern_tiled_shape;
+
 /* wgmma: a block of two consumer warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a
  * cluster share the columns. */
 typedef struct tern_wgmma_shape {
     int m_tile, splits;
 } tern_wgmma_shape;
 
+#define TERN_TILED_SHAPES                                        \
+    {                                                            \
+        {64, 64}, {64, 32}, {32, 16}, {32, 8}, { 16, 1 } \
+    }
 #define TERN_DECODE_SHAPES                                                                                          \
     {                                                                                                               \
         {2, 1}, {4, 1}, {8, 1}, {16, 1}, {4, 2}, {8, 2}, {16, 2}, {2, 4}, {4, 4}, {8, 4}, {16, 4}, {1, 2}, { 2, 2 } \
@@ -43,9 +53,14 @@ typedef struct tern_wgmma_shape {
     }
 
 enum {
+    TERN_TILED_VARIANTS = 5,
+    TERN_TILED_ROW = 5, /* the variant for few rows */
     TERN_DECODE_VARIANTS = 13,
     TERN_MMA_VARIANTS = 3,
     TERN_WGMMA_VARIANTS = 12,
+    TERN_TILED_SHARED_BYTES = 48 << 10, /* at most, so that it runs everywhere */
+    TERN_TILED_ROW_MAX_M = 8,
+    TERN_TILED_ROW_TILES = 8, /* in a round */
     TERN_DECODE_MAX_M = 32, /* rows of activations that one block of decode takes */
     TERN_MMA_STAGES = 3,
     TERN_WGMMA_STAGES = 4,

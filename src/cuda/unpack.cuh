@@ -4,14 +4,14 @@
 
 #include "cuda/common.cuh"
 
-/* A density. `Chunks` registers come out of a word, one a chunk; `finish` turns the sum of what int8_codes gives, times
- * x, into the sum of trit * x. */
+/* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish` turns
+ * the sum of those, times x, into the sum of trit * x. */
 struct t2 {
-    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0 };
-    __device__ static int32_t finish(int32_t sum) { return sum >> 6; }
+    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6 };
+    __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
 };
 struct t5 {
-    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1 };
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0 };
     __device__ static int32_t finish(int32_t sum) { return sum; }
 };
 

@@ -38,7 +38,7 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
         OUTPUTS = TN * NT,
         ROWS = TM * MT, /* of activations */
         CHUNKS = Density::Cols / TERN_TILE_CHUNK,
-        PITCH = Density::Cols + 16, /* bytes from one row to the next, which starts in other banks */
+        PITCH = Density::Cols + 16,            /* bytes from one row to the next, which starts in other banks */
         PARTS = OUTPUTS / TERN_TILE_ROWS * 32, /* 16-byte parts of tiles */
         PIECES = (ROWS * CHUNKS + THREADS - 1) / THREADS,
         MOST_GROUPS = Ends::Groups ? Density::Cols / 4 : 1, /* that one tile's columns touch: groups of 4, or of 6 */
@@ -59,9 +59,8 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
     __device__ static void fetch(fetched &f, const product &p, int n0, int m0, int k) {
         const int thread = (int)threadIdx.x, row_tile = min(n0 / TERN_TILE_ROWS + thread / 32, p.w.row_tiles - 1);
         if (thread < PARTS)
-            f.part =
-                load_tile_part(p.w.tiles + ((size_t)row_tile * (size_t)p.w.k_tiles + (size_t)k) * TERN_TILE_BYTES,
-                               thread % 32);
+            f.part = load_tile_part(
+                p.w.tiles + ((size_t)row_tile * (size_t)p.w.k_tiles + (size_t)k) * TERN_TILE_BYTES, thread % 32);
 #pragma unroll
         for (int i = 0; i < PIECES; i++) {
             const int at = thread + i * THREADS, row = min(m0 + at / CHUNKS, p.out.m - 1);
@@ -95,7 +94,8 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
 
     /* 2^e, less what the codes are too large by; zero behind the last group, so that what ends there adds nothing. */
     __device__ static void put_powers(memory &s, const product &p, int n0, int k) {
-        const int first = k * Density::Cols / p.w.group, count = ((k + 1) * Density::Cols - 1) / p.w.group - first + 1;
+        const int first = k * Density::Cols / p.w.group,
+                  count = ((k + 1) * Density::Cols - 1) / p.w.group - first + 1;
         for (int n = (int)threadIdx.x / 32; n < OUTPUTS; n += THREADS / 32) {
             const int8_t *exponents = p.w.exponents + (size_t)min(n0 + n, p.w.rows - 1) * (size_t)p.w.groups;
             for (int g = (int)threadIdx.x % 32; g < count; g += 32)
@@ -250,7 +250,8 @@ static tern_status launch_variant(tern_cuda_context *context, const product &p, 
     case 2: return launch<Density, Ends, 16, 8, 4, 4>(context, p, err);
     case 3: return launch<Density, Ends, 16, 8, 2, 2>(context, p, err);
     case 4: return launch<Density, Ends, 16, 8, 2, 1>(context, p, err);
-    default: return p.w.group % 16 ? launch_row<Density, 4>(context, p, err) : launch_row<Density, 16>(context, p, err);
+    default:
+        return p.w.group % 16 ? launch_row<Density, 4>(context, p, err) : launch_row<Density, 16>(context, p, err);
     }
 }
 

@@ -18,15 +18,17 @@ enum {
 };
 
 /* All workers are here; the last warp is elsewhere. */
-__device__ inline void wait_for_workers() { asm volatile("bar.sync 1, %0;" ::"n"(TILED_ROW_WORKERS * 32) : "memory"); }
+__device__ inline void wait_for_workers() {
+    asm volatile("bar.sync 1, %0;" ::"n"(TILED_ROW_WORKERS * 32) : "memory");
+}
 
 template <class Density, int Unit> struct tiled_row {
     enum {
         N = Density::Chunks,
         UNITS = TILED_ROW_WORKERS * Density::Cols / Unit, /* a round */
         UNITS_PER_TILE = Density::Cols / Unit,
-        PITCH = UNITS + 4,              /* rows start in other banks, on 16 bytes */
-        TERMS = (UNITS + 31) / 32,      /* a lane's, of one row */
+        PITCH = UNITS + 4,                        /* rows start in other banks, on 16 bytes */
+        TERMS = (UNITS + 31) / 32,                /* a lane's, of one row */
         ROWS = TERN_TILE_ROWS / TILED_ROW_WORKERS /* whose terms a worker makes */
     };
 

@@ -91,6 +91,14 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product);
 
+/* What goes before that rule: a table of what was measured, which libtern_cuda.so only knows by this function. It gives 0
+ * where nothing that fits was measured. choose NULL: no table. */
+typedef struct tern_cuda_measured {
+    int (*choose)(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                  const tern_cuda_weights *w, const tern_device_product *product);
+    const void *table;
+} tern_cuda_measured;
+
 /* A variant for a pinned kernel; 0 where none fits, with the reason. */
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                              const tern_device_product *product, char *why, size_t why_bytes);

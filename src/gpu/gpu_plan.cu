@@ -168,6 +168,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     plan->products = desc->products;
     plan->training = desc->training != 0;
     plan->seed = desc->seed;
+    plan->measured = desc->measured;
     const tern_status status = build(plan, desc, err);
     if (status)
         plan_release(plan);

@@ -6,7 +6,7 @@
 #ifndef TERN_GPU_GPU_TABLE_H
 #define TERN_GPU_GPU_TABLE_H
 
-#include "cuda/backend.h"
+#include "cuda/launch_shapes.h"
 #include "nn/layout.h"
 #include "nn/nodes.h"
 
@@ -20,6 +20,7 @@ typedef struct tern_gpu_plan_desc {
     tern_dtype values;   /* TERN_F32 or TERN_BF16: of values and their gradients */
     tern_dtype products; /* operands of dense products in training: TERN_F32 or TERN_BF16; sums are fp32 */
     uint64_t seed;
+    tern_cuda_measured measured; /* of this device; outlives the plan */
 } tern_gpu_plan_desc;
 
 /* What differs from pass to pass. */

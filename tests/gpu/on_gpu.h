@@ -13,6 +13,7 @@ enum { SKIPPED = 77 };
 
 static const tern_cuda_backend *backend;
 static tern_cuda_context *context;
+static tern_cuda_measured measured; /* for plans that are created next */
 
 static inline void must(tern_status status, const tern_error *err, const char *what) {
     if (!status) return;
@@ -46,7 +47,8 @@ static inline tern_status create_on_gpu(tern_gpu_plan **plan, const tern_graph *
                                   .training = training,
                                   .values = type,
                                   .products = type,
-                                  .seed = seed};
+                                  .seed = seed,
+                                  .measured = measured};
     status = backend->graphs->create(plan, context, &d, err);
     tern_layout_free(&layout);
     return status;

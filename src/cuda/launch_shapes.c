@@ -82,9 +82,9 @@ static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits
     return 1;
 }
 
-/* Shapes 4 and up make more of an unpacked weight than int8 needs; fp32 has no registers for more sums a thread. */
+/* Shapes 4 and up make more of an unpacked weight than int8 needs; the first is too small for halves to be fast. */
 static int mma_has(int variant, tern_dtype x_type) {
-    return x_type == TERN_I8 ? variant <= 3 : x_type != TERN_F32 || (variant > 1 && variant <= 4);
+    return x_type == TERN_I8 ? variant <= 3 : variant > 1 && (x_type != TERN_F32 || variant <= 3);
 }
 
 /* What tiled_row.cuh adds up at a time. */
@@ -103,8 +103,10 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
                       product->m);
     if (w->rows > TERN_FAST_MAX_OUTPUTS)
         return refuse(why, why_bytes, "it takes up to %d outputs, not %d", TERN_FAST_MAX_OUTPUTS, w->rows);
-    if (w->exponents && kernel != TERN_DEVICE_KERNEL_TILED)
-        return refuse(why, why_bytes, "scales per group are for cuda-tiled and cuda-plain only");
+    if (w->exponents && kernel != TERN_DEVICE_KERNEL_TILED && kernel != TERN_DEVICE_KERNEL_MMA)
+        return refuse(why, why_bytes, "scales per group are for cuda-plain, cuda-tiled and cuda-mma");
+    if (w->exponents && kernel == TERN_DEVICE_KERNEL_MMA && (product->x_type != TERN_I8 || w->group % 32))
+        return refuse(why, why_bytes, "of scales per group it takes those of 32, 64, 96 ... columns, with int8");
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
@@ -163,7 +165,7 @@ static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *
 
 /* The largest tile that gives every multiprocessor something to do, or the smallest that has all rows. */
 static int tiled_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
-    if (m <= 2 && row_fits(w, m)) return TERN_TILED_ROW;
+    if (row_fits(w, m)) return TERN_TILED_ROW;
     for (int v = 1; v < TERN_TILED_ROW - 1; v++)
         if (m > (size_t)tiled_shapes[v].rows &&
             blocks_of((size_t)w->rows, tiled_shapes[v - 1].outputs) * blocks_of(m, tiled_shapes[v - 1].rows) >=
@@ -175,10 +177,11 @@ static int tiled_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w
 static int mma_float_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                           const tern_device_product *product) {
     const size_t m = product->m, n = (size_t)w->rows;
+    const int sm = limits->multiprocessors;
     if (m <= 32) return 3;
-    if (product->x_type == TERN_F32) return blocks_of(n, 64) * blocks_of(m, 64) >= limits->multiprocessors ? 2 : 3;
-    if (blocks_of(n, 256) * blocks_of(m, 128) >= limits->multiprocessors) return 6;
-    return blocks_of(n, 128) * blocks_of(m, 128) >= limits->multiprocessors ? 5 : 4;
+    if (product->x_type == TERN_F32) return 2;
+    if (blocks_of(n, 256) * blocks_of(m, 128) >= 3 * sm) return 6;
+    return blocks_of(n, 128) * blocks_of(m, 128) >= sm ? 5 : 4;
 }
 
 static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
@@ -223,15 +226,17 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
     return 0;
 }
 
-enum { FLOAT_DECODE_M = 32 /* rows of floats that cuda-decode takes */ };
+/* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
+static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
     tern_device_kernel order[4];
     int count = 0;
-    if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
-    if (product->m > (product->x_type == TERN_I8 ? 8 : FLOAT_DECODE_M)) order[count++] = TERN_DEVICE_KERNEL_MMA;
+    const int many = product->m > decode_rows(product->x_type);
+    if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
     order[count++] = TERN_DEVICE_KERNEL_TILED;
     for (int i = 0; i < count; i++) {

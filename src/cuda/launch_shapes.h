@@ -17,7 +17,7 @@ typedef struct tern_decode_shape {
 } tern_decode_shape;
 
 /* mma: a block computes 16 * row_tiles * warps_n outputs for 8 * m_tiles * warps_m rows of activations;
- * int8 has the first three shapes, fp32 those with few sums a thread. */
+ * int8 has the first three shapes, halves all but the first, fp32 the second and third. */
 typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;
 } tern_mma_shape;

@@ -2,6 +2,7 @@
  * of one tile's columns; its weights go from packed words straight into registers, so they are unpacked once for each of the
  * block's warps beside one another. */
 #include "cuda/epilogue.cuh"
+#include "cuda/group_float.cuh"
 #include "cuda/unpack.cuh"
 
 enum { STAGES = TERN_MMA_STAGES };
@@ -34,22 +35,86 @@ __device__ static float4 load_4_floats(uint32_t at) {
     return v;
 }
 
+/* ---- scales per group, of multiples of 32 columns ------------------------------------------------------------------ */
+
+/* One scale a row: sums go on to its end. */
+template <class Density, class Sum, int R, int MT> struct whole_rows {
+    Sum c[R][MT][4] = {};
+
+    __device__ whole_rows(const product &, int) {}
+    __device__ void pass_32_columns() {}
+    __device__ void finish() {}
+    __device__ Sum result(int r, int i) const { return c[r][i / 4][i % 4]; }
+};
+
+/* A lane has all columns of its outputs, in ascending order. */
+template <class Density, class Sum, int R, int MT> struct group_rows {
+    Sum c[R][MT][4];
+    float ended[R][MT][4] = {}; /* sums of the groups that have */
+    float power[R][2];          /* 2^e of the open group, of rows g and g + 8 */
+    const tern_cuda_weights &w;
+    int row, open, left; /* the lane's first output; the open group; columns of it to come */
+    int32_t start;
+
+    __device__ group_rows(const product &p, int first_row)
+        : w(p.w), row(first_row), open(0), left(p.w.group), start(float_start(p.w.group, Density::Shift)) {
+        for (int i = 0; i < R * MT * 4; i++) c[i / 4 / MT][i / 4 % MT][i % 4] = start;
+        read_powers();
+    }
+
+    __device__ void read_powers() {
+#pragma unroll
+        for (int i = 0; i < 2 * R; i++)
+            power[i / 2][i % 2] = group_power(w, min(row + i * 8, w.rows - 1), open, Density::Shift);
+    }
+    __device__ void end_group() {
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < 4 * MT; i++) {
+                Sum &sum = c[r][i / 4][i % 4];
+                float &to = ended[r][i / 4][i % 4];
+                to = __fadd_rn(to, __fmul_rn(float_of(sum, start), power[r][i / 2 % 2]));
+                sum = start;
+            }
+        open++;
+        left = w.group;
+        read_powers();
+    }
+    __device__ void pass_32_columns() {
+        if ((left -= 32) == 0) end_group();
+    }
+    __device__ void finish() {
+        if (left < w.group) end_group();
+    }
+    __device__ float result(int r, int i) const { return ended[r][i / 4][i % 4]; }
+};
+
 /* ---- activations: how their rows lie in a stage, and what multiplies them ------------------------------------------ *
  * Gap: bytes between two rows, which puts what a warp reads at once into different banks. place: of what a lane reads
- * first, in rows `pitch` bytes apart. multiply: c += tiles * the rows behind `at`. */
+ * first, in rows `pitch` bytes apart. multiply: sums += tiles * the rows behind `at`.
+ * product_at: an output of such a sum. */
 
-struct int8_stage {
+template <template <class, class, int, int> class Rows> struct int8_stage {
     typedef int8_t value;
-    typedef int32_t sum_type;
     enum { Gap = TERN_MMA_GAP_I8 };
 
     __device__ static int place(int lane, int pitch) {
         return (lane / 16 * 8 + lane % 8) * pitch + lane / 8 % 2 * 16;
     }
-    template <class Density> __device__ static int32_t finish(int32_t sum) { return Density::finish(sum); }
+    template <class Density>
+    __device__ static float product_at(const epilogue &out, int32_t sum, int m, int n, float bias) {
+        return product_of(Density::finish(sum), factor_of(out, sum, m, n), bias);
+    }
+    /* The scales of groups are in it. */
+    template <class Density>
+    __device__ static float product_at(const epilogue &out, float sum, int m, int, float bias) {
+        return product_of(sum, out.inv_scale[m], bias);
+    }
 
+    template <class Density, int R, int MT> using rows = Rows<Density, int32_t, R, MT>;
     template <class Density, int R, int MT>
-    __device__ static void multiply(int32_t (&c)[R][MT][4], const uint4 (&tile)[R], uint32_t at) {
+    __device__ static void multiply(rows<Density, R, MT> &sums, const uint4 (&tile)[R], uint32_t at) {
         enum { N = Density::Chunks, PITCH = Density::Cols + Gap };
         uint32_t a[R][2][2][N];
 #pragma unroll
@@ -70,46 +135,27 @@ struct int8_stage {
                 for (int r = 0; r < R; r++)
 #pragma unroll
                     for (int i = 0; i < 2; i++)
-                        mma_i8(c[r][t + i], a[r][one / N][0][one % N], a[r][one / N][1][one % N],
+                        mma_i8(sums.c[r][t + i], a[r][one / N][0][one % N], a[r][one / N][1][one % N],
                                a[r][two / N][0][two % N], a[r][two / N][1][two % N], b[2 * i], b[2 * i + 1]);
             }
+            sums.pass_32_columns();
         }
-    }
-};
-
-/* What halves and floats share: a tile's words are opened half by half, and give the operands chunk by chunk. */
-template <class Density, bool Bf16, int R> struct half_weights {
-    uint32_t rest[R][2][2]; /* of rows g and g + 8 */
-    uint32_t a[R][2][2];
-
-    __device__ void open(const uint4 (&tile)[R], int half) {
-#pragma unroll
-        for (int r = 0; r < R; r++) {
-            open_word(Density(), half ? tile[r].z : tile[r].x, rest[r][0]);
-            open_word(Density(), half ? tile[r].w : tile[r].y, rest[r][1]);
-        }
-    }
-    __device__ void next(int chunk) {
-#pragma unroll
-        for (int r = 0; r < R; r++)
-#pragma unroll
-            for (int i = 0; i < 2; i++) next_half_codes<Bf16>(Density(), chunk, rest[r][i], a[r][i]);
-    }
-    __device__ void multiply(float (&c)[4], int r, uint32_t b0, uint32_t b1) const {
-        mma_half<Bf16>(c, a[r][0][0], a[r][1][0], a[r][0][1], a[r][1][1], b0, b1);
     }
 };
 
 template <bool Bf16> struct half_stage {
     typedef uint16_t value;
-    typedef float sum_type;
     enum { Gap = TERN_MMA_GAP_HALF };
 
     __device__ static int place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 8; }
-    template <class Density> __device__ static float finish(float sum) { return sum * half_scale(Density()); }
+    template <class Density>
+    __device__ static float product_at(const epilogue &out, float sum, int m, int n, float bias) {
+        return product_of(sum * half_scale(Density()), factor_of(out, sum, m, n), bias);
+    }
 
+    template <class Density, int R, int MT> using rows = whole_rows<Density, float, R, MT>;
     template <class Density, int R, int MT>
-    __device__ static void multiply(float (&c)[R][MT][4], const uint4 (&tile)[R], uint32_t at) {
+    __device__ static void multiply(rows<Density, R, MT> &sums, const uint4 (&tile)[R], uint32_t at) {
         enum { N = Density::Chunks, PITCH = Density::Cols * 2 + Gap };
         half_weights<Density, Bf16, R> w;
 #pragma unroll
@@ -120,7 +166,7 @@ template <bool Bf16> struct half_stage {
             for (int t = 0; t < MT; t++) {
                 const uint2 b = load_8_bytes(at + (uint32_t)(t * 8 * PITCH + k * 32));
 #pragma unroll
-                for (int r = 0; r < R; r++) w.multiply(c[r][t], r, b.x, b.y);
+                for (int r = 0; r < R; r++) w.multiply(sums.c[r][t], r, b.x, b.y);
             }
         }
     }
@@ -128,14 +174,17 @@ template <bool Bf16> struct half_stage {
 
 struct float_stage {
     typedef float value;
-    typedef float sum_type;
     enum { Gap = TERN_MMA_GAP_F32 };
 
     __device__ static int place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 16; }
-    template <class Density> __device__ static float finish(float sum) { return sum * half_scale(Density()); }
+    template <class Density>
+    __device__ static float product_at(const epilogue &out, float sum, int m, int n, float bias) {
+        return product_of(sum * half_scale(Density()), factor_of(out, sum, m, n), bias);
+    }
 
+    template <class Density, int R, int MT> using rows = whole_rows<Density, float, R, MT>;
     template <class Density, int R, int MT>
-    __device__ static void multiply(float (&c)[R][MT][4], const uint4 (&tile)[R], uint32_t at) {
+    __device__ static void multiply(rows<Density, R, MT> &sums, const uint4 (&tile)[R], uint32_t at) {
         enum { N = Density::Chunks, PITCH = Density::Cols * 4 + Gap };
         half_weights<Density, true, R> w;
 #pragma unroll
@@ -154,7 +203,7 @@ struct float_stage {
                 for (int i = 0; i < 3; i++)
 #pragma unroll
                     for (int r = 0; r < R; r++)
-                        w.multiply(c[r][t], r, __byte_perm(bits[0][i], bits[1][i], 0x7632),
+                        w.multiply(sums.c[r][t], r, __byte_perm(bits[0][i], bits[1][i], 0x7632),
                                    __byte_perm(bits[2][i], bits[3][i], 0x7632));
             }
         }
@@ -165,7 +214,6 @@ struct float_stage {
 
 template <class Density, class Stage, int WN, int WM, int R, int MT> struct mma_block {
     typedef typename Stage::value value;
-    typedef typename Stage::sum_type sum_type;
     enum {
         THREADS = 32 * WN * WM,
         ROWS = 8 * MT * WM, /* of activations */
@@ -195,7 +243,9 @@ template <class Density, class Stage, int WN, int WM, int R, int MT> struct mma_
         __device__ bool valid(int i) const { return m(i) < m_end && n(i) < n_end; }
     };
 
-    __device__ static void put(const sum_type (&c)[R][MT][4], const epilogue &out, int n0, int m0) {
+    typedef typename Stage::template rows<Density, R, MT> rows;
+
+    __device__ static void put(const rows &sums, const epilogue &out, int n0, int m0) {
         const int lane = (int)threadIdx.x % 32;
 #pragma unroll
         for (int r = 0; r < R; r++) {
@@ -205,8 +255,7 @@ template <class Density, class Stage, int WN, int WM, int R, int MT> struct mma_
 #pragma unroll
             for (int i = 0; i < 4 * MT; i++) {
                 const int m = min(at.m(i), out.m - 1), n = min(at.n(i), out.rows - 1);
-                v[i] = product_of(Stage::template finish<Density>(c[r][i / 4][i % 4]),
-                                  factor_of(out, sum_type(), m, n), bias[i / 2 % 2]);
+                v[i] = Stage::template product_at<Density>(out, sums.result(r, i), m, n, bias[i / 2 % 2]);
             }
             put_products(v, out, at);
         }
@@ -236,7 +285,7 @@ __global__ void __launch_bounds__(32 * WN * WM) tern_matmul_mma_cuda(product p) 
         if (s < k_tiles) block::load_acts(stages + (uint32_t)(s * block::STAGE_BYTES), p, m0, s);
         close_stage();
     }
-    typename block::sum_type c[R][MT][4] = {};
+    typename block::rows sums(p, row_tile * TERN_TILE_ROWS + lane / 4);
     for (int k = 0; k < k_tiles; k++) {
         uint4 tile[R];
 #pragma unroll
@@ -250,10 +299,11 @@ __global__ void __launch_bounds__(32 * WN * WM) tern_matmul_mma_cuda(product p) 
             block::load_acts(stages + (uint32_t)((k + STAGES - 1) % STAGES * block::STAGE_BYTES), p, m0,
                              k + STAGES - 1);
         close_stage();
-        Stage::template multiply<Density, R, MT>(c, tile,
+        Stage::template multiply<Density, R, MT>(sums, tile,
                                                  stages + (uint32_t)(k % STAGES * block::STAGE_BYTES) + in_stage);
     }
-    block::put(c, p.out, row_tile * TERN_TILE_ROWS, m0 + warp_m * 8 * MT);
+    sums.finish();
+    block::put(sums, p.out, row_tile * TERN_TILE_ROWS, m0 + warp_m * 8 * MT);
 }
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
@@ -270,19 +320,18 @@ static tern_status launch(tern_cuda_context *context, const product &p, tern_err
 }
 
 /* In the order of TERN_MMA_SHAPES; which type has which of them, mma_has in launch_shapes.c says. */
-template <class Density>
+template <class Density, template <class, class, int, int> class Rows>
 static tern_status launch_int8(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (variant) {
-    case 1: return launch<Density, int8_stage, 4, 2, 2, 8>(context, p, err);
-    case 2: return launch<Density, int8_stage, 2, 2, 2, 4>(context, p, err);
-    default: return launch<Density, int8_stage, 4, 1, 1, 4>(context, p, err);
+    case 1: return launch<Density, int8_stage<Rows>, 4, 2, 2, 8>(context, p, err);
+    case 2: return launch<Density, int8_stage<Rows>, 2, 2, 2, 4>(context, p, err);
+    default: return launch<Density, int8_stage<Rows>, 4, 1, 1, 4>(context, p, err);
     }
 }
 
 template <class Density, bool Bf16>
 static tern_status launch_half(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (variant) {
-    case 1: return launch<Density, half_stage<Bf16>, 4, 2, 2, 8>(context, p, err);
     case 2: return launch<Density, half_stage<Bf16>, 2, 2, 2, 4>(context, p, err);
     case 4: return launch<Density, half_stage<Bf16>, 4, 1, 1, 8>(context, p, err);
     case 5: return launch<Density, half_stage<Bf16>, 4, 1, 2, 16>(context, p, err);
@@ -295,7 +344,6 @@ template <class Density>
 static tern_status launch_float(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (variant) {
     case 2: return launch<Density, float_stage, 2, 2, 2, 4>(context, p, err);
-    case 4: return launch<Density, float_stage, 4, 1, 1, 8>(context, p, err);
     default: return launch<Density, float_stage, 4, 1, 1, 4>(context, p, err);
     }
 }
@@ -304,7 +352,9 @@ template <class Density>
 static tern_status launch_type(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                                tern_error *err) {
     switch (x_type) {
-    case TERN_I8: return launch_int8<Density>(context, p, variant, err);
+    case TERN_I8:
+        return p.w.exponents ? launch_int8<Density, group_rows>(context, p, variant, err)
+                             : launch_int8<Density, whole_rows>(context, p, variant, err);
     case TERN_BF16: return launch_half<Density, true>(context, p, variant, err);
     case TERN_F16: return launch_half<Density, false>(context, p, variant, err);
     default: return launch_float<Density>(context, p, variant, err);

@@ -9,11 +9,11 @@
  * each group: one thread an output, so that the order is that of docs/numerics.md. One row of activations has too few
  * outputs for that: tiled_row.cuh. */
 #include "cuda/epilogue.cuh"
-#include "cuda/tile_trit.cuh"
+#include "cuda/group_float.cuh"
 #include "cuda/tiled_row.cuh"
 #include "cuda/unpack.cuh"
 
-enum { THREADS = 128 };
+enum { THREADS = 128, WARPS = THREADS / 32 };
 
 /* ---- when a group ends ------------------------------------------------------------------------------------------- */
 
@@ -30,9 +30,6 @@ struct sixes {
     enum { Groups = 1, Six = 1 };
 };
 
-/* Added to an integer below 2^22 in magnitude it makes the bits of the float 1.5 * 2^23 + integer. */
-enum { FLOAT_BITS = 0x4b400000 };
-
 template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tiled_block {
     enum {
         OUTPUTS = TN * NT,
@@ -42,7 +39,8 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
         PARTS = OUTPUTS / TERN_TILE_ROWS * 32, /* 16-byte parts of tiles */
         PIECES = (ROWS * CHUNKS + THREADS - 1) / THREADS,
         MOST_GROUPS = Ends::Groups ? Density::Cols / 4 : 1, /* that one tile's columns touch: groups of 4, or of 6 */
-        POWER_PITCH = OUTPUTS + 1
+        POWER_PITCH = OUTPUTS + 1,
+        LINES = OUTPUTS / WARPS
     };
 
     struct memory {
@@ -54,6 +52,7 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
     /* What comes next, on its way in registers. */
     struct fetched {
         uint4 part, piece[PIECES];
+        int exponent[Ends::Groups ? LINES : 1];
     };
 
     __device__ static void fetch(fetched &f, const product &p, int n0, int m0, int k) {
@@ -66,6 +65,18 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
             const int at = thread + i * THREADS, row = min(m0 + at / CHUNKS, p.out.m - 1);
             const int column = min(k * Density::Cols + at % CHUNKS * TERN_TILE_CHUNK, p.ldx - TERN_TILE_CHUNK);
             f.piece[i] = __ldg((const uint4 *)((const int8_t *)p.x + (size_t)row * (size_t)p.ldx + column));
+        }
+        if (Ends::Groups) fetch_exponents(f, p, n0, k);
+    }
+
+    /* A warp asks for those of its lines of outputs together, a lane for a group. */
+    __device__ static void fetch_exponents(fetched &f, const product &p, int n0, int k) {
+        const int group = k * Density::Cols / p.w.group + (int)threadIdx.x % 32;
+        if (group >= p.w.groups) return;
+#pragma unroll
+        for (int i = 0; i < LINES; i++) {
+            const int row = min(n0 + (int)threadIdx.x / 32 + i * WARPS, p.w.rows - 1);
+            f.exponent[i] = __ldg(p.w.exponents + (size_t)row * (size_t)p.w.groups + group);
         }
     }
 
@@ -92,15 +103,19 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
         }
     }
 
-    /* 2^e, less what the codes are too large by; zero behind the last group, so that what ends there adds nothing. */
-    __device__ static void put_powers(memory &s, const product &p, int n0, int k) {
+    /* 2^e of the groups that the tile's columns touch; only groups of 4 and t5 have more than a warp has lanes. */
+    __device__ static void put_powers(memory &s, const fetched &f, const product &p, int n0, int k) {
         const int first = k * Density::Cols / p.w.group,
                   count = ((k + 1) * Density::Cols - 1) / p.w.group - first + 1;
-        for (int n = (int)threadIdx.x / 32; n < OUTPUTS; n += THREADS / 32) {
-            const int8_t *exponents = p.w.exponents + (size_t)min(n0 + n, p.w.rows - 1) * (size_t)p.w.groups;
-            for (int g = (int)threadIdx.x % 32; g < count; g += 32)
-                s.power[g][n] = first + g < p.w.groups ? exp2_of(exponents[first + g] - Density::Shift) : 0.0f;
-        }
+        const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+        if (lane < count)
+#pragma unroll
+            for (int i = 0; i < LINES; i++)
+                s.power[lane][warp + i * WARPS] =
+                    first + lane < p.w.groups ? exp2_of(f.exponent[i] - Density::Shift) : 0.0f;
+        for (int g = 32 + lane; g < count; g += 32)
+            for (int n = warp; n < OUTPUTS; n += WARPS)
+                s.power[g][n] = group_power(p.w, min(n0 + n, p.w.rows - 1), first + g, Density::Shift);
     }
 
     /* ---- a thread's sums ---- */
@@ -108,13 +123,13 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
     int32_t sum[NT][MT];
     float value[Ends::Groups ? NT : 1][Ends::Groups ? MT : 1]; /* of the groups that have ended */
     int tn, tm, group, left, ended; /* columns of a group, and of the open one to come; groups ended in this tile */
-    int32_t start;                  /* of a sum: FLOAT_BITS where groups are short enough */
+    int32_t start;                  /* of a sum */
 
     __device__ explicit tiled_block(const product &p) : sum(), value() {
         tn = (int)threadIdx.x % TN;
         tm = (int)threadIdx.x / TN;
         group = left = p.w.group;
-        start = Ends::Groups && ((int64_t)group << (Density::Shift + 7)) < 1 << 22 ? FLOAT_BITS : 0;
+        start = Ends::Groups ? float_start(group, Density::Shift) : 0;
         for (int i = 0; i < NT * MT; i++) sum[i / MT][i % MT] = start;
     }
 
@@ -124,9 +139,7 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
             const float power = s.power[ended][tn + n * TN];
 #pragma unroll
             for (int m = 0; m < MT; m++) {
-                const float whole =
-                    start ? __fsub_rn(__int_as_float(sum[n][m]), 12582912.0f) : __int2float_rn(sum[n][m]);
-                value[n][m] = __fadd_rn(value[n][m], __fmul_rn(whole, power));
+                value[n][m] = __fadd_rn(value[n][m], __fmul_rn(float_of(sum[n][m], start), power));
                 sum[n][m] = start;
             }
         }
@@ -211,7 +224,7 @@ __global__ void __launch_bounds__(THREADS) tern_matmul_tiled_cuda(product p) {
     for (int k = 0; k < p.w.k_tiles; k++) {
         __syncthreads(); /* nobody reads the tile before any more */
         block::put(shared, next);
-        if (Ends::Groups) block::put_powers(shared, p, n0, k);
+        if (Ends::Groups) block::put_powers(shared, next, p, n0, k);
         if (k + 1 < p.w.k_tiles) block::fetch(next, p, n0, m0, k + 1);
         __syncthreads();
         mine.add_tile(shared);

@@ -22,6 +22,15 @@ __device__ inline void wait_for_workers() {
     asm volatile("bar.sync 1, %0;" ::"n"(TILED_ROW_WORKERS * 32) : "memory");
 }
 
+/* From memory to the L2 cache, so that what a block needs later waits there. */
+__device__ inline void bring_near(const void *from, size_t bytes) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    const uintptr_t begin = (uintptr_t)from / 16 * 16, end = ((uintptr_t)from + bytes) / 16 * 16;
+    if (begin < end)
+        asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(begin), "r"((uint32_t)(end - begin)));
+#endif
+}
+
 template <class Density, int Unit> struct tiled_row {
     enum {
         N = Density::Chunks,
@@ -50,6 +59,14 @@ template <class Density, int Unit> struct tiled_row {
         warp = (int)threadIdx.x / 32;
         units_per_group = p.w.group / Unit;
         groups_per_round = UNITS / units_per_group;
+    }
+
+    /* Rounds are short, and each would wait for memory. */
+    __device__ void bring_weights_near() const {
+        const size_t row_bytes = (size_t)p.w.k_tiles * TERN_TILE_BYTES, first = (size_t)blockIdx.x * TERN_TILE_ROWS;
+        bring_near(p.w.exponents + first * (size_t)p.w.groups,
+                   (size_t)min(TERN_TILE_ROWS, p.w.rows - (int)first) * (size_t)p.w.groups);
+        bring_near(p.w.tiles + (size_t)blockIdx.x * row_bytes, row_bytes);
     }
 
     __device__ int rounds() const { return (p.w.k_tiles + TILED_ROW_WORKERS - 1) / TILED_ROW_WORKERS; }
@@ -180,6 +197,7 @@ __global__ void __launch_bounds__(TILED_ROW_THREADS, Unit == 4 || Density::T5 ? 
     const int rounds = mine.rounds(), steps = rounds * p.out.m;
     const bool worker = mine.warp < TILED_ROW_WORKERS;
     uint32_t x[2 * block::N];
+    if (threadIdx.x == TILED_ROW_WORKERS * 32) mine.bring_weights_near();
     if (worker) {
 #pragma unroll
         for (int i = 0; i < TILED_ROW_AHEAD; i++) mine.ask_tile(mine.tile[i], i);

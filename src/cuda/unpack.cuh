@@ -153,4 +153,27 @@ __device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
+/* The left operands of R rows of tiles, in halves: words are opened half a tile at a time and give them chunk by chunk. */
+template <class Density, bool Bf16, int R> struct half_weights {
+    uint32_t rest[R][2][2]; /* of rows g and g + 8 */
+    uint32_t a[R][2][2];
+
+    __device__ void open(const uint4 (&tile)[R], int half) {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            open_word(Density(), half ? tile[r].z : tile[r].x, rest[r][0]);
+            open_word(Density(), half ? tile[r].w : tile[r].y, rest[r][1]);
+        }
+    }
+    __device__ void next(int chunk) {
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) next_half_codes<Bf16>(Density(), chunk, rest[r][i], a[r][i]);
+    }
+    __device__ void multiply(float (&c)[4], int r, uint32_t b0, uint32_t b1) const {
+        mma_half<Bf16>(c, a[r][0][0], a[r][1][0], a[r][0][1], a[r][1][1], b0, b1);
+    }
+};
+
 #endif

@@ -76,6 +76,9 @@ static void test_choice(void **state) {
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&ampere, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&ampere, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&blackwell, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&turing, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_TILED);
@@ -125,7 +128,11 @@ static void test_reasons(void **state) {
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &ampere, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "cuda-tiled"));
     assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_PLAIN, 1, &turing, &w, &p, why, sizeof why));
+    w.group = 48;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 2, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "32, 64"));
     w.group = 64;
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 2, &ampere, &w, &p, why, sizeof why));
     assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, 1, &turing, &w, &p, why, sizeof why));
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, TERN_TILED_ROW, &turing, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "up to 8 rows"));

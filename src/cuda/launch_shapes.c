@@ -200,9 +200,10 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
 
 enum { RING_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
 
-/* Shares of one length win with one row of activations where they are long; with several wherever their number of rows of
- * tiles is uneven, or activations are too few for blocks to share. 0: they do not. Columns are split where rows of tiles
- * are few and long, and at t5, whose blocks take longer to multiply than to fetch. */
+/* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
+ * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they do
+ * not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer to
+ * multiply than to fetch. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)RING_TILES * sm;

@@ -30,6 +30,23 @@ __device__ inline void barrier_wait(uint32_t barrier, int parity) {
                  : "memory");
 }
 
+/* All blocks of the cluster have come here: their barriers are there, and what they initialised. */
+__device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+/* An address of this block's shared memory in that of block `rank` of the cluster. */
+__device__ inline uint32_t address_at(uint32_t address, int rank) {
+    uint32_t there;
+    asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+    return there;
+}
+/* Four bytes to another block; they arrive at its barrier. */
+__device__ inline void send_word(uint32_t to, uint32_t word, uint32_t barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(to),
+                 "r"(word), "r"(barrier)
+                 : "memory");
+}
+
 /* ---- copies ------------------------------------------------------------------------------------------------------ */
 
 /* The box of `map` at (column, row) to shared memory; its bytes arrive at the barrier. */

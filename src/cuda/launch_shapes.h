@@ -4,6 +4,7 @@
 #define TERN_CUDA_LAUNCH_SHAPES_H
 
 #include "cuda/backend.h"
+#include "cuda/wgmma_shapes.h"
 
 /* What a launch may use. */
 typedef struct tern_cuda_limits {
@@ -21,12 +22,6 @@ typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;
 } tern_mma_shape;
 
-/* wgmma: a block of two consumer warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a
- * cluster share the columns. */
-typedef struct tern_wgmma_shape {
-    int m_tile, splits;
-} tern_wgmma_shape;
-
 #define TERN_DECODE_SHAPES                                                                                          \
     {                                                                                                               \
         {2, 1}, {4, 1}, {8, 1}, {16, 1}, {4, 2}, {8, 2}, {16, 2}, {2, 4}, {4, 4}, {8, 4}, {16, 4}, {1, 2}, { 2, 2 } \
@@ -35,23 +30,12 @@ typedef struct tern_wgmma_shape {
     {                                              \
         {4, 2, 2, 8}, {2, 2, 2, 4}, { 4, 1, 1, 4 } \
     }
-#define TERN_WGMMA_SHAPES                                                                                        \
-    {                                                                                                            \
-        {256, 1}, {128, 1}, {64, 1}, {32, 1}, {128, 2}, {64, 2}, {32, 2}, {128, 4}, {64, 4}, {32, 4}, {64, 8}, { \
-            32, 8                                                                                                \
-        }                                                                                                        \
-    }
 
 enum {
     TERN_DECODE_VARIANTS = 13,
     TERN_MMA_VARIANTS = 3,
-    TERN_WGMMA_VARIANTS = 12,
     TERN_DECODE_MAX_M = 32, /* rows of activations that one block of decode takes */
     TERN_MMA_STAGES = 3,
-    TERN_WGMMA_STAGES = 4,
-    TERN_WGMMA_SLOT_COLS = 128, /* columns of activations in one stage */
-    TERN_WGMMA_SUM_PITCH = 132, /* sums of a row of activations, 128 and a gap that keeps banks apart */
-    TERN_WGMMA_BARRIER_BYTES = 128,
     TERN_FAST_MAX_OUTPUTS = 128 * 65535,
     TERN_FAST_MAX_ROWS = 8 * 65535, /* of activations: what the second dimension of a grid holds */
     TERN_FAST_MAX_COLS = 1 << 17    /* t2 sums 64 * trit * x in an int32: 2^13 * cols must stay below 2^31 */
@@ -62,7 +46,6 @@ int tern_cuda_variants(tern_device_kernel kernel);
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
 size_t tern_mma_shared_bytes(int variant, int t5);
-size_t tern_wgmma_shared_bytes(int variant);
 
 /* Nonzero when the kernel can run this product with these limits; else the reason is in why. */
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,

@@ -73,13 +73,16 @@ size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type) {
     }
 }
 
-/* Stages of activations, a barrier pair a stage; 1024 bytes of them may be lost to alignment. The sums that the blocks
- * of a cluster exchange take the place of the stages. */
-size_t tern_wgmma_shared_bytes(int variant) {
+/* 1024 bytes may be lost to alignment. The sums that the blocks of a cluster exchange take the place of the stages. */
+size_t tern_wgmma_shared_bytes(int variant, int t5) {
     const tern_wgmma_shape s = wgmma_shapes[variant - 1];
+    const size_t around = 1024 + TERN_WGMMA_BARRIER_BYTES;
+    if (s.ring)
+        return around + (size_t)(TERN_WGMMA_SLOTS(s.m_tile, t5) * TERN_WGMMA_SLOT_BYTES(s.m_tile, t5)) +
+               TERN_WGMMA_OUTPUT_BYTES;
     const size_t stages = (size_t)(TERN_WGMMA_STAGES * s.m_tile * TERN_WGMMA_SLOT_COLS);
     const size_t sums = s.splits > 1 ? (size_t)(TERN_WGMMA_SUM_PITCH * s.m_tile) * sizeof(int32_t) : 0;
-    return 1024 + TERN_WGMMA_BARRIER_BYTES + tern_max_size(stages, sums);
+    return around + tern_max_size(stages, sums);
 }
 
 static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
@@ -96,7 +99,7 @@ static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cu
         return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product->m)
                                                  : tern_decode_shared_bytes(variant, product->m);
     case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, w->t5, product->x_type);
-    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant);
+    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant, w->t5);
     default: return 0;
     }
 }
@@ -183,7 +186,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     return 1;
 }
 
-/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt) ---------------------------------- */
+/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) ------------- */
 
 static int blocks_of(size_t rows, int per_block) { return (int)((rows + (size_t)per_block - 1) / (size_t)per_block); }
 
@@ -194,9 +197,10 @@ static int decode_variant(int warps, int row_tiles) {
     return 1;
 }
 
-static int wgmma_variant(int m_tile, int splits) {
+static int wgmma_variant(int m_tile, int splits, int ring) {
     for (int v = 0; v < TERN_WGMMA_VARIANTS; v++)
-        if (wgmma_shapes[v].m_tile == m_tile && wgmma_shapes[v].splits == splits) return v + 1;
+        if (wgmma_shapes[v].m_tile == m_tile && wgmma_shapes[v].splits == splits && wgmma_shapes[v].ring == ring)
+            return v + 1;
     return 1;
 }
 
@@ -277,27 +281,55 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
-enum { SHORT_TILES = 8 };
-
 /* Patches of images: many short rows for few outputs. Most of a block's time is its beginning and its end, which other
  * blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
 
-/* The largest tile where it still fills the device. Else small ones, and the columns are split as long as there are
- * multiprocessors without a block, or as each part stays long. */
+enum { LONG_TILES = 40, RING_TILES = 16 };
+
+/* How many rows of activations a multiprocessor takes one after another, with m_tile of them at a time and `at_once`
+ * such tiles beside one another. */
+static int64_t turns(int n_blocks, size_t m, int m_tile, int at_once, int sm) {
+    return (int64_t)blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
+}
+
+/* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or where
+ * there is one long tile a multiprocessor. 0: neither. */
+static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
+    const int64_t tiles = (int64_t)n_blocks * blocks_of(m, 128), at_160 = turns(n_blocks, m, 160, 1, sm);
+    if (10 * tiles >= 18 * sm) {
+        if (is_short(w, n_blocks)) return wgmma_variant(64, 1, 0);
+        const int idle = 10 * turns(n_blocks, m, 128, 2, sm) >= 14 * at_160;
+        return idle && w->k_tiles >= RING_TILES ? wgmma_variant(160, 1, 1) : wgmma_variant(128, 1, 0);
+    }
+    if (w->k_tiles >= LONG_TILES && tiles <= sm && 2 * tiles > sm) return wgmma_variant(128, 1, 1);
+    return 0;
+}
+
+/* Up to 128 rows: few outputs, whose columns a cluster shares, or one whole tile for nearly every multiprocessor. 0:
+ * neither. */
+static int few_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
+    const int tiles = n_blocks * blocks_of(m, 64);
+    if (m <= 32 && 8 * n_blocks <= 2 * sm) return wgmma_variant(32, 8, 1);
+    if (m > 32 && 8 * tiles <= 3 * sm) return wgmma_variant(64, 4, 1);
+    const int fills = tiles <= sm && 4 * tiles >= 3 * sm;
+    if (fills && (m <= 64 || w->k_tiles >= LONG_TILES)) return wgmma_variant(64, 1, 1);
+    return 0;
+}
+
+/* Else small tiles, and the columns are split as long as there are multiprocessors without a block, or as each part
+ * stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
-    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128 && is_short(w, n_blocks)) return wgmma_variant(64, 1);
-    /* Few columns are soon multiplied: then two smaller blocks a multiprocessor, one of which begins or ends meanwhile. */
-    if (w->k_tiles <= SHORT_TILES && n_blocks * blocks_of(m, 128) >= 4 * sm) return wgmma_variant(128, 1);
-    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
+    const int wish = m > 128 ? many_rows_wish(sm, w, m, n_blocks) : few_rows_wish(sm, w, m, n_blocks);
+    if (wish) return wish;
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;
-    while (splits < 8 &&
+    while (splits < 4 &&
            (splits * blocks < enough || (m > 128 && splits == 1 && w->k_tiles >= 48 && blocks < 2 * sm)))
         splits *= 2;
-    return wgmma_variant(m_tile, splits);
+    return wgmma_variant(m_tile, splits, 0);
 }
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,

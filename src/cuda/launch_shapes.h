@@ -4,6 +4,7 @@
 #define TERN_CUDA_LAUNCH_SHAPES_H
 
 #include "cuda/backend.h"
+#include "cuda/wgmma_shapes.h"
 
 /* What a launch may use. */
 typedef struct tern_cuda_limits {
@@ -40,12 +41,6 @@ typedef struct tern_tiled_shape {
     int outputs, rows;
 } tern_tiled_shape;
 
-/* wgmma: a block of two consumer warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a
- * cluster share the columns. */
-typedef struct tern_wgmma_shape {
-    int m_tile, splits;
-} tern_wgmma_shape;
-
 #define TERN_TILED_SHAPES                                \
     {                                                    \
         {64, 64}, {64, 32}, {32, 16}, {32, 8}, { 16, 1 } \
@@ -61,12 +56,6 @@ typedef struct tern_wgmma_shape {
     {                                                                                         \
         {4, 2, 2, 8}, {2, 2, 2, 4}, {4, 1, 1, 4}, {4, 1, 1, 8}, {4, 1, 2, 16}, { 4, 2, 4, 8 } \
     }
-#define TERN_WGMMA_SHAPES                                                                                        \
-    {                                                                                                            \
-        {256, 1}, {128, 1}, {64, 1}, {32, 1}, {128, 2}, {64, 2}, {32, 2}, {128, 4}, {64, 4}, {32, 4}, {64, 8}, { \
-            32, 8                                                                                                \
-        }                                                                                                        \
-    }
 
 enum {
     TERN_TILED_VARIANTS = 5,
@@ -74,7 +63,6 @@ enum {
     TERN_DECODE_VARIANTS = 11,
     TERN_RING_VARIANTS = 3, /* of these, the last ones: with splits */
     TERN_MMA_VARIANTS = 6,
-    TERN_WGMMA_VARIANTS = 12,
     TERN_TILED_SHARED_BYTES = 48 << 10, /* at most, so that it runs everywhere */
     TERN_TILED_ROW_MAX_M = 8,
     TERN_TILED_ROW_TILES = 8, /* in a round */
@@ -89,10 +77,6 @@ enum {
     TERN_MMA_GAP_I8 = 16, /* bytes between two rows of activations in shared memory */
     TERN_MMA_GAP_HALF = 32,
     TERN_MMA_GAP_F32 = 64,
-    TERN_WGMMA_STAGES = 4,
-    TERN_WGMMA_SLOT_COLS = 128, /* columns of activations in one stage */
-    TERN_WGMMA_SUM_PITCH = 132, /* sums of a row of activations, 128 and a gap that keeps banks apart */
-    TERN_WGMMA_BARRIER_BYTES = 128,
     TERN_FAST_MAX_OUTPUTS = 128 * 65535,
     TERN_FAST_MAX_ROWS = 8 * 65535, /* of activations: what the second dimension of a grid holds */
     TERN_FAST_MAX_COLS = 1 << 17    /* t2 sums 64 * trit * x in an int32: 2^13 * cols must stay below 2^31 */
@@ -105,7 +89,6 @@ size_t tern_decode_shared_bytes(int variant, size_t m);
 void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
                          size_t m);
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type);
-size_t tern_wgmma_shared_bytes(int variant);
 
 /* Nonzero when the kernel can run this product with these limits; else the reason is in why. */
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,

@@ -231,7 +231,7 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
 }
 
-enum { RING_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
+enum { LARGE_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
 
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
  * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they do
@@ -239,7 +239,7 @@ enum { RING_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
  * multiply than to fetch. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
-    const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)RING_TILES * sm;
+    const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
     if (m == 1 && (!is_large || w->row_tiles < 2 * sm)) return 0;
     if (m == 1) return w->t5 && few ? ring_variant(2, 1) : ring_variant(1, 2);
     if (few) return ring_variant(is_long ? 2 : 1, 1);
@@ -285,7 +285,7 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
  * blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
 
-enum { LONG_TILES = 40, RING_TILES = 16 };
+enum { LONG_TILES = 40, WGMMA_RING_TILES = 16 };
 
 /* How many rows of activations a multiprocessor takes one after another, with m_tile of them at a time and `at_once`
  * such tiles beside one another. */
@@ -300,7 +300,7 @@ static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_bl
     if (10 * tiles >= 18 * sm) {
         if (is_short(w, n_blocks)) return wgmma_variant(64, 1, 0);
         const int idle = 10 * turns(n_blocks, m, 128, 2, sm) >= 14 * at_160;
-        return idle && w->k_tiles >= RING_TILES ? wgmma_variant(160, 1, 1) : wgmma_variant(128, 1, 0);
+        return idle && w->k_tiles >= WGMMA_RING_TILES ? wgmma_variant(160, 1, 1) : wgmma_variant(128, 1, 0);
     }
     if (w->k_tiles >= LONG_TILES && tiles <= sm && 2 * tiles > sm) return wgmma_variant(128, 1, 1);
     return 0;

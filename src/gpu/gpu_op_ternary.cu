@@ -6,6 +6,7 @@
  * prepare, so that all of it can be captured. */
 #include <string.h>
 
+#include "gpu/gpu_conv_wgmma.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -22,6 +23,7 @@ struct ternary_state {
     bool int8;
     bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
     bool windows;        /* patches are made; else rows of the input are those of the product */
+    bool direct;         /* gradients are made without patches: gpu_conv_wgmma.cuh */
     int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
@@ -107,12 +109,13 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
 }
 
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
-static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
+static size_t float_scratch(const tern_gpu_plan *plan, size_t i, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
     const bool plain = state->plain_gradient && operand == value; /* dy is an operand as it is */
     const size_t widest = operand > value ? operand : value;
     size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
                    gpu_quantize_scratch(s.scales, s.scale_elements);
+    if (state->direct) bytes += gpu_conv_weight_scratch(plan, i);
     if (state->windows)
         bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
                  room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
@@ -190,11 +193,12 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
+    state->direct = state->windows && gpu_conv_fits(plan, i);
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, packed_scratch(plan, state, s));
     if (plan->training)
         gpu_want_scratch(plan,
-                         float_scratch(plan, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
+                         float_scratch(plan, i, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
     return TERN_OK;
 }
 
@@ -313,14 +317,14 @@ struct float_rows {
     size_t ld; /* of patches, or of x where it has no windows */
 };
 
-/* Takes room unless x is such values already or its patches are made of q. */
-static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, float_rows *f,
-                                    char **room, tern_error *err) {
+/* Takes room unless x is such values already or its patches are made of q; `whole`: they are not. */
+static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, bool whole,
+                                    float_rows *f, char **room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     *f = {NULL, scaled ? state->inv_scale : NULL,
           state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
     if (!state->int8) return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
-    if (state->windows) return TERN_OK;
+    if (state->windows && !whole) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
     f->x = to;
     if (!scaled) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
@@ -363,7 +367,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
     const ternary_state *state = state_of(plan, i);
     char *room = (char *)plan->scratch;
     float_rows x;
-    GPU_CHECK(make_activations(plan, i, s, false, &x, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, false, false, &x, &room, err));
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         gpu_gemm m = {};
         m.operands = plan->products;
@@ -492,13 +496,19 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
     const void *dy;
     float_rows x;
     GPU_CHECK(make_gradient(plan, i, s, NULL, &dy, &room, err));
-    GPU_CHECK(make_activations(plan, i, s, true, &x, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, true, state->direct, &x, &room, err));
+    if (state->direct) return gpu_conv_weight_gradient(plan, i, dw, dy, x.x, room, err);
     char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         return gpu_weight_product(plan, i, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), s.columns, patches,
                                   x.ld, s.n, s.k, rows, sums, err);
     };
     return for_patches(plan, i, s, x, room, multiply_chunk, err);
+}
+
+/* What weights lack as operands, where it is one number. */
+static const float *factor_of(const tern_gpu_plan *plan, const ternary_state *state) {
+    return state->plain_gradient && !state->w.scaled && !plan->mixed ? state->w.scale : NULL;
 }
 
 /* dx of a group, or the gradient of its patches. */
@@ -508,8 +518,7 @@ static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_si
     m.operands = plan->products;
     m.result = plan->type;
     m.add = add;
-    if (state_of(plan, i)->plain_gradient && !state_of(plan, i)->w.scaled && !plan->mixed)
-        m.factor = state_of(plan, i)->w.scale;
+    m.factor = factor_of(plan, state_of(plan, i));
     m.m = rows;
     m.n = s.k;
     m.k = s.n;
@@ -526,6 +535,7 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
     if (!dx) return TERN_OK;
     const void *dy;
     GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
+    if (state->direct) return gpu_conv_input_gradient(plan, i, dx, add, dy, w, factor_of(plan, state), err);
     if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);

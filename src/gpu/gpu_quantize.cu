@@ -196,11 +196,15 @@ __global__ static void from_int8_rows(T *to, const int8_t *from, const float *fa
 tern_status gpu_from_int8_rows(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
                                const float *factor, size_t rows, size_t columns, tern_error *err) {
     const size_t n = rows * columns;
-    GPU_BY_TYPE(
-        type, constexpr int N = 2 * gpu_pack<T>::N; if (columns % N) from_int8_rows<T, 1>
-        <<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>((T *)to, from, factor, rows, (unsigned)columns);
-        else from_int8_rows<T, N><<<gpu_blocks(plan, n, N), GPU_THREADS, 0, plan->stream>>>(
-            (T *)to, from, factor, rows, (unsigned)(columns / N)));
+    GPU_BY_TYPE(type, constexpr int N = gpu_pack<T>::N;
+                const auto by = columns % (2 * N) == 0 ? from_int8_rows<T, 2 * N>
+                                : columns % N == 0     ? from_int8_rows<T, N>
+                                                       : from_int8_rows<T, 1>;
+                const unsigned each = columns % (2 * N) == 0 ? 2 * N
+                                      : columns % N == 0     ? N
+                                                             : 1;
+                by<<<gpu_blocks(plan, n, each > 1 ? each : 4), GPU_THREADS, 0, plan->stream>>>(
+                    (T *)to, from, factor, rows, (unsigned)(columns / each)));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

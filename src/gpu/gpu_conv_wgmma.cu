@@ -12,8 +12,8 @@
 typedef __nv_bfloat16 bf16;
 
 enum {
-    WIDE = 64, /* values of a row of a tile */
-    PACK = 8,  /* values of a copy */
+    WIDE = 64,            /* values of a row of a tile */
+    PACK = GPU_CONV_PACK, /* values of a copy */
     PACKS = WIDE / PACK,
     ROW_BYTES = 2 * WIDE,
     TILE_BYTES = WIDE * ROW_BYTES, /* of 64 rows */
@@ -99,6 +99,7 @@ struct windows {
     gpu_divisor ow, oh, kernel, c;
     uint32_t h, w, k, places;
     int32_t padding;
+    __device__ uint32_t read() const { return (k + STEP - 1) / STEP * STEP; } /* values that instructions read */
 };
 
 /* The first pixel of a place's window, may lie outside of the image. */
@@ -157,6 +158,7 @@ template <int N> struct filters {
     enum { TURNED = 0 };
     __device__ static void bring(uint32_t to, const place_product &p, uint32_t k0, uint32_t n0) {
         const uint32_t pack = threadIdx.x % PACKS, k = k0 + pack * PACK;
+        if (k >= p.g.read()) return;
 #pragma unroll
         for (uint32_t i = 0; i < N / ROWS_AT_ONCE; i++) {
             const uint32_t row = threadIdx.x / PACKS + i * ROWS_AT_ONCE, n = n0 + row;
@@ -177,6 +179,7 @@ template <int N> struct turned_filters {
         for (uint32_t i = 0; i < WIDE / ROWS; i++) {
             const uint32_t row = threadIdx.x / ROW_PACKS + i * ROWS;
             uint32_t tap = k0 + row;
+            if (tap >= p.g.read()) return;
             const bool valid = tap < p.g.k && n < p.n;
             const uint32_t o = gpu_split(&tap, p.g.c);
             copy_pack(to + pack / PACKS * TILE_BYTES + place_of(row, pack % PACKS),
@@ -230,9 +233,10 @@ __global__ static void __launch_bounds__(THREADS, 2) multiply_places(const __gri
     const auto bring = [&](uint32_t step) {
         const uint32_t to = stages + step % STAGES * STAGE_BYTES;
         const within_window v = within(p.g, step * WIDE + pack * PACK);
+        if (step * WIDE + pack * PACK < p.g.read())
 #pragma unroll
-        for (uint32_t i = 0; i < MINE; i++)
-            copy_from(to + place_of(row + i * ROWS_AT_ONCE, pack), p.images, p.g, from[i], v);
+            for (uint32_t i = 0; i < MINE; i++)
+                copy_from(to + place_of(row + i * ROWS_AT_ONCE, pack), p.images, p.g, from[i], v);
         B::bring(to + 2 * TILE_BYTES, p, step * WIDE, n0);
     };
     float c[N / 2] = {};
@@ -246,12 +250,23 @@ __global__ static void __launch_bounds__(THREADS, 2) multiply_places(const __gri
         const uint32_t at = stages + step % STAGES * STAGE_BYTES;
         const uint64_t a = swizzled_rows(at + threadIdx.x / GROUP * TILE_BYTES);
         const uint64_t b = B::TURNED ? turned_tile(at + 2 * TILE_BYTES) : swizzled_rows(at + 2 * TILE_BYTES);
-        pin_sums(c);
-        wgmma_fence();
-#pragma unroll
-        for (uint32_t k = 0; k < WIDE / STEP; k++)
+        const auto multiply_step = [&](uint32_t k) {
             multiply<0, B::TURNED>(c, a + k * BY_ROW, b + k * (B::TURNED ? BY_COLUMN : BY_ROW));
-        wgmma_commit();
+        };
+        pin_sums(c);
+        if ((step + 1) * WIDE <= p.g.k) {
+            wgmma_fence();
+#pragma unroll
+            for (uint32_t k = 0; k < WIDE / STEP; k++) multiply_step(k);
+            wgmma_commit();
+        } else {
+#pragma unroll 1
+            for (uint32_t k = 0; step * WIDE + k * STEP < p.g.k; k++) {
+                wgmma_fence();
+                multiply_step(k);
+                wgmma_commit();
+            }
+        }
         if (step + AHEAD < steps) bring(step + AHEAD);
         commit_copies();
         wait_products<1>();
@@ -269,7 +284,7 @@ struct filter_product {
     windows g;
     const bf16 *images, *dy;
     float *parts;
-    uint32_t m, tiles_m, tiles_k;
+    uint32_t m, tiles_m;
     uint32_t each; /* places of a part, a multiple of 64 */
 };
 
@@ -373,43 +388,88 @@ __global__ static void __launch_bounds__(THREADS, 1) multiply_filters(const __gr
     if constexpr (K % 2 != 0) write_filters(c.last, p, to, mine, k0 + (K - 1) * WIDE);
 }
 
-/* dw[i] += the sum of its parts: each warp of a block adds every eighth of them, then one adds those. */
-__global__ static void __launch_bounds__(THREADS) add_parts(float *dw, const float *parts, uint32_t count, size_t n) {
+/* dw[i] += the sum of its parts: each warp of a block adds every eighth of them, then one adds those. Of each
+ * `of` values of a part the first `channels` are wanted. */
+__global__ static void __launch_bounds__(THREADS)
+    add_parts(float *dw, const float *parts, uint32_t count, uint32_t n, uint32_t channels, uint32_t of) {
     enum { SHARES = THREADS / 32 };
-    __shared__ float4 room[SHARES][32];
-    const uint32_t lane = threadIdx.x % 32, share = threadIdx.x / 32;
-    const size_t i = ((size_t)blockIdx.x * 32 + lane) * 4;
-    float4 sum = make_float4(0, 0, 0, 0);
-    const auto add = [&](const float4 &v) {
-        sum.x += v.x;
-        sum.y += v.y;
-        sum.z += v.z;
-        sum.w += v.w;
-    };
+    __shared__ float room[SHARES][32];
+    const uint32_t lane = threadIdx.x % 32, share = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
+    const size_t at = (size_t)(i / channels) * of + i % channels, apart = (size_t)(n / channels) * of;
+    float sum = 0;
     if (i < n)
 #pragma unroll 8
-        for (uint32_t part = share; part < count; part += SHARES) add(*(const float4 *)(parts + part * n + i));
+        for (uint32_t part = share; part < count; part += SHARES) sum += parts[part * apart + at];
     room[share][lane] = sum;
     __syncthreads();
     if (share || i >= n) return;
-    sum = *(const float4 *)(dw + i);
+    sum = dw[i];
 #pragma unroll
-    for (int s = 0; s < SHARES; s++) add(room[s][lane]);
-    *(float4 *)(dw + i) = sum;
+    for (int s = 0; s < SHARES; s++) sum += room[s][lane];
+    dw[i] = sum;
+}
+
+/* ---- channels padded to a pack */
+
+template <class T>
+__global__ static void pad_pixels(gpu_pack<bf16> *to, const T *from, size_t pixels, uint32_t channels) {
+    GPU_FOR(i, pixels) {
+        gpu_pack<bf16> v;
+#pragma unroll
+        for (uint32_t j = 0; j < PACK; j++)
+            v.v[j] = from_float<bf16>(j < channels ? to_float(from[i * channels + j]) : 0.0f);
+        to[i] = v;
+    }
+}
+
+template <class T>
+static tern_status pad(tern_gpu_plan *plan, size_t node, void *to, const T *from, size_t pixels, size_t channels,
+                       tern_error *err) {
+    pad_pixels<<<gpu_blocks(plan, pixels), GPU_THREADS, 0, plan->stream>>>((gpu_pack<bf16> *)to, from, pixels,
+                                                                           (uint32_t)channels);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+tern_status gpu_conv_pad_image(tern_gpu_plan *plan, size_t node, void *to, const void *from, size_t pixels,
+                               size_t channels, tern_error *err) {
+    return pad(plan, node, to, (const bf16 *)from, pixels, channels, err);
+}
+tern_status gpu_conv_pad_filters(tern_gpu_plan *plan, size_t node, void *to, const float *from, size_t pixels,
+                                 size_t channels, tern_error *err) {
+    return pad(plan, node, to, from, pixels, channels, err);
 }
 
 /* ---- */
 
-static size_t product_of(const gpu_patches &p) { return p.kernel * p.kernel * p.c; }
+gpu_conv gpu_conv_of(const tern_gpu_plan *plan, size_t node, size_t batch) {
+    const tern_node *n = gpu_graph_node(plan, node);
+    const gpu_patches p = gpu_patches_of(plan->graph, n, 0);
+    return {batch, p.h, p.w, p.c, p.oh, p.ow, n->channels, p.kernel, p.padding};
+}
+
+static size_t values_of(const gpu_conv *c) { return c->kernel * c->kernel * c->c; }
+
+/* With channels that are whole packs. Kernels count what they read and write in 31 bits. */
+static bool can_multiply(const tern_gpu_plan *plan, size_t node, const gpu_conv &c) {
+    const tern_node *n = gpu_graph_node(plan, node);
+    const size_t most = (size_t)1 << 30, pixels = c.images * (c.h + c.kernel) * (c.w + c.kernel);
+    return n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 && plan->context->major == 9 &&
+           plan->type == TERN_BF16 && plan->products == TERN_BF16 && c.c % PACK == 0 && c.outputs % PACK == 0 &&
+           c.padding < c.kernel && pixels < most / (c.c + c.outputs) && values_of(&c) < most / c.outputs &&
+           c.kernel * c.kernel * c.outputs < most;
+}
 
 bool gpu_conv_fits(const tern_gpu_plan *plan, size_t node) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    if (!n->at.groups || n->at.groups > 1 || n->at.kernel < 2 || n->at.stride != 1) return false;
-    const gpu_patches p = gpu_patches_of(plan->graph, n, 0);
-    const size_t most = (size_t)1 << 30, pixels = plan->batch_max * (p.h + p.kernel) * (p.w + p.kernel);
-    return plan->context->major == 9 && plan->type == TERN_BF16 && plan->products == TERN_BF16 && p.c % PACK == 0 &&
-           n->channels % PACK == 0 && p.padding < p.kernel && pixels < most / (p.c + n->channels) &&
-           product_of(p) < most / n->channels && p.kernel * p.kernel * n->channels < most;
+    return can_multiply(plan, node, gpu_conv_of(plan, node, plan->batch_max));
+}
+
+bool gpu_conv_fits_padded(const tern_gpu_plan *plan, size_t node) {
+    gpu_conv c = gpu_conv_of(plan, node, plan->batch_max);
+    if (c.c >= PACK || !plan->training || plan->node[node].wants_grad[0] || !gpu_node_param(plan, node, 0)->grad)
+        return false;
+    c.c = PACK;
+    return can_multiply(plan, node, c);
 }
 
 static windows windows_over(size_t images, size_t h, size_t w, size_t c, size_t oh, size_t ow, size_t kernel,
@@ -443,76 +503,63 @@ static tern_status choose_places(tern_gpu_plan *plan, size_t node, const place_p
     return p.n <= 64 ? run_places<64, B<64>>(plan, node, p, err) : run_places<128, B<128>>(plan, node, p, err);
 }
 
-tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, void *y, const void *x, const void *w,
-                             tern_error *err) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    const gpu_patches s = gpu_patches_of(plan->graph, n, 0);
+tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *y, const void *x,
+                             const void *w, tern_error *err) {
     place_product p = {};
-    p.g = windows_over(plan->batch, s.h, s.w, s.c, s.oh, s.ow, s.kernel, (int32_t)s.padding);
+    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, (int32_t)c->padding);
     p.images = (const bf16 *)x;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)y;
-    p.n = (uint32_t)n->channels;
+    p.n = (uint32_t)c->outputs;
     p.ldb = p.g.k;
     return choose_places<filters>(plan, node, p, err);
 }
 
 /* A convolution of dy: pixel x was at tap t of the place x + padding - t, so that taps counted from the last one begin
  * kernel - 1 - padding in front of x. */
-tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, void *dx, int add, const void *dy,
-                                    const void *w, const float *factor, tern_error *err) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    const gpu_patches s = gpu_patches_of(plan->graph, n, 0);
+tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *dx, int add,
+                                    const void *dy, const void *w, const float *factor, tern_error *err) {
     place_product p = {};
-    p.g = windows_over(plan->batch, s.oh, s.ow, n->channels, s.h, s.w, s.kernel, (int32_t)(s.kernel - 1 - s.padding));
+    p.g = windows_over(c->images, c->oh, c->ow, c->outputs, c->h, c->w, c->kernel,
+                       (int32_t)(c->kernel - 1 - c->padding));
     p.images = (const bf16 *)dy;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)dx;
     p.factor = factor;
     p.add = add;
-    p.n = (uint32_t)s.c;
-    p.ldb = (uint32_t)product_of(s);
+    p.n = (uint32_t)c->c;
+    p.ldb = (uint32_t)values_of(c);
     return choose_places<turned_filters>(plan, node, p, err);
 }
 
-/* How a gradient of filters is cut: so that every multiprocessor has a block, or few parts more. */
+/* How a gradient of filters is cut: so that every multiprocessor has a block. */
 struct filter_cut {
     uint32_t m, k; /* tiles of 64 of a block */
-    uint32_t tiles_m, tiles_k, blocks, parts;
-    uint32_t each;
+    uint32_t tiles_m, tiles;
+    size_t blocks; /* that share the places; with one tile of filters two parts each */
+    size_t parts() const { return blocks * (m == 1 ? 2 : 1); }
 };
 
-static filter_cut cut_of(const tern_gpu_plan *plan, size_t node, size_t batch) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    const gpu_patches s = gpu_patches_of(plan->graph, n, 0);
-    const size_t columns = (product_of(s) + WIDE - 1) / WIDE, places = batch * s.oh * s.ow;
+static filter_cut cut_of(const tern_gpu_plan *plan, const gpu_conv *conv) {
+    const size_t columns = (values_of(conv) + WIDE - 1) / WIDE;
     filter_cut c = {};
-    c.m = n->channels > WIDE ? 2 : 1;
+    c.m = conv->outputs > WIDE ? 2 : 1;
     size_t least = SIZE_MAX;
-    for (uint32_t k = 3; k <= (c.m == 1 ? 5u : 4u); k++) { /* the fewest tiles, the widest of these */
+    for (uint32_t k = c.m == 1 ? 2 : 3; k <= (c.m == 1 ? 5u : 4u); k++) { /* the fewest tiles, the widest of these */
         const size_t wanted = (columns + k - 1) / k * k;
-        if (wanted <= least) {
-            least = wanted;
-            c.k = k;
-        }
+        if (wanted > least) continue;
+        least = wanted;
+        c.k = k;
     }
-    c.tiles_m = (uint32_t)((n->channels + c.m * WIDE - 1) / (c.m * WIDE));
-    c.tiles_k = (uint32_t)((columns + c.k - 1) / c.k);
-    const size_t tiles = (size_t)c.tiles_m * c.tiles_k, steps = (places + WIDE - 1) / WIDE;
-    const size_t room = (size_t)plan->context->multiprocessors / tiles, parts = room < 1 ? 1 : room;
-    c.each = (uint32_t)((steps + parts - 1) / parts * WIDE);
-    c.blocks = (uint32_t)((places + c.each - 1) / c.each);
-    c.parts = c.blocks * (c.m == 1 ? 2 : 1);
+    c.tiles_m = (uint32_t)((conv->outputs + c.m * WIDE - 1) / (c.m * WIDE));
+    c.tiles = c.tiles_m * (uint32_t)(least / c.k);
+    c.blocks = (size_t)plan->context->multiprocessors / c.tiles;
+    if (!c.blocks) c.blocks = 1;
     return c;
 }
 
-/* Smaller batches are cut into no more parts. */
-size_t gpu_conv_weight_scratch(const tern_gpu_plan *plan, size_t node) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    const filter_cut c = cut_of(plan, node, plan->batch_max);
-    const size_t room = (size_t)plan->context->multiprocessors / ((size_t)c.tiles_m * c.tiles_k);
-    const size_t most = (room < 1 ? 1 : room) * (c.m == 1 ? 2 : 1);
-    return gpu_round_up(most * n->channels * product_of(gpu_patches_of(plan->graph, n, 0)) * sizeof(float), 256);
+size_t gpu_conv_weight_scratch(const tern_gpu_plan *plan, const gpu_conv *conv) {
+    return gpu_round_up(cut_of(plan, conv).parts() * conv->outputs * values_of(conv) * sizeof(float), 256);
 }
 
 template <int M, int K>
@@ -521,33 +568,33 @@ static tern_status run_filters(tern_gpu_plan *plan, size_t node, const filter_cu
     CUDA_TRY(cudaFuncSetAttribute(multiply_filters<M, K>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   filter_room<M, K>::BYTES),
              gpu_graph_node(plan, node)->name, err);
-    const dim3 grid(c.tiles_m * c.tiles_k, c.blocks);
+    const dim3 grid(c.tiles, (unsigned)c.blocks);
     multiply_filters<M, K><<<grid, THREADS, filter_room<M, K>::BYTES, plan->stream>>>(p);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
-tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, const void *x,
-                                     void *scratch, tern_error *err) {
-    const tern_node *n = gpu_graph_node(plan, node);
-    const gpu_patches s = gpu_patches_of(plan->graph, n, 0);
-    const filter_cut c = cut_of(plan, node, plan->batch);
+tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *conv, float *dw,
+                                     size_t channels, const void *dy, const void *x, void *scratch, tern_error *err) {
+    const filter_cut c = cut_of(plan, conv);
     filter_product p = {};
-    p.g = windows_over(plan->batch, s.h, s.w, s.c, s.oh, s.ow, s.kernel, (int32_t)s.padding);
+    p.g = windows_over(conv->images, conv->h, conv->w, conv->c, conv->oh, conv->ow, conv->kernel,
+                       (int32_t)conv->padding);
     p.images = (const bf16 *)x;
     p.dy = (const bf16 *)dy;
     p.parts = (float *)scratch;
-    p.m = (uint32_t)n->channels;
+    p.m = (uint32_t)conv->outputs;
     p.tiles_m = c.tiles_m;
-    p.tiles_k = c.tiles_k;
-    p.each = c.each;
+    p.each = (uint32_t)(((p.g.places + WIDE - 1) / WIDE + c.blocks - 1) / c.blocks * WIDE);
     const auto run = c.m == 2   ? (c.k == 3 ? run_filters<2, 3> : run_filters<2, 4>)
+                     : c.k == 2 ? run_filters<1, 2>
                      : c.k == 3 ? run_filters<1, 3>
                      : c.k == 4 ? run_filters<1, 4>
                                 : run_filters<1, 5>;
     GPU_CHECK(run(plan, node, c, p, err));
-    const size_t count = (size_t)p.m * p.g.k;
-    add_parts<<<(unsigned)((count / 4 + 31) / 32), THREADS, 0, plan->stream>>>(dw, p.parts, c.parts, count);
+    const size_t count = conv->outputs * conv->kernel * conv->kernel * channels;
+    add_parts<<<(unsigned)((count + 31) / 32), THREADS, 0, plan->stream>>>(
+        dw, p.parts, (uint32_t)c.parts(), (uint32_t)count, (uint32_t)channels, (uint32_t)conv->c);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -115,7 +115,8 @@ static size_t float_scratch(const tern_gpu_plan *plan, size_t i, const ternary_s
     const size_t widest = operand > value ? operand : value;
     size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
                    gpu_quantize_scratch(s.scales, s.scale_elements);
-    if (state->direct) bytes += gpu_conv_weight_scratch(plan, i);
+    const gpu_conv conv = state->direct ? gpu_conv_of(plan, i, plan->batch_max) : gpu_conv();
+    if (state->direct) bytes += gpu_conv_weight_scratch(plan, &conv);
     if (state->windows)
         bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
                  room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
@@ -497,7 +498,10 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
     float_rows x;
     GPU_CHECK(make_gradient(plan, i, s, NULL, &dy, &room, err));
     GPU_CHECK(make_activations(plan, i, s, true, state->direct, &x, &room, err));
-    if (state->direct) return gpu_conv_weight_gradient(plan, i, dw, dy, x.x, room, err);
+    if (state->direct) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        return gpu_conv_weight_gradient(plan, i, &conv, dw, conv.c, dy, x.x, room, err);
+    }
     char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         return gpu_weight_product(plan, i, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), s.columns, patches,
@@ -535,7 +539,10 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
     if (!dx) return TERN_OK;
     const void *dy;
     GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
-    if (state->direct) return gpu_conv_input_gradient(plan, i, dx, add, dy, w, factor_of(plan, state), err);
+    if (state->direct) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        return gpu_conv_input_gradient(plan, i, &conv, dx, add, dy, w, factor_of(plan, state), err);
+    }
     if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);

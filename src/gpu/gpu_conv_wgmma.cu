@@ -1,62 +1,21 @@
-/* Tiles of 64 values, 128 bytes a row, in the copy engine's 128-byte swizzle, are gathered from images where they lie: 16
- * bytes of a row belong to one pixel. Stage after stage of them passes through shared memory, brought by all threads while
- * the two warpgroups of a block multiply the one before. A pixel is asked for once for each place of the window, most
- * times from L1. */
-#include "gpu/gpu_conv_wgmma.cuh"
-
-#include "cuda/hopper.cuh"
-#include "gpu/gpu_divide.cuh"
-#include "gpu/gpu_kernels.cuh"
+/* Convolutions of bf16 and their gradients, of tiles that are gathered from images. */
+#include "gpu/gpu_conv_tiles.cuh"
 #include "gpu/gpu_patches.cuh"
 
-typedef __nv_bfloat16 bf16;
-
-enum {
-    WIDE = 64,            /* values of a row of a tile */
-    PACK = GPU_CONV_PACK, /* values of a copy */
-    PACKS = WIDE / PACK,
-    ROW_BYTES = 2 * WIDE,
-    TILE_BYTES = WIDE * ROW_BYTES, /* of 64 rows */
-    GROUP = 128,                   /* threads of a warpgroup */
-    THREADS = 2 * GROUP,
-    ROWS_AT_ONCE = THREADS / PACKS,
-    STEP = 16, /* values that one instruction sums over */
-    ALIGNMENT = 1024,
-};
-
 /* ---- instructions */
-
-__device__ static void copy_pack(uint32_t to, const bf16 *from, bool valid) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-                 : "memory");
-}
-__device__ static void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/* All but the last N groups of this thread's copies are there, for the tensor cores too. */
-template <int N> __device__ static void wait_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-}
-template <int N> __device__ static void wait_products() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-/* As pin() of hopper.cuh. */
-template <int N> __device__ static void pin_sums(float (&c)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
-}
 
 #define SUMS_4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define SUMS_16(c, i) SUMS_4(c, i), SUMS_4(c, i + 4), SUMS_4(c, i + 8), SUMS_4(c, i + 12)
 
 /* c[64][N] += a[64][16] b[16][N] of tiles in shared memory. Turned: rows of the tile are what is summed over. */
-template <int A_TURNED, int B_TURNED> __device__ static void multiply(float (&c)[16], uint64_t a, uint64_t b) {
+template <int A_TURNED, int B_TURNED> __device__ static void multiply_tiles(float (&c)[16], uint64_t a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, "
                  "%16, %17, 1, 1, 1, %18, %19;"
                  : SUMS_16(c, 0)
                  : "l"(a), "l"(b), "n"(A_TURNED), "n"(B_TURNED));
 }
-template <int A_TURNED, int B_TURNED> __device__ static void multiply(float (&c)[32], uint64_t a, uint64_t b) {
+template <int A_TURNED, int B_TURNED> __device__ static void multiply_tiles(float (&c)[32], uint64_t a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
@@ -64,7 +23,7 @@ template <int A_TURNED, int B_TURNED> __device__ static void multiply(float (&c)
                  : SUMS_16(c, 0), SUMS_16(c, 16)
                  : "l"(a), "l"(b), "n"(A_TURNED), "n"(B_TURNED));
 }
-template <int A_TURNED, int B_TURNED> __device__ static void multiply(float (&c)[64], uint64_t a, uint64_t b) {
+template <int A_TURNED, int B_TURNED> __device__ static void multiply_tiles(float (&c)[64], uint64_t a, uint64_t b) {
     asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
                  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
                  "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
@@ -77,205 +36,52 @@ template <int A_TURNED, int B_TURNED> __device__ static void multiply(float (&c)
 #undef SUMS_4
 #undef SUMS_16
 
-/* ---- tiles */
-
-/* Where a pack of a row lies in a tile. */
-__device__ static uint32_t place_of(uint32_t row, uint32_t pack) { return row * ROW_BYTES + ((pack ^ row % 8) << 4); }
-
-/* Rows of a tile are what is summed over; columns beyond the first 64 are in the tile behind it. */
-__device__ static uint64_t turned_tile(uint32_t address) {
-    return (swizzled_rows(address) & ~((uint64_t)0xffff << 16)) | (uint64_t)(TILE_BYTES >> 4) << 16;
-}
-/* Descriptors count 16 bytes. */
-enum { BY_ROW = STEP * 2 >> 4, BY_COLUMN = STEP * ROW_BYTES >> 4 };
-
-__device__ static uint32_t aligned_room() {
-    extern __shared__ __align__(16) char conv_room[];
-    return ((uint32_t)__cvta_generic_to_shared(conv_room) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-}
-
-/* Images [images][h][w][c], and the windows over them: places [images][oh][ow], each [kernel][kernel][c] = k values. */
-struct windows {
-    gpu_divisor ow, oh, kernel, c;
-    uint32_t h, w, k, places;
-    int32_t padding;
-    __device__ uint32_t read() const { return (k + STEP - 1) / STEP * STEP; } /* values that instructions read */
-};
-
-/* The first pixel of a place's window, may lie outside of the image. */
-struct corner {
-    int32_t at, y, x; /* at: in elements */
-};
-
-__device__ static corner corner_of(const windows &g, uint32_t place) {
-    uint32_t image = place < g.places ? place : 0;
-    const int32_t x = (int32_t)gpu_split(&image, g.ow) - g.padding, y = (int32_t)gpu_split(&image, g.oh) - g.padding;
-    const int32_t line = (int32_t)(image * g.h) + y;
-    return {(line * (int32_t)g.w + x) * (int32_t)g.c.d, place < g.places ? y : -(1 << 20), x};
-}
-
-/* Value k of a window from its first pixel on. */
-struct within_window {
-    int32_t at, y, x;
-};
-
-__device__ static within_window within(const windows &g, uint32_t k) {
-    uint32_t tap = k;
-    const uint32_t c = gpu_split(&tap, g.c), x = gpu_split(&tap, g.kernel);
-    return {(int32_t)((tap * g.w + x) * g.c.d + c), k < g.k ? (int32_t)tap : -(1 << 20), (int32_t)x};
-}
-
-__device__ static void copy_from(uint32_t to, const bf16 *images, const windows &g, const corner &from,
-                                 const within_window &v) {
-    const bool inside = (uint32_t)(from.y + v.y) < g.h && (uint32_t)(from.x + v.x) < g.w;
-    copy_pack(to, images + (inside ? from.at + v.at : 0), inside);
-}
-
-/* ---- outputs of places: y[places][n] = windows times b */
-
-struct place_product {
-    windows g;
-    const bf16 *images, *b;
-    bf16 *y;
-    const float *factor;
-    int add;
-    uint32_t n, tiles_n;
-    uint32_t ldb; /* elements between rows of b */
-};
-
-enum { PLACES = 2 * WIDE }; /* of a block */
-
-template <int N> struct place_room {
-    enum {
-        STAGES = N == 128 ? 3 : 4, /* so that two blocks fit */
-        STAGE_BYTES = 2 * TILE_BYTES + (N < WIDE ? WIDE : N) / WIDE * TILE_BYTES,
-        BYTES = ALIGNMENT + STAGES * STAGE_BYTES
-    };
-};
-
-/* b[n][k], as filters lie. */
-template <int N> struct filters {
-    enum { TURNED = 0 };
-    __device__ static void bring(uint32_t to, const place_product &p, uint32_t k0, uint32_t n0) {
-        const uint32_t pack = threadIdx.x % PACKS, k = k0 + pack * PACK;
-        if (k >= p.g.read()) return;
-#pragma unroll
-        for (uint32_t i = 0; i < N / ROWS_AT_ONCE; i++) {
-            const uint32_t row = threadIdx.x / PACKS + i * ROWS_AT_ONCE, n = n0 + row;
-            const bool valid = n < p.n && k < p.g.k;
-            copy_pack(to + place_of(row, pack), p.b + (valid ? (size_t)n * p.ldb + k : 0), valid);
-        }
+struct bf16_operand : operand_of<bf16, 16> {
+    template <int TURNED, class Sums> __device__ static void multiply(Sums &c, uint64_t a, uint64_t b) {
+        multiply_tiles<0, TURNED>(c, a, b);
     }
 };
+enum {
+    WIDE = bf16_operand::WIDE,
+    PACK = bf16_operand::PACK,
+    PACKS = bf16_operand::PACKS,
+    ROWS_AT_ONCE = bf16_operand::ROWS_AT_ONCE,
+    STEP = bf16_operand::STEP
+};
+static_assert((int)PACK == (int)GPU_CONV_PACK, "a pack is what one copy brings");
 
-/* The same of a gradient: value k of a window of dy, output o at a tap counted from the last, meets filter o's values at
- * that tap, one for each of the n channels. */
-template <int N> struct turned_filters {
+/* ---- outputs of places */
+
+/* b of a gradient: value k of a window of dy, output o at a tap counted from the last, meets filter o's values at that tap,
+ * one for each of the n channels. */
+template <class O, int N> struct turned_filters {
     enum { TURNED = 1, ROW_PACKS = N / PACK, ROWS = THREADS / ROW_PACKS };
-    __device__ static void bring(uint32_t to, const place_product &p, uint32_t k0, uint32_t n0) {
+    __device__ static void bring(uint32_t to, const place_product<O> &p, uint32_t k0, uint32_t n0) {
         const uint32_t pack = threadIdx.x % ROW_PACKS, n = n0 + pack * PACK;
         const uint32_t last = p.g.kernel.d * p.g.kernel.d - 1;
 #pragma unroll
         for (uint32_t i = 0; i < WIDE / ROWS; i++) {
             const uint32_t row = threadIdx.x / ROW_PACKS + i * ROWS;
             uint32_t tap = k0 + row;
-            if (tap >= p.g.read()) return;
+            if (tap >= p.g.template read<O>()) return;
             const bool valid = tap < p.g.k && n < p.n;
             const uint32_t o = gpu_split(&tap, p.g.c);
-            copy_pack(to + pack / PACKS * TILE_BYTES + place_of(row, pack % PACKS),
-                      p.b + (valid ? (size_t)o * p.ldb + (size_t)((last - tap) * p.n + n) : 0), valid);
+            copy_pack<16>(to + pack / PACKS * TILE_BYTES + place_of<16>(row, pack % PACKS),
+                          p.b + (valid ? (size_t)o * p.ldb + (size_t)((last - tap) * p.n + n) : 0), valid);
         }
     }
 };
 
-/* A block's outputs by way of shared memory, whole rows of packs: `room` has rows of N, a pack longer to spread over the
- * banks. */
-template <int N>
-__device__ static void write_places(const float (&c)[N / 2], const place_product &p, uint32_t n0, uint32_t first,
-                                    bf16 *room) {
-    enum { PITCH = N + PACK, ROW_PACKS = N / PACK };
-    const uint32_t lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, column = lane % 4 * 2;
-    const float factor = p.factor ? *p.factor : 1;
-#pragma unroll
-    for (uint32_t i = 0; i < N / 4; i++) {
-        const __nv_bfloat162 two = __floats2bfloat162_rn(c[2 * i] * factor, c[2 * i + 1] * factor);
-        *(__nv_bfloat162 *)(room + (row + i % 2 * 8) * PITCH + i / 2 * 8 + column) = two;
-    }
-    __syncthreads();
-    for (uint32_t i = threadIdx.x; i < PLACES * ROW_PACKS; i += THREADS) {
-        const uint32_t place = first + i / ROW_PACKS, n = n0 + i % ROW_PACKS * PACK;
-        if (place >= p.g.places || n >= p.n) continue;
-        gpu_pack<bf16> v = *(const gpu_pack<bf16> *)(room + i / ROW_PACKS * PITCH + i % ROW_PACKS * PACK);
-        gpu_pack<bf16> *to = (gpu_pack<bf16> *)(p.y + (size_t)place * p.n + n);
-        if (p.add) {
-            const gpu_pack<bf16> before = *to;
-#pragma unroll
-            for (int j = 0; j < PACK; j++) v.v[j] = from_float<bf16>(to_float(before.v[j]) + to_float(v.v[j]));
-        }
-        *to = v;
-    }
-}
+typedef place_product<bf16_operand> bf16_product;
 
 template <int N, class B>
-__global__ static void __launch_bounds__(THREADS, 2) multiply_places(const __grid_constant__ place_product p) {
-    enum {
-        STAGES = place_room<N>::STAGES,
-        AHEAD = STAGES - 2,
-        STAGE_BYTES = place_room<N>::STAGE_BYTES,
-        MINE = PLACES / ROWS_AT_ONCE
-    };
-    const uint32_t stages = aligned_room();
-    const uint32_t n0 = blockIdx.x % p.tiles_n * N, first = blockIdx.x / p.tiles_n * PLACES;
-    const uint32_t pack = threadIdx.x % PACKS, row = threadIdx.x / PACKS, steps = (p.g.k + WIDE - 1) / WIDE;
-    corner from[MINE];
-#pragma unroll
-    for (uint32_t i = 0; i < MINE; i++) from[i] = corner_of(p.g, first + row + i * ROWS_AT_ONCE);
-    const auto bring = [&](uint32_t step) {
-        const uint32_t to = stages + step % STAGES * STAGE_BYTES;
-        const within_window v = within(p.g, step * WIDE + pack * PACK);
-        if (step * WIDE + pack * PACK < p.g.read())
-#pragma unroll
-            for (uint32_t i = 0; i < MINE; i++)
-                copy_from(to + place_of(row + i * ROWS_AT_ONCE, pack), p.images, p.g, from[i], v);
-        B::bring(to + 2 * TILE_BYTES, p, step * WIDE, n0);
-    };
+__global__ static void __launch_bounds__(THREADS, 2)
+    multiply_places(const __grid_constant__ bf16_product p, const float *factor) {
+    const uint32_t n0 = first_output<N>(p), first = first_place(p);
     float c[N / 2] = {};
-    for (uint32_t step = 0; step < AHEAD; step++) {
-        if (step < steps) bring(step);
-        commit_copies();
-    }
-    for (uint32_t step = 0; step < steps; step++) {
-        wait_copies<AHEAD - 1>();
-        __syncthreads(); /* this stage is there, and the one before the last is free */
-        const uint32_t at = stages + step % STAGES * STAGE_BYTES;
-        const uint64_t a = swizzled_rows(at + threadIdx.x / GROUP * TILE_BYTES);
-        const uint64_t b = B::TURNED ? turned_tile(at + 2 * TILE_BYTES) : swizzled_rows(at + 2 * TILE_BYTES);
-        const auto multiply_step = [&](uint32_t k) {
-            multiply<0, B::TURNED>(c, a + k * BY_ROW, b + k * (B::TURNED ? BY_COLUMN : BY_ROW));
-        };
-        pin_sums(c);
-        if ((step + 1) * WIDE <= p.g.k) {
-            wgmma_fence();
-#pragma unroll
-            for (uint32_t k = 0; k < WIDE / STEP; k++) multiply_step(k);
-            wgmma_commit();
-        } else {
-#pragma unroll 1
-            for (uint32_t k = 0; step * WIDE + k * STEP < p.g.k; k++) {
-                wgmma_fence();
-                multiply_step(k);
-                wgmma_commit();
-            }
-        }
-        if (step + AHEAD < steps) bring(step + AHEAD);
-        commit_copies();
-        wait_products<1>();
-    }
-    wait_products<0>();
-    pin_sums(c);
-    __syncthreads(); /* the stages are no longer read */
-    extern __shared__ __align__(16) char conv_room[];
-    write_places<N>(c, p, n0, first, (bf16 *)conv_room);
+    multiply_windows<bf16_operand, N, B>(c, p, n0, first);
+    const float by = factor ? *factor : 1;
+    write_places<N>(p, n0, first, [&](uint32_t i, uint32_t, uint32_t) { return c[i] * by; });
 }
 
 /* ---- gradients of filters: parts[part][m][k] = dy^T windows over some of the places */
@@ -307,8 +113,8 @@ template <int K> __device__ static void pin_all(filter_sums<K> &c) {
 
 template <int K> __device__ static void multiply_all(filter_sums<K> &c, uint64_t a, uint64_t b) {
 #pragma unroll
-    for (int i = 0; i < K / 2; i++) multiply<1, 1>(c.pair[i], a, b + (uint64_t)(i * 2 * TILE_BYTES >> 4));
-    if constexpr (K % 2 != 0) multiply<1, 1>(c.last, a, b + (uint64_t)((K - 1) * TILE_BYTES >> 4));
+    for (int i = 0; i < K / 2; i++) multiply_tiles<1, 1>(c.pair[i], a, b + (uint64_t)(i * 2 * TILE_BYTES >> 4));
+    if constexpr (K % 2 != 0) multiply_tiles<1, 1>(c.last, a, b + (uint64_t)((K - 1) * TILE_BYTES >> 4));
 }
 
 /* to[row][k]: rows of m, from column k0 on. */
@@ -349,12 +155,13 @@ __global__ static void __launch_bounds__(THREADS, 1) multiply_filters(const __gr
             for (uint32_t i = 0; i < M; i++) {
                 const uint32_t m = m0 + i * WIDE + pack * PACK;
                 const bool valid = place < end && m < p.m;
-                copy_pack(to + i * TILE_BYTES + place_of(at, pack), p.dy + (valid ? (size_t)place * p.m + m : 0),
-                          valid);
+                copy_pack<16>(to + i * TILE_BYTES + place_of<16>(at, pack),
+                              p.dy + (valid ? (size_t)place * p.m + m : 0), valid);
             }
 #pragma unroll
             for (uint32_t i = 0; i < K; i++)
-                copy_from(to + (M + i) * TILE_BYTES + place_of(at, pack), p.images, p.g, from, v[i]);
+                copy_from<bf16_operand>(to + (M + i) * TILE_BYTES + place_of<16>(at, pack), p.images, p.g, from,
+                                        v[i]);
         }
     };
     filter_sums<K> c = {};
@@ -472,64 +279,50 @@ bool gpu_conv_fits_padded(const tern_gpu_plan *plan, size_t node) {
     return can_multiply(plan, node, c);
 }
 
-static windows windows_over(size_t images, size_t h, size_t w, size_t c, size_t oh, size_t ow, size_t kernel,
-                            int32_t padding) {
-    return {gpu_divisor_of(ow),
-            gpu_divisor_of(oh),
-            gpu_divisor_of(kernel),
-            gpu_divisor_of(c),
-            (uint32_t)h,
-            (uint32_t)w,
-            (uint32_t)(kernel * kernel * c),
-            (uint32_t)(images * oh * ow),
-            padding};
-}
-
-template <int N, class B>
-static tern_status run_places(tern_gpu_plan *plan, size_t node, place_product p, tern_error *err) {
+template <int N, template <class, int> class B>
+static tern_status run_places(tern_gpu_plan *plan, size_t node, bf16_product p, const float *factor,
+                              tern_error *err) {
+    const auto kernel = multiply_places<N, B<bf16_operand, N>>;
     p.tiles_n = (p.n + N - 1) / N;
-    const unsigned blocks = (p.g.places + PLACES - 1) / PLACES * p.tiles_n;
-    CUDA_TRY(cudaFuncSetAttribute(multiply_places<N, B>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  place_room<N>::BYTES),
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, place_room<N>::BYTES),
              gpu_graph_node(plan, node)->name, err);
-    multiply_places<N, B><<<blocks, THREADS, place_room<N>::BYTES, plan->stream>>>(p);
+    kernel<<<place_blocks(p.g, p.tiles_n), THREADS, place_room<N>::BYTES, plan->stream>>>(p, factor);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
-template <template <int> class B>
-static tern_status choose_places(tern_gpu_plan *plan, size_t node, const place_product &p, tern_error *err) {
-    if (p.n <= 32) return run_places<32, B<32>>(plan, node, p, err);
-    return p.n <= 64 ? run_places<64, B<64>>(plan, node, p, err) : run_places<128, B<128>>(plan, node, p, err);
+template <template <class, int> class B>
+static tern_status choose_places(tern_gpu_plan *plan, size_t node, const bf16_product &p, const float *factor,
+                                 tern_error *err) {
+    if (p.n <= 32) return run_places<32, B>(plan, node, p, factor, err);
+    return p.n <= 64 ? run_places<64, B>(plan, node, p, factor, err) : run_places<128, B>(plan, node, p, factor, err);
 }
 
 tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *y, const void *x,
                              const void *w, tern_error *err) {
-    place_product p = {};
-    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, (int32_t)c->padding);
+    bf16_product p = {};
+    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, c->padding);
     p.images = (const bf16 *)x;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)y;
     p.n = (uint32_t)c->outputs;
     p.ldb = p.g.k;
-    return choose_places<filters>(plan, node, p, err);
+    return choose_places<filters>(plan, node, p, NULL, err);
 }
 
 /* A convolution of dy: pixel x was at tap t of the place x + padding - t, so that taps counted from the last one begin
  * kernel - 1 - padding in front of x. */
 tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *dx, int add,
                                     const void *dy, const void *w, const float *factor, tern_error *err) {
-    place_product p = {};
-    p.g = windows_over(c->images, c->oh, c->ow, c->outputs, c->h, c->w, c->kernel,
-                       (int32_t)(c->kernel - 1 - c->padding));
+    bf16_product p = {};
+    p.g = windows_over(c->images, c->oh, c->ow, c->outputs, c->h, c->w, c->kernel, c->kernel - 1 - c->padding);
     p.images = (const bf16 *)dy;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)dx;
-    p.factor = factor;
     p.add = add;
     p.n = (uint32_t)c->c;
     p.ldb = (uint32_t)values_of(c);
-    return choose_places<turned_filters>(plan, node, p, err);
+    return choose_places<turned_filters>(plan, node, p, factor, err);
 }
 
 /* How a gradient of filters is cut: so that every multiprocessor has a block. */
@@ -578,8 +371,7 @@ tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu
                                      size_t channels, const void *dy, const void *x, void *scratch, tern_error *err) {
     const filter_cut c = cut_of(plan, conv);
     filter_product p = {};
-    p.g = windows_over(conv->images, conv->h, conv->w, conv->c, conv->oh, conv->ow, conv->kernel,
-                       (int32_t)conv->padding);
+    p.g = windows_over(conv->images, conv->h, conv->w, conv->c, conv->oh, conv->ow, conv->kernel, conv->padding);
     p.images = (const bf16 *)x;
     p.dy = (const bf16 *)dy;
     p.parts = (float *)scratch;

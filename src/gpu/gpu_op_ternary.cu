@@ -6,7 +6,7 @@
  * prepare, so that all of it can be captured. */
 #include <string.h>
 
-#include "gpu/gpu_conv_wgmma.cuh"
+#include "gpu/gpu_conv_int8.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -24,6 +24,7 @@ struct ternary_state {
     bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
     bool windows;        /* patches are made; else rows of the input are those of the product */
     bool direct;         /* gradients are made without patches: gpu_conv_wgmma.cuh */
+    int8_t *trits;       /* [rows][columns of weights], where outputs are too: gpu_conv_int8.cuh */
     int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
@@ -195,6 +196,11 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
     state->direct = state->windows && gpu_conv_fits(plan, i);
+    if (state->direct && state->int8 && state->w.operand) {
+        void *memory;
+        GPU_CHECK(gpu_keep(plan, &memory, state->w.rows * state->w.cols, node->name, err));
+        state->trits = (int8_t *)memory;
+    }
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, packed_scratch(plan, state, s));
     if (plan->training)
@@ -204,7 +210,10 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 }
 
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
-    return gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err);
+    const ternary_state *state = state_of(plan, i);
+    GPU_CHECK(gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err));
+    if (!state->trits || plan->mixed) return TERN_OK;
+    return gpu_conv_int8_trits(plan, i, state->trits, state->w.operand, state->w.rows * state->w.cols, err);
 }
 
 /* ---- forward */
@@ -413,7 +422,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
-        float *of_rows = s.rows_per_scale == 1 || floats ? NULL : (float *)take(&room, s.rows * sizeof(float));
+        float *of_rows =
+            s.rows_per_scale == 1 || floats || state->trits ? NULL : (float *)take(&room, s.rows * sizeof(float));
         if (!given_int8(plan, i))
             GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, of_rows, s.rows_per_scale, x, s.scales,
                                    s.scale_elements, largest, err));
@@ -421,6 +431,12 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         x = q;
     }
     if (floats) return float_product(plan, i, s, err);
+    if (state->trits) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        const gpu_conv_scales scales = {state->w.scale, state->w.slices == 1, state->inv_scale, bias_of(plan, i)};
+        return gpu_conv_int8_forward(plan, i, &conv, plan->node[i].value, (const int8_t *)x, state->trits, &scales,
+                                     err);
+    }
     if (state->sums) {
         CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
                  gpu_graph_node(plan, i)->name, err);

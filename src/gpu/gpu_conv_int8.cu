@@ -43,12 +43,12 @@ template <int COPY> struct int8_operand : operand_of<int8_t, COPY> {
     }
 };
 
-template <int COPY, int N>
-__global__ static void __launch_bounds__(THREADS, 2)
+template <int COPY, class Block>
+__global__ static void __launch_bounds__((Block::THREADS), (Block::BLOCKS))
     multiply_places(const __grid_constant__ place_product<int8_operand<COPY>> p, const gpu_conv_scales s) {
-    const uint32_t n0 = first_output<N>(p), first = first_place(p);
-    int32_t c[N / 2] = {};
-    multiply_windows<int8_operand<COPY>, N, filters<int8_operand<COPY>, N>>(c, p, n0, first);
+    const uint32_t n0 = first_output<Block>(p), first = first_place<Block>(p);
+    int32_t c[Block::OUTPUTS / 2] = {};
+    multiply_windows<int8_operand<COPY>, Block, filters<int8_operand<COPY>, Block>>(c, p, n0, first);
     float by_image[2];
 #pragma unroll
     for (uint32_t half = 0; half < 2; half++) {
@@ -57,7 +57,7 @@ __global__ static void __launch_bounds__(THREADS, 2)
         gpu_split(&image, p.g.oh);
         by_image[half] = s.by_image[image];
     }
-    write_places<N>(p, n0, first, [&](uint32_t i, uint32_t half, uint32_t column) {
+    write_places<Block>(p, n0, first, [&](uint32_t i, uint32_t half, uint32_t column) {
         const uint32_t n = min(n0 + column, p.n - 1);
         const float factor = __fmul_rn(s.by_output[s.one_output ? 0 : n], by_image[half]);
         return product_of(c[i], factor, s.bias ? s.bias[n] : -0.0f);
@@ -66,30 +66,21 @@ __global__ static void __launch_bounds__(THREADS, 2)
 
 /* ---- */
 
-template <int COPY, int N>
-static tern_status run(tern_gpu_plan *plan, size_t node, place_product<int8_operand<COPY>> p,
-                       const gpu_conv_scales &s, tern_error *err) {
-    p.tiles_n = (p.n + N - 1) / N;
-    CUDA_TRY(cudaFuncSetAttribute(multiply_places<COPY, N>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  place_room<N>::BYTES),
-             gpu_graph_node(plan, node)->name, err);
-    multiply_places<COPY, N><<<place_blocks(p.g, p.tiles_n), THREADS, place_room<N>::BYTES, plan->stream>>>(p, s);
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
-}
-
 template <int COPY>
 static tern_status choose(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *y, const int8_t *q,
                           const int8_t *trits, const gpu_conv_scales &s, tern_error *err) {
-    place_product<int8_operand<COPY>> p = {};
-    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, c->padding);
+    typedef int8_operand<COPY> operand;
+    place_product<operand> p = {};
+    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, c->padding, operand::WIDE);
     p.images = q;
     p.b = trits;
     p.y = (bf16 *)y;
     p.n = (uint32_t)c->outputs;
     p.ldb = p.g.k;
-    if (p.n <= 32) return run<COPY, 32>(plan, node, p, s, err);
-    return p.n <= 64 ? run<COPY, 64>(plan, node, p, s, err) : run<COPY, 128>(plan, node, p, s, err);
+    return choose_outputs(plan, p, [&](auto block) {
+        using Block = decltype(block);
+        return run_places<Block>(plan, node, multiply_places<COPY, Block>, p, s, err);
+    });
 }
 
 tern_status gpu_conv_int8_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *conv, void *y, const int8_t *q,

@@ -1,9 +1,10 @@
 /* Windows over images as operands of Hopper's warpgroup tensor cores, for gpu_conv_wgmma.cu and gpu_conv_int8.cu (9.0a).
  *
  * Tiles have rows of 128 bytes in the copy engine's 128-byte swizzle, gathered from images where they lie: the bytes of a
- * copy belong to one pixel. Stage after stage of them passes through shared memory, brought by all threads while the two
- * warpgroups of a block multiply the one before. A pixel is asked for once for each place of the window, most times from
- * L1. */
+ * copy belong to one pixel. Stage after stage of them passes through shared memory, brought by all threads while their
+ * warpgroups multiply the one before. A pixel is asked for once for each place of the window: where its channels are rows
+ * of a tile or more, all those places come one after the other, so that most of them find it in L1. Asking is what takes
+ * the time of the threads; a copy is a bit of a mask, an addition and the copy. */
 #ifndef TERN_GPU_GPU_CONV_TILES_CUH
 #define TERN_GPU_GPU_CONV_TILES_CUH
 
@@ -21,8 +22,6 @@ enum {
     TILE_BYTES = TILE_ROWS * ROW_BYTES,
     STEP_BYTES = 32, /* of a row, in one instruction */
     GROUP = 128,     /* threads of a warpgroup */
-    THREADS = 2 * GROUP,
-    PLACES = 2 * TILE_ROWS, /* of a block */
     ALIGNMENT = 1024
 };
 
@@ -34,7 +33,6 @@ template <class Value, int COPY_BYTES> struct operand_of {
         WIDE = ROW_BYTES / sizeof(Value), /* values of a row */
         PACK = COPY_BYTES / sizeof(Value),
         PACKS = ROW_BYTES / COPY_BYTES,
-        ROWS_AT_ONCE = THREADS / PACKS,
         STEP = STEP_BYTES / sizeof(Value)
     };
 };
@@ -50,7 +48,9 @@ __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" :
 /* All but the last N groups of this thread's copies are there, for the tensor cores too. */
 template <int N> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#ifndef CONV_NO_FENCE
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
 }
 template <int N> __device__ inline void wait_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
@@ -85,52 +85,75 @@ __device__ inline uint32_t aligned_room() {
 
 /* ---- windows */
 
-/* Images [images][h][w][c], and the windows over them: places [images][oh][ow], each [kernel][kernel][c] = k values. */
+/* Images [images][h][w][c], and the windows over them: places [images][oh][ow], each [kernel][kernel][c] = k values, in
+ * tiles of rows of `wide` of them. */
 struct windows {
-    gpu_divisor ow, oh, kernel, c;
-    uint32_t h, w, k, places;
+    gpu_divisor ow, oh, kernel, c, taps;
+    uint32_t h, w, k, places, rows; /* rows: of tiles, as many as have all values */
     int32_t padding;
-    /* Values that instructions read. */
-    template <class O> __device__ uint32_t read() const { return (k + O::STEP - 1) / O::STEP * O::STEP; }
+    int whole; /* a row is of one tap, and the taps of the same channels follow one another */
 };
+
+enum { GPU_CONV_TAPS = 25, NO_TAP = 31 };
 
 static inline windows windows_over(size_t images, size_t h, size_t w, size_t c, size_t oh, size_t ow, size_t kernel,
-                                   size_t padding) {
-    return {gpu_divisor_of(ow), gpu_divisor_of(oh), gpu_divisor_of(kernel),          gpu_divisor_of(c),
-            (uint32_t)h,        (uint32_t)w,        (uint32_t)(kernel * kernel * c), (uint32_t)(images * oh * ow),
-            (int32_t)padding};
+                                   size_t padding, size_t wide) {
+    windows g = {gpu_divisor_of(ow), gpu_divisor_of(oh), gpu_divisor_of(kernel), gpu_divisor_of(c),
+                 gpu_divisor_of(kernel * kernel)};
+    g.h = (uint32_t)h;
+    g.w = (uint32_t)w;
+    g.k = (uint32_t)(kernel * kernel * c);
+    g.places = (uint32_t)(images * oh * ow);
+    g.rows = (uint32_t)((g.k + wide - 1) / wide);
+    g.padding = (int32_t)padding;
+    g.whole = c % wide == 0;
+    return g;
 }
 
-/* The first pixel of a place's window, may lie outside of the image. */
-struct corner {
-    int32_t at, y, x; /* at: in elements */
+/* Row `row` of all a window's values. */
+struct window_row {
+    uint32_t k;            /* its first value, windows.k behind the last row */
+    uint32_t tap, channel; /* of that one, where rows are whole */
 };
 
-enum : int32_t { NOWHERE = -(1 << 20) }; /* outside of every image */
+template <class O> __device__ inline window_row row_of(const windows &g, uint32_t row) {
+    if (!g.whole) return {row < g.rows ? row * O::WIDE : g.k, 0, 0};
+    uint32_t channels = row;
+    const uint32_t tap = gpu_split(&channels, g.taps);
+    return {row < g.rows ? tap * g.c.d + channels * O::WIDE : g.k, tap, channels * O::WIDE};
+}
 
-__device__ inline corner corner_of(const windows &g, uint32_t place) {
-    uint32_t image = place < g.places ? place : 0;
+/* Where value k lies from the first pixel of a window on. */
+struct value_at {
+    int32_t at; /* in elements */
+    uint32_t tap, y, x;
+};
+
+__device__ inline value_at value_of(const windows &g, uint32_t k) {
+    uint32_t y = k;
+    const uint32_t c = gpu_split(&y, g.c), tap = y, x = gpu_split(&y, g.kernel);
+    return {(int32_t)((y * g.w + x) * g.c.d + c), k < g.k ? tap : NO_TAP, y, x};
+}
+
+/* A place's window: its first pixel, which may lie outside of the image, and a bit for each of its pixels that do not. */
+struct window_at {
+    const char *first;
+    uint32_t taps;
+};
+
+/* A bit for each of `count` pixels from `at` on that lies within 0 ... size. */
+__device__ inline uint32_t bits_inside(int32_t at, uint32_t size, uint32_t count) {
+    const uint32_t from = (uint32_t)max(0, -at), to = (uint32_t)max(0, min((int32_t)count, (int32_t)size - at));
+    return ((1u << to) - 1) & ~((1u << from) - 1);
+}
+
+template <class Value> __device__ inline window_at window_of(const windows &g, const Value *images, uint32_t place) {
+    uint32_t image = place < g.places ? place : 0, taps = 0;
     const int32_t x = (int32_t)gpu_split(&image, g.ow) - g.padding, y = (int32_t)gpu_split(&image, g.oh) - g.padding;
-    const int32_t line = (int32_t)(image * g.h) + y;
-    return {(line * (int32_t)g.w + x) * (int32_t)g.c.d, place < g.places ? y : NOWHERE, x};
-}
-
-/* Value k of a window from its first pixel on. */
-struct within_window {
-    int32_t at, y, x;
-};
-
-__device__ inline within_window within(const windows &g, uint32_t k) {
-    uint32_t tap = k;
-    const uint32_t c = gpu_split(&tap, g.c), x = gpu_split(&tap, g.kernel);
-    return {(int32_t)((tap * g.w + x) * g.c.d + c), k < g.k ? (int32_t)tap : NOWHERE, (int32_t)x};
-}
-
-template <class O>
-__device__ inline void copy_from(uint32_t to, const typename O::value *images, const windows &g, const corner &from,
-                                 const within_window &v) {
-    const bool inside = (uint32_t)(from.y + v.y) < g.h && (uint32_t)(from.x + v.x) < g.w;
-    copy_pack<O::COPY>(to, images + (inside ? from.at + v.at : 0), inside);
+    const uint32_t columns = bits_inside(x, g.w, g.kernel.d), lines = bits_inside(y, g.h, g.kernel.d);
+    for (uint32_t ky = 0; ky < g.kernel.d; ky++) taps |= lines >> ky & 1 ? columns << (ky * g.kernel.d) : 0;
+    const int64_t line = (int64_t)(image * g.h) + y;
+    return {(const char *)(images + (line * g.w + x) * (int64_t)g.c.d), place < g.places ? taps : 0};
 }
 
 /* ---- products of windows: y[places][n] = windows times b */
@@ -144,51 +167,82 @@ template <class O> struct place_product {
     int add;      /* y += */
 };
 
-template <int N> struct place_room {
+/* A block of so many warpgroups has 64 places of each, and N outputs. Two stages are for windows of no more rows: all is
+ * asked for at once. */
+template <int GROUPS, int N, int STAGES_> struct place_block {
     enum {
-        STAGES = N == 128 ? 3 : 4, /* so that two blocks fit */
-        STAGE_BYTES = 2 * TILE_BYTES + (N < TILE_ROWS ? TILE_ROWS : N) / TILE_ROWS * TILE_BYTES,
-        BYTES = ALIGNMENT + STAGES * STAGE_BYTES
+        THREADS = GROUPS * GROUP,
+        PLACES = GROUPS * TILE_ROWS,
+        BLOCKS = GROUPS > 2                ? 1
+                 : STAGES_ == 2 && N == 32 ? 4
+                                           : 2, /* a multiprocessor's */
+        STAGES = STAGES_,
+        AHEAD = STAGES == 2 ? 2 : STAGES - 2,
+        ROWS_BYTES = GROUPS * TILE_BYTES, /* of a stage, b behind them */
+        STAGE_BYTES = ROWS_BYTES + (N < TILE_ROWS ? TILE_ROWS : N) / TILE_ROWS * TILE_BYTES,
+        BYTES = ALIGNMENT + STAGES * STAGE_BYTES,
+        OUTPUTS = N
     };
 };
 
-/* b[n][k], as filters lie. */
-template <class O, int N> struct filters {
-    enum { TURNED = 0 };
-    __device__ static void bring(uint32_t to, const place_product<O> &p, uint32_t k0, uint32_t n0) {
-        const uint32_t pack = threadIdx.x % O::PACKS, k = k0 + pack * O::PACK;
-        if (k >= p.g.template read<O>()) return;
+/* b[n][k], as filters lie: what a thread brings of them. */
+template <class O, class Block> struct filters {
+    enum {
+        TURNED = 0,
+        N = Block::OUTPUTS,
+        ROWS_AT_ONCE = Block::THREADS / O::PACKS,
+        MINE = (N + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE
+    };
+    const char *from; /* of the first row */
+    uint32_t pack, row, n;
+    __device__ filters(const place_product<O> &p, uint32_t n0)
+        : pack(threadIdx.x % O::PACKS), row(threadIdx.x / O::PACKS), n(n0 + row) {
+        from = (const char *)(p.b + (size_t)n * p.ldb + pack * O::PACK);
+    }
+    __device__ void bring(uint32_t to, const place_product<O> &p, const window_row &r) const {
+        const bool inside = r.k + pack * O::PACK < p.g.k;
+        const char *at = from + r.k * sizeof(typename O::value);
 #pragma unroll
-        for (uint32_t i = 0; i < N / O::ROWS_AT_ONCE; i++) {
-            const uint32_t row = threadIdx.x / O::PACKS + i * O::ROWS_AT_ONCE, n = n0 + row;
-            const bool valid = n < p.n && k < p.g.k;
-            copy_pack<O::COPY>(to + place_of<O::COPY>(row, pack), p.b + (valid ? (size_t)n * p.ldb + k : 0), valid);
-        }
+        for (uint32_t i = 0; i < MINE; i++)
+            if (row + i * ROWS_AT_ONCE < N)
+                copy_pack<O::COPY>(to + place_of<O::COPY>(row + i * ROWS_AT_ONCE, pack),
+                                   at + (size_t)(i * ROWS_AT_ONCE) * p.ldb * sizeof(typename O::value),
+                                   inside && n + i * ROWS_AT_ONCE < p.n);
     }
 };
 
-/* The block's outputs, PLACES from `first` on and N from n0 on: c += their sums. O::multiply<turned>(c, a, b) does a step. */
-template <class O, int N, class B, class Sum>
-__device__ inline void multiply_windows(Sum (&c)[N / 2], const place_product<O> &p, uint32_t n0, uint32_t first) {
-    enum {
-        STAGES = place_room<N>::STAGES,
-        AHEAD = STAGES - 2,
-        STAGE_BYTES = place_room<N>::STAGE_BYTES,
-        MINE = PLACES / O::ROWS_AT_ONCE
-    };
-    const uint32_t stages = aligned_room(), steps = (p.g.k + O::WIDE - 1) / O::WIDE;
+/* The block's outputs from place `first` and output n0 on: c += their sums. O::multiply<turned>(c, a, b) does a step. */
+template <class O, class block, class B, class Sum, int SUMS>
+__device__ inline void multiply_windows(Sum (&c)[SUMS], const place_product<O> &p, uint32_t n0, uint32_t first) {
+    enum { AHEAD = block::AHEAD, ROWS_AT_ONCE = block::THREADS / O::PACKS, MINE = block::PLACES / ROWS_AT_ONCE };
+    const uint32_t stages = aligned_room(), steps = p.g.rows;
     const uint32_t pack = threadIdx.x % O::PACKS, row = threadIdx.x / O::PACKS;
-    corner from[MINE];
+    const B b_rows(p, n0);
+    window_at from[MINE];
 #pragma unroll
-    for (uint32_t i = 0; i < MINE; i++) from[i] = corner_of(p.g, first + row + i * O::ROWS_AT_ONCE);
+    for (uint32_t i = 0; i < MINE; i++) {
+        from[i] = window_of(p.g, p.images, first + row + i * ROWS_AT_ONCE);
+        if (p.g.whole) from[i].first += pack * O::COPY;
+    }
+    const auto copy_rows = [&](uint32_t to, int32_t at, uint32_t tap) {
+#pragma unroll
+        for (uint32_t i = 0; i < MINE; i++)
+            copy_pack<O::COPY>(to + place_of<O::COPY>(row + i * ROWS_AT_ONCE, pack),
+                               from[i].first + (int64_t)at * (int64_t)sizeof(typename O::value),
+                               from[i].taps >> tap & 1);
+    };
     const auto bring = [&](uint32_t step) {
-        const uint32_t to = stages + step % STAGES * STAGE_BYTES, k = step * O::WIDE + pack * O::PACK;
-        const within_window v = within(p.g, k);
-        if (k < p.g.template read<O>())
-#pragma unroll
-            for (uint32_t i = 0; i < MINE; i++)
-                copy_from<O>(to + place_of<O::COPY>(row + i * O::ROWS_AT_ONCE, pack), p.images, p.g, from[i], v);
-        B::bring(to + 2 * TILE_BYTES, p, step * O::WIDE, n0);
+        const uint32_t to = stages + step % block::STAGES * block::STAGE_BYTES;
+        const window_row r = row_of<O>(p.g, step);
+        if (p.g.whole) {
+            uint32_t y = r.tap;
+            const uint32_t x = gpu_split(&y, p.g.kernel);
+            copy_rows(to, (int32_t)((y * p.g.w + x) * p.g.c.d + r.channel), r.tap);
+        } else if (r.k + pack * O::PACK < (p.g.k + O::STEP - 1) / O::STEP * O::STEP) { /* else nobody reads it */
+            const value_at v = value_of(p.g, r.k + pack * O::PACK);
+            copy_rows(to, v.at, v.tap);
+        }
+        b_rows.bring(to + block::ROWS_BYTES, p, r);
     };
     for (uint32_t step = 0; step < AHEAD; step++) {
         if (step < steps) bring(step);
@@ -197,9 +251,9 @@ __device__ inline void multiply_windows(Sum (&c)[N / 2], const place_product<O> 
     for (uint32_t step = 0; step < steps; step++) {
         wait_copies<AHEAD - 1>();
         __syncthreads(); /* this stage is there, and the one before the last is free */
-        const uint32_t at = stages + step % STAGES * STAGE_BYTES;
+        const uint32_t at = stages + step % block::STAGES * block::STAGE_BYTES;
         const uint64_t a = swizzled_rows(at + threadIdx.x / GROUP * TILE_BYTES);
-        const uint64_t b = B::TURNED ? turned_tile(at + 2 * TILE_BYTES) : swizzled_rows(at + 2 * TILE_BYTES);
+        const uint64_t b = B::TURNED ? turned_tile(at + block::ROWS_BYTES) : swizzled_rows(at + block::ROWS_BYTES);
         const auto multiply_step = [&](uint32_t k) {
             O::template multiply<B::TURNED>(c, a + k * BY_ROW, b + k * (B::TURNED ? BY_COLUMN : BY_ROW));
         };
@@ -228,9 +282,9 @@ __device__ inline void multiply_windows(Sum (&c)[N / 2], const place_product<O> 
 
 /* The block's outputs by way of shared memory, whole rows of packs, of which `room` has N and one more to spread rows over
  * the banks. f(i, half, column): output i of this thread, of its lower or upper row. */
-template <int N, class O, class F>
+template <class block, class O, class F>
 __device__ inline void write_places(const place_product<O> &p, uint32_t n0, uint32_t first, F f) {
-    enum { PACK = 16 / sizeof(bf16), PITCH = N + PACK, ROW_PACKS = N / PACK };
+    enum { N = block::OUTPUTS, PACK = 16 / sizeof(bf16), PITCH = N + PACK, ROW_PACKS = N / PACK };
     bf16 *room = (bf16 *)conv_room;
     const uint32_t lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4, column = lane % 4 * 2;
 #pragma unroll
@@ -240,7 +294,7 @@ __device__ inline void write_places(const place_product<O> &p, uint32_t n0, uint
             __floats2bfloat162_rn(f(i, half, at), f(i + 1, half, at + 1));
     }
     __syncthreads();
-    for (uint32_t i = threadIdx.x; i < PLACES * ROW_PACKS; i += THREADS) {
+    for (uint32_t i = threadIdx.x; i < block::PLACES * ROW_PACKS; i += block::THREADS) {
         const uint32_t place = first + i / ROW_PACKS, n = n0 + i % ROW_PACKS * PACK;
         if (place >= p.g.places || n >= p.n) continue;
         gpu_pack<bf16> v = *(const gpu_pack<bf16> *)(room + i / ROW_PACKS * PITCH + i % ROW_PACKS * PACK);
@@ -254,16 +308,45 @@ __device__ inline void write_places(const place_product<O> &p, uint32_t n0, uint
     }
 }
 
-/* The tile of outputs and the first place of this block. */
-template <int N, class O> __device__ inline uint32_t first_output(const place_product<O> &p) {
-    return blockIdx.x % p.tiles_n * N;
+/* The first output and place of this block. */
+template <class Block, class O> __device__ inline uint32_t first_output(const place_product<O> &p) {
+    return blockIdx.x % p.tiles_n * Block::OUTPUTS;
 }
-template <class O> __device__ inline uint32_t first_place(const place_product<O> &p) {
-    return blockIdx.x / p.tiles_n * PLACES;
+template <class Block, class O> __device__ inline uint32_t first_place(const place_product<O> &p) {
+    return blockIdx.x / p.tiles_n * Block::PLACES;
 }
 
-static inline unsigned place_blocks(const windows &g, uint32_t tiles_n) {
-    return (g.places + PLACES - 1) / PLACES * tiles_n;
+/* Whether blocks of four warpgroups are enough for all multiprocessors. */
+template <class O> static inline bool many_places(const tern_gpu_plan *plan, const place_product<O> &p, uint32_t n) {
+    const size_t tiles = (p.n + n - 1) / n;
+    return p.g.places / (4 * TILE_ROWS) * tiles >= (size_t)plan->context->multiprocessors;
+}
+
+/* Launches kernel(p, more) of blocks `B`. */
+template <class B, class O, class More>
+static tern_status run_places(tern_gpu_plan *plan, size_t node, void (*kernel)(place_product<O>, More),
+                              place_product<O> p, const More &more, tern_error *err) {
+    p.tiles_n = (p.n + B::OUTPUTS - 1) / B::OUTPUTS;
+    const unsigned blocks = (p.g.places + B::PLACES - 1) / B::PLACES * p.tiles_n;
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, B::BYTES),
+             gpu_graph_node(plan, node)->name, err);
+    kernel<<<blocks, B::THREADS, B::BYTES, plan->stream>>>(p, more);
+    GPU_LAUNCHED(plan, node, err);
+    return TERN_OK;
+}
+
+/* run(block) with the block for so many outputs: N = 32, 64 or 128 of them. */
+template <int N, class O, class F>
+static tern_status choose_block(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
+    if constexpr (N < 128)
+        if (p.g.rows <= 2) return run(place_block<2, N, 2>());
+    if (many_places(plan, p, N)) return run(place_block<4, N, 4>());
+    return run(place_block < 2, N, N == 128 ? 3 : 4 > ()); /* so that two fit */
+}
+template <class O, class F>
+static tern_status choose_outputs(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
+    if (p.n <= 32) return choose_block<32>(plan, p, run);
+    return p.n <= 64 ? choose_block<64>(plan, p, run) : choose_block<128>(plan, p, run);
 }
 
 #endif

@@ -41,67 +41,95 @@ struct bf16_operand : operand_of<bf16, 16> {
         multiply_tiles<0, TURNED>(c, a, b);
     }
 };
-enum {
-    WIDE = bf16_operand::WIDE,
-    PACK = bf16_operand::PACK,
-    PACKS = bf16_operand::PACKS,
-    ROWS_AT_ONCE = bf16_operand::ROWS_AT_ONCE,
-    STEP = bf16_operand::STEP
-};
+enum { WIDE = bf16_operand::WIDE, PACK = bf16_operand::PACK, PACKS = bf16_operand::PACKS };
 static_assert((int)PACK == (int)GPU_CONV_PACK, "a pack is what one copy brings");
 
 /* ---- outputs of places */
 
 /* b of a gradient: value k of a window of dy, output o at a tap counted from the last, meets filter o's values at that tap,
  * one for each of the n channels. */
-template <class O, int N> struct turned_filters {
-    enum { TURNED = 1, ROW_PACKS = N / PACK, ROWS = THREADS / ROW_PACKS };
-    __device__ static void bring(uint32_t to, const place_product<O> &p, uint32_t k0, uint32_t n0) {
+template <class O, class Block> struct turned_filters {
+    enum {
+        TURNED = 1,
+        ROW_PACKS = Block::OUTPUTS / PACK,
+        ROWS_AT_ONCE = Block::THREADS / ROW_PACKS,
+        MINE = (WIDE + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE
+    };
+    const bf16 *from; /* the first channel of the pack, of output 0 */
+    uint32_t to_pack, row;
+    bool valid;
+    __device__ turned_filters(const place_product<O> &p, uint32_t n0) : row(threadIdx.x / ROW_PACKS) {
         const uint32_t pack = threadIdx.x % ROW_PACKS, n = n0 + pack * PACK;
-        const uint32_t last = p.g.kernel.d * p.g.kernel.d - 1;
+        to_pack = pack / PACKS * TILE_BYTES + place_of<16>(row, pack % PACKS);
+        static_assert(ROWS_AT_ONCE % 8 == 0, "rows of a thread are swizzled alike");
+        valid = n < p.n;
+        from = p.b + n + (p.g.whole ? (size_t)row * p.ldb : 0);
+    }
+    __device__ void copy(uint32_t to, uint32_t i, const bf16 *at, bool inside) const {
+        if (row + i * ROWS_AT_ONCE < WIDE) copy_pack<16>(to + to_pack + i * ROWS_AT_ONCE * ROW_BYTES, at, inside);
+    }
+    __device__ void bring(uint32_t to, const place_product<O> &p, const window_row &r) const {
+        const uint32_t last = p.g.taps.d - 1;
+        if (p.g.whole) {
+            const bf16 *at = from + ((size_t)r.channel * p.ldb + (last - r.tap) * p.n);
 #pragma unroll
-        for (uint32_t i = 0; i < WIDE / ROWS; i++) {
-            const uint32_t row = threadIdx.x / ROW_PACKS + i * ROWS;
-            uint32_t tap = k0 + row;
-            if (tap >= p.g.template read<O>()) return;
-            const bool valid = tap < p.g.k && n < p.n;
+            for (uint32_t i = 0; i < MINE; i++) copy(to, i, at + (size_t)(i * ROWS_AT_ONCE) * p.ldb, valid);
+            return;
+        }
+#pragma unroll
+        for (uint32_t i = 0; i < MINE; i++) {
+            uint32_t tap = r.k + row + i * ROWS_AT_ONCE;
+            const bool inside = tap < p.g.k && valid;
             const uint32_t o = gpu_split(&tap, p.g.c);
-            copy_pack<16>(to + pack / PACKS * TILE_BYTES + place_of<16>(row, pack % PACKS),
-                          p.b + (valid ? (size_t)o * p.ldb + (size_t)((last - tap) * p.n + n) : 0), valid);
+            copy(to, i, from + (inside ? (size_t)o * p.ldb + (last - tap) * p.n : 0), inside);
         }
     }
 };
 
 typedef place_product<bf16_operand> bf16_product;
 
-template <int N, class B>
-__global__ static void __launch_bounds__(THREADS, 2)
+template <class Block, class B>
+__global__ static void __launch_bounds__((Block::THREADS), (Block::BLOCKS))
     multiply_places(const __grid_constant__ bf16_product p, const float *factor) {
-    const uint32_t n0 = first_output<N>(p), first = first_place(p);
-    float c[N / 2] = {};
-    multiply_windows<bf16_operand, N, B>(c, p, n0, first);
+    const uint32_t n0 = first_output<Block>(p), first = first_place<Block>(p);
+    float c[Block::OUTPUTS / 2] = {};
+    multiply_windows<bf16_operand, Block, B>(c, p, n0, first);
     const float by = factor ? *factor : 1;
-    write_places<N>(p, n0, first, [&](uint32_t i, uint32_t, uint32_t) { return c[i] * by; });
+    write_places<Block>(p, n0, first, [&](uint32_t i, uint32_t, uint32_t) { return c[i] * by; });
 }
 
 /* ---- gradients of filters: parts[part][m][k] = dy^T windows over some of the places */
 
+/* 64 places: pixels of a line, lines of an image and of all images' input. */
+struct filter_stride {
+    uint32_t x, y;
+    int32_t line;
+};
+
 struct filter_product {
     windows g;
+    filter_stride stride;
     const bf16 *images, *dy;
     float *parts;
     uint32_t m, tiles_m;
     uint32_t each; /* places of a part, a multiple of 64 */
 };
 
-/* M tiles of 64 filters and K tiles of 64 values of their windows. With one tile of filters both warpgroups have it, each
- * half of the places: two parts. */
-template <int M, int K> struct filter_room {
-    enum { STAGES = 4, STAGE_BYTES = (M + K) * TILE_BYTES, BYTES = ALIGNMENT + STAGES * STAGE_BYTES };
+/* M tiles of 64 filters and K tiles of 64 values of their windows. Of four warpgroups two have the first half of the values,
+ * two the others; these two have a tile of filters each, or with one tile half of the places. */
+template <int M, int K> struct filter_block {
+    enum {
+        THREADS = 4 * GROUP,
+        STAGES = 4,
+        AHEAD = STAGES - 2,
+        STAGE_BYTES = (M + K) * TILE_BYTES,
+        BYTES = ALIGNMENT + STAGES * STAGE_BYTES
+    };
 };
 
+/* Sums of K tiles of 64 values. */
 template <int K> struct filter_sums {
-    float pair[K / 2][64];
+    float pair[K / 2 ? K / 2 : 1][64];
     float last[K % 2 ? 32 : 1];
 };
 
@@ -117,102 +145,170 @@ template <int K> __device__ static void multiply_all(filter_sums<K> &c, uint64_t
     if constexpr (K % 2 != 0) multiply_tiles<1, 1>(c.last, a, b + (uint64_t)((K - 1) * TILE_BYTES >> 4));
 }
 
-/* to[row][k]: rows of m, from column k0 on. */
-template <int N>
-__device__ static void write_filters(const float (&c)[N], const filter_product &p, float *to, uint32_t row,
-                                     uint32_t k0) {
-    const uint32_t column = k0 + threadIdx.x % 4 * 2;
+/* f(tile, sums of its 64 values) */
+template <int K, class F> __device__ static void for_tiles(filter_sums<K> &c, F f) {
 #pragma unroll
-    for (uint32_t i = 0; i < N / 2; i++) {
-        const uint32_t m = row + i % 2 * 8, k = column + i / 2 * 8;
-        if (m < p.m && k < p.g.k) *(float2 *)(to + (size_t)m * p.g.k + k) = make_float2(c[2 * i], c[2 * i + 1]);
-    }
+    for (int i = 0; i < K; i++) f((uint32_t)i, i / 2 < K / 2 ? c.pair[i / 2] + i % 2 * 32 : c.last);
 }
 
-template <int M, int K>
-__global__ static void __launch_bounds__(THREADS, 1) multiply_filters(const __grid_constant__ filter_product p) {
-    enum {
-        STAGES = filter_room<M, K>::STAGES,
-        AHEAD = STAGES - 2,
-        STAGE_BYTES = filter_room<M, K>::STAGE_BYTES,
-        MINE = WIDE / ROWS_AT_ONCE
-    };
-    const uint32_t stages = aligned_room(), group = threadIdx.x / GROUP;
-    const uint32_t m0 = blockIdx.x % p.tiles_m * M * WIDE, k0 = blockIdx.x / p.tiles_m * K * WIDE;
-    const uint32_t begin = blockIdx.y * p.each, end = min(begin + p.each, p.g.places);
-    const uint32_t pack = threadIdx.x % PACKS, row = threadIdx.x / PACKS;
-    const uint32_t steps = begin < end ? (end - begin + WIDE - 1) / WIDE : 0;
-    within_window v[K];
+/* A place that goes 64 further with each step: of its image, and the line of all images where its window begins. */
+struct walking_place {
+    uint32_t x, y;
+    int32_t line;
+    __device__ walking_place(const windows &g, uint32_t place) {
+        uint32_t image = place;
+        x = gpu_split(&image, g.ow);
+        y = gpu_split(&image, g.oh);
+        line = (int32_t)(image * g.h + y) - g.padding;
+    }
+    __device__ void step(const windows &g, const filter_stride &by) {
+        x += by.x;
+        const bool next_line = x >= g.ow.d;
+        x -= next_line ? g.ow.d : 0;
+        y += by.y + next_line;
+        line += by.line + next_line;
+        const bool next_image = y >= g.oh.d;
+        y -= next_image ? g.oh.d : 0;
+        line += next_image ? (int32_t)g.h - (int32_t)g.oh.d : 0;
+    }
+};
+
+enum : uint32_t { FAR = 1u << 30 }; /* outside of every image */
+
+/* What a thread brings: a pack of one place in 64, of every tile. */
+template <int M, int K> struct filter_source {
+    int32_t from[K]; /* of the first pixel of a window on, and its pixel in the window */
+    uint32_t from_y[K], from_x[K];
+    walking_place at;
+    const bf16 *dy;
+    uint32_t place, end, pack, row;
+    bool valid[M];
+    __device__ filter_source(const filter_product &p, uint32_t m0, uint32_t k0, uint32_t begin, uint32_t stop)
+        : at(p.g, begin + threadIdx.x / PACKS), place(begin + threadIdx.x / PACKS), end(stop),
+          pack(threadIdx.x % PACKS), row(threadIdx.x / PACKS) {
+        dy = p.dy + (size_t)place * p.m + m0 + pack * PACK;
 #pragma unroll
-    for (uint32_t i = 0; i < K; i++) v[i] = within(p.g, k0 + i * WIDE + pack * PACK);
-    const auto bring = [&](uint32_t step) {
-        const uint32_t to = stages + step % STAGES * STAGE_BYTES;
+        for (uint32_t i = 0; i < M; i++) valid[i] = m0 + i * WIDE + pack * PACK < p.m;
 #pragma unroll
-        for (uint32_t r = 0; r < MINE; r++) {
-            const uint32_t at = row + r * ROWS_AT_ONCE, place = begin + step * WIDE + at;
-            const corner from = corner_of(p.g, place < end ? place : p.g.places);
-#pragma unroll
-            for (uint32_t i = 0; i < M; i++) {
-                const uint32_t m = m0 + i * WIDE + pack * PACK;
-                const bool valid = place < end && m < p.m;
-                copy_pack<16>(to + i * TILE_BYTES + place_of<16>(at, pack),
-                              p.dy + (valid ? (size_t)place * p.m + m : 0), valid);
-            }
-#pragma unroll
-            for (uint32_t i = 0; i < K; i++)
-                copy_from<bf16_operand>(to + (M + i) * TILE_BYTES + place_of<16>(at, pack), p.images, p.g, from,
-                                        v[i]);
+        for (uint32_t i = 0; i < K; i++) {
+            const value_at v = value_of(p.g, row_of<bf16_operand>(p.g, k0 + i).k + pack * PACK);
+            from[i] = v.at;
+            from_x[i] = v.x;
+            from_y[i] = v.tap == NO_TAP ? FAR : v.y;
         }
-    };
-    filter_sums<K> c = {};
+    }
+    /* The next 64 places. */
+    __device__ void bring(uint32_t to, const filter_product &p) {
+        const bool is_place = place < end;
+        const int32_t x = (int32_t)at.x - p.g.padding, y = (int32_t)at.y - p.g.padding;
+        const bf16 *first = p.images + ((int64_t)at.line * p.g.w + x) * (int64_t)p.g.c.d;
+#pragma unroll
+        for (uint32_t i = 0; i < M; i++)
+            copy_pack<16>(to + i * TILE_BYTES + place_of<16>(row, pack), dy + i * WIDE, is_place && valid[i]);
+#pragma unroll
+        for (uint32_t i = 0; i < K; i++)
+            copy_pack<16>(to + (M + i) * TILE_BYTES + place_of<16>(row, pack), first + from[i],
+                          is_place && (uint32_t)y + from_y[i] < p.g.h && (uint32_t)x + from_x[i] < p.g.w);
+        place += WIDE;
+        dy += (size_t)WIDE * p.m;
+        at.step(p.g, p.stride);
+    }
+};
+
+/* All threads of the block come, from different places of the code. */
+template <int THREADS> __device__ static void meet() { asm volatile("bar.sync 1, %0;" ::"n"(THREADS) : "memory"); }
+
+/* The work of a warpgroup that has tiles FIRST ... + OWN of the K. */
+template <int M, int K, int FIRST, int OWN>
+__device__ static void multiply_part(const filter_product &p, uint32_t m0, uint32_t k0) {
+    typedef filter_block<M, K> block;
+    enum { AHEAD = block::AHEAD, SHARE = M > 1 ? 4 : 2 /* instructions of a step */ };
+    const uint32_t stages = aligned_room(), group = threadIdx.x / GROUP % 2;
+    const uint32_t begin = blockIdx.y * p.each, end = min(begin + p.each, p.g.places);
+    const uint32_t steps = begin < end ? (end - begin + WIDE - 1) / WIDE : 0;
+    const uint32_t step0 = M > 1 ? 0 : group * SHARE;
+    filter_source<M, K> source(p, m0, k0, begin, end);
+    filter_sums<OWN> c = {};
     for (uint32_t step = 0; step < AHEAD; step++) {
-        if (step < steps) bring(step);
+        if (step < steps) source.bring(stages + step * block::STAGE_BYTES, p);
         commit_copies();
     }
     for (uint32_t step = 0; step < steps; step++) {
         wait_copies<AHEAD - 1>();
-        __syncthreads(); /* this stage is there, and the one before the last is free */
-        const uint32_t at = stages + step % STAGES * STAGE_BYTES;
-        const uint64_t a = turned_tile(at + (M > 1 ? group * TILE_BYTES : 0)), b = turned_tile(at + M * TILE_BYTES);
-        enum { SHARE = M > 1 ? WIDE / STEP : WIDE / STEP / 2 };
-        const uint32_t own = M > 1 ? 0 : group * SHARE;
+        meet<block::THREADS>(); /* this stage is there, and the one before the last is free */
+        const uint32_t at = stages + step % block::STAGES * block::STAGE_BYTES;
+        const uint64_t a = turned_tile(at + (M > 1 ? group * TILE_BYTES : 0)) + step0 * BY_COLUMN;
+        const uint64_t b = turned_tile(at + (M + FIRST) * TILE_BYTES) + step0 * BY_COLUMN;
         pin_all(c);
         wgmma_fence();
 #pragma unroll
-        for (uint32_t k = 0; k < SHARE; k++) multiply_all<K>(c, a + (own + k) * BY_COLUMN, b + (own + k) * BY_COLUMN);
+        for (uint32_t k = 0; k < SHARE; k++) multiply_all<OWN>(c, a + k * BY_COLUMN, b + k * BY_COLUMN);
         wgmma_commit();
-        if (step + AHEAD < steps) bring(step + AHEAD);
+        if (step + AHEAD < steps) source.bring(stages + (step + AHEAD) % block::STAGES * block::STAGE_BYTES, p);
         commit_copies();
         wait_products<1>();
     }
     wait_products<0>();
     pin_all(c);
-    const uint32_t part = M > 1 ? blockIdx.y : blockIdx.y * 2 + group;
-    const uint32_t mine = m0 + (M > 1 ? group * WIDE : 0) + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4;
-    float *to = p.parts + (size_t)part * p.m * p.g.k;
+    if (M == 1) {               /* the second half of the places is added to the first */
+        meet<block::THREADS>(); /* the stages are no longer read */
+        float *room = (float *)conv_room + FIRST * 32 * GROUP + threadIdx.x % GROUP;
+        for_tiles(c, [&](uint32_t tile, float *sums) {
 #pragma unroll
-    for (uint32_t i = 0; i < K / 2; i++) write_filters(c.pair[i], p, to, mine, k0 + i * 2 * WIDE);
-    if constexpr (K % 2 != 0) write_filters(c.last, p, to, mine, k0 + (K - 1) * WIDE);
+            for (uint32_t i = 0; i < 32; i++)
+                if (group) room[(tile * 32 + i) * GROUP] = sums[i];
+        });
+        meet<block::THREADS>();
+        if (group) return;
+        for_tiles(c, [&](uint32_t tile, float *sums) {
+#pragma unroll
+            for (uint32_t i = 0; i < 32; i++) sums[i] += room[(tile * 32 + i) * GROUP];
+        });
+    }
+    const uint32_t mine = m0 + (M > 1 ? group * WIDE : 0) + threadIdx.x % GROUP / 32 * 16 + threadIdx.x % 32 / 4;
+    float *to = p.parts + (size_t)blockIdx.y * p.m * p.g.k;
+    for_tiles(c, [&](uint32_t tile, const float *sums) {
+        const uint32_t column = row_of<bf16_operand>(p.g, k0 + FIRST + tile).k + threadIdx.x % 4 * 2;
+#pragma unroll
+        for (uint32_t i = 0; i < 32; i += 2) {
+            const uint32_t m = mine + i / 2 % 2 * 8, k = column + i / 4 * 8;
+            if (m < p.m && k < p.g.k) *(float2 *)(to + (size_t)m * p.g.k + k) = make_float2(sums[i], sums[i + 1]);
+        }
+    });
 }
 
-/* dw[i] += the sum of its parts: each warp of a block adds every eighth of them, then one adds those. Of each
- * `of` values of a part the first `channels` are wanted. */
-__global__ static void __launch_bounds__(THREADS)
-    add_parts(float *dw, const float *parts, uint32_t count, uint32_t n, uint32_t channels, uint32_t of) {
-    enum { SHARES = THREADS / 32 };
-    __shared__ float room[SHARES][32];
+template <int M, int K>
+__global__ static void __launch_bounds__(4 * GROUP, 1) multiply_filters(const __grid_constant__ filter_product p) {
+    const uint32_t m0 = blockIdx.x % p.tiles_m * M * WIDE, k0 = blockIdx.x / p.tiles_m * K;
+    if (threadIdx.x < 2 * GROUP)
+        multiply_part<M, K, 0, (K + 1) / 2>(p, m0, k0);
+    else
+        multiply_part<M, K, (K + 1) / 2, K / 2>(p, m0, k0);
+}
+
+/* dw[i] += the sum of its parts, V neighbours at once: each warp of a block adds every eighth of them, then one adds
+ * those. Of each `of` values of a part the first `channels` are wanted. */
+template <class V>
+__global__ static void __launch_bounds__(GPU_THREADS)
+    add_parts(V *dw, const V *parts, uint32_t count, uint32_t n, uint32_t channels, uint32_t of) {
+    enum { SHARES = GPU_THREADS / 32, FLOATS = sizeof(V) / sizeof(float) };
+    __shared__ V room[SHARES][32];
     const uint32_t lane = threadIdx.x % 32, share = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
     const size_t at = (size_t)(i / channels) * of + i % channels, apart = (size_t)(n / channels) * of;
-    float sum = 0;
+    V sum = {};
+    const auto add = [&](const V &v) {
+#pragma unroll
+        for (int j = 0; j < FLOATS; j++) ((float *)&sum)[j] += ((const float *)&v)[j];
+    };
     if (i < n)
 #pragma unroll 8
-        for (uint32_t part = share; part < count; part += SHARES) sum += parts[part * apart + at];
+        for (uint32_t part = share; part < count; part += SHARES) add(parts[part * apart + at]);
     room[share][lane] = sum;
     __syncthreads();
     if (share || i >= n) return;
     sum = dw[i];
 #pragma unroll
-    for (int s = 0; s < SHARES; s++) sum += room[s][lane];
+    for (int s = 0; s < SHARES; s++) add(room[s][lane]);
     dw[i] = sum;
 }
 
@@ -261,10 +357,10 @@ static size_t values_of(const gpu_conv *c) { return c->kernel * c->kernel * c->c
 static bool can_multiply(const tern_gpu_plan *plan, size_t node, const gpu_conv &c) {
     const tern_node *n = gpu_graph_node(plan, node);
     const size_t most = (size_t)1 << 30, pixels = c.images * (c.h + c.kernel) * (c.w + c.kernel);
-    return n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 && plan->context->major == 9 &&
-           plan->type == TERN_BF16 && plan->products == TERN_BF16 && c.c % PACK == 0 && c.outputs % PACK == 0 &&
-           c.padding < c.kernel && pixels < most / (c.c + c.outputs) && values_of(&c) < most / c.outputs &&
-           c.kernel * c.kernel * c.outputs < most;
+    return n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 && c.kernel * c.kernel <= GPU_CONV_TAPS &&
+           plan->context->major == 9 && plan->type == TERN_BF16 && plan->products == TERN_BF16 && c.c % PACK == 0 &&
+           c.outputs % PACK == 0 && c.padding < c.kernel && pixels < most / (c.c + c.outputs) &&
+           values_of(&c) < most / c.outputs && c.kernel * c.kernel * c.outputs < most;
 }
 
 bool gpu_conv_fits(const tern_gpu_plan *plan, size_t node) {
@@ -279,29 +375,19 @@ bool gpu_conv_fits_padded(const tern_gpu_plan *plan, size_t node) {
     return can_multiply(plan, node, c);
 }
 
-template <int N, template <class, int> class B>
-static tern_status run_places(tern_gpu_plan *plan, size_t node, bf16_product p, const float *factor,
-                              tern_error *err) {
-    const auto kernel = multiply_places<N, B<bf16_operand, N>>;
-    p.tiles_n = (p.n + N - 1) / N;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, place_room<N>::BYTES),
-             gpu_graph_node(plan, node)->name, err);
-    kernel<<<place_blocks(p.g, p.tiles_n), THREADS, place_room<N>::BYTES, plan->stream>>>(p, factor);
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
-}
-
-template <template <class, int> class B>
+template <template <class, class> class B>
 static tern_status choose_places(tern_gpu_plan *plan, size_t node, const bf16_product &p, const float *factor,
                                  tern_error *err) {
-    if (p.n <= 32) return run_places<32, B>(plan, node, p, factor, err);
-    return p.n <= 64 ? run_places<64, B>(plan, node, p, factor, err) : run_places<128, B>(plan, node, p, factor, err);
+    return choose_outputs(plan, p, [&](auto block) {
+        using Block = decltype(block);
+        return run_places<Block>(plan, node, multiply_places<Block, B<bf16_operand, Block>>, p, factor, err);
+    });
 }
 
 tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *y, const void *x,
                              const void *w, tern_error *err) {
     bf16_product p = {};
-    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, c->padding);
+    p.g = windows_over(c->images, c->h, c->w, c->c, c->oh, c->ow, c->kernel, c->padding, WIDE);
     p.images = (const bf16 *)x;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)y;
@@ -315,7 +401,7 @@ tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c
 tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *dx, int add,
                                     const void *dy, const void *w, const float *factor, tern_error *err) {
     bf16_product p = {};
-    p.g = windows_over(c->images, c->oh, c->ow, c->outputs, c->h, c->w, c->kernel, c->kernel - 1 - c->padding);
+    p.g = windows_over(c->images, c->oh, c->ow, c->outputs, c->h, c->w, c->kernel, c->kernel - 1 - c->padding, WIDE);
     p.images = (const bf16 *)dy;
     p.b = (const bf16 *)w;
     p.y = (bf16 *)dx;
@@ -329,8 +415,7 @@ tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_
 struct filter_cut {
     uint32_t m, k; /* tiles of 64 of a block */
     uint32_t tiles_m, tiles;
-    size_t blocks; /* that share the places; with one tile of filters two parts each */
-    size_t parts() const { return blocks * (m == 1 ? 2 : 1); }
+    size_t parts; /* blocks that share the places */
 };
 
 static filter_cut cut_of(const tern_gpu_plan *plan, const gpu_conv *conv) {
@@ -346,23 +431,23 @@ static filter_cut cut_of(const tern_gpu_plan *plan, const gpu_conv *conv) {
     }
     c.tiles_m = (uint32_t)((conv->outputs + c.m * WIDE - 1) / (c.m * WIDE));
     c.tiles = c.tiles_m * (uint32_t)(least / c.k);
-    c.blocks = (size_t)plan->context->multiprocessors / c.tiles;
-    if (!c.blocks) c.blocks = 1;
+    c.parts = (size_t)plan->context->multiprocessors / c.tiles;
+    if (!c.parts) c.parts = 1;
     return c;
 }
 
 size_t gpu_conv_weight_scratch(const tern_gpu_plan *plan, const gpu_conv *conv) {
-    return gpu_round_up(cut_of(plan, conv).parts() * conv->outputs * values_of(conv) * sizeof(float), 256);
+    return gpu_round_up(cut_of(plan, conv).parts * conv->outputs * values_of(conv) * sizeof(float), 256);
 }
 
 template <int M, int K>
 static tern_status run_filters(tern_gpu_plan *plan, size_t node, const filter_cut &c, const filter_product &p,
                                tern_error *err) {
     CUDA_TRY(cudaFuncSetAttribute(multiply_filters<M, K>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  filter_room<M, K>::BYTES),
+                                  filter_block<M, K>::BYTES),
              gpu_graph_node(plan, node)->name, err);
-    const dim3 grid(c.tiles, (unsigned)c.blocks);
-    multiply_filters<M, K><<<grid, THREADS, filter_room<M, K>::BYTES, plan->stream>>>(p);
+    const dim3 grid(c.tiles, (unsigned)c.parts);
+    multiply_filters<M, K><<<grid, filter_block<M, K>::THREADS, filter_block<M, K>::BYTES, plan->stream>>>(p);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
@@ -371,22 +456,32 @@ tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu
                                      size_t channels, const void *dy, const void *x, void *scratch, tern_error *err) {
     const filter_cut c = cut_of(plan, conv);
     filter_product p = {};
-    p.g = windows_over(conv->images, conv->h, conv->w, conv->c, conv->oh, conv->ow, conv->kernel, conv->padding);
+    p.g =
+        windows_over(conv->images, conv->h, conv->w, conv->c, conv->oh, conv->ow, conv->kernel, conv->padding, WIDE);
     p.images = (const bf16 *)x;
     p.dy = (const bf16 *)dy;
     p.parts = (float *)scratch;
     p.m = (uint32_t)conv->outputs;
     p.tiles_m = c.tiles_m;
-    p.each = (uint32_t)(((p.g.places + WIDE - 1) / WIDE + c.blocks - 1) / c.blocks * WIDE);
+    const size_t lines = WIDE / conv->ow;
+    p.stride = {(uint32_t)(WIDE % conv->ow), (uint32_t)(lines % conv->oh),
+                (int32_t)(lines % conv->oh + lines / conv->oh * conv->h)};
+    p.each = (uint32_t)(((p.g.places + WIDE - 1) / WIDE + c.parts - 1) / c.parts * WIDE);
     const auto run = c.m == 2   ? (c.k == 3 ? run_filters<2, 3> : run_filters<2, 4>)
                      : c.k == 2 ? run_filters<1, 2>
                      : c.k == 3 ? run_filters<1, 3>
                      : c.k == 4 ? run_filters<1, 4>
                                 : run_filters<1, 5>;
     GPU_CHECK(run(plan, node, c, p, err));
-    const size_t count = conv->outputs * conv->kernel * conv->kernel * channels;
-    add_parts<<<(unsigned)((count + 31) / 32), THREADS, 0, plan->stream>>>(
-        dw, p.parts, (uint32_t)c.parts(), (uint32_t)count, (uint32_t)channels, (uint32_t)conv->c);
+    const bool whole = channels == conv->c;
+    const uint32_t count = (uint32_t)(conv->outputs * conv->kernel * conv->kernel * channels / (whole ? 4 : 1));
+    const uint32_t parts = (uint32_t)c.parts, blocks = (count + 31) / 32;
+    if (whole)
+        add_parts<<<blocks, GPU_THREADS, 0, plan->stream>>>((float4 *)dw, (const float4 *)p.parts, parts, count,
+                                                            count, count);
+    else
+        add_parts<<<blocks, GPU_THREADS, 0, plan->stream>>>(dw, p.parts, parts, count, (uint32_t)channels,
+                                                            (uint32_t)conv->c);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -77,7 +77,7 @@ static tern_status choose(tern_gpu_plan *plan, size_t node, const gpu_conv *c, v
     p.y = (bf16 *)y;
     p.n = (uint32_t)c->outputs;
     p.ldb = p.g.k;
-    return choose_outputs(plan, p, [&](auto block) {
+    return choose_block(plan, p, [&](auto block) {
         using Block = decltype(block);
         return run_places<Block>(plan, node, multiply_places<COPY, Block>, p, s, err);
     });

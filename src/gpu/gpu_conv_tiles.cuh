@@ -40,9 +40,17 @@ template <class Value, int COPY_BYTES> struct operand_of {
 /* ---- instructions */
 
 template <int BYTES> __device__ inline void copy_pack(uint32_t to, const void *from, bool valid) {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(valid ? BYTES : 0),
-                 "n"(BYTES)
-                 : "memory");
+#ifdef CONV_CA
+    if constexpr (false)
+#else
+    if constexpr (BYTES == 16)
+#endif
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
+                     : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(valid ? BYTES : 0),
+                     "n"(BYTES)
+                     : "memory");
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* All but the last N groups of this thread's copies are there, for the tensor cores too. */
@@ -167,8 +175,7 @@ template <class O> struct place_product {
     int add;      /* y += */
 };
 
-/* A block of so many warpgroups has 64 places of each, and N outputs. Two stages are for windows of no more rows: all is
- * asked for at once. */
+/* A block of so many warpgroups has 64 places of each, and N outputs. */
 template <int GROUPS, int N, int STAGES_> struct place_block {
     enum {
         THREADS = GROUPS * GROUP,
@@ -177,7 +184,7 @@ template <int GROUPS, int N, int STAGES_> struct place_block {
                  : STAGES_ == 2 && N == 32 ? 4
                                            : 2, /* a multiprocessor's */
         STAGES = STAGES_,
-        AHEAD = STAGES == 2 ? 2 : STAGES - 2,
+        AHEAD = STAGES - 2,
         ROWS_BYTES = GROUPS * TILE_BYTES, /* of a stage, b behind them */
         STAGE_BYTES = ROWS_BYTES + (N < TILE_ROWS ? TILE_ROWS : N) / TILE_ROWS * TILE_BYTES,
         BYTES = ALIGNMENT + STAGES * STAGE_BYTES,
@@ -316,12 +323,6 @@ template <class Block, class O> __device__ inline uint32_t first_place(const pla
     return blockIdx.x / p.tiles_n * Block::PLACES;
 }
 
-/* Whether blocks of four warpgroups are enough for all multiprocessors. */
-template <class O> static inline bool many_places(const tern_gpu_plan *plan, const place_product<O> &p, uint32_t n) {
-    const size_t tiles = (p.n + n - 1) / n;
-    return p.g.places / (4 * TILE_ROWS) * tiles >= (size_t)plan->context->multiprocessors;
-}
-
 /* Launches kernel(p, more) of blocks `B`. */
 template <class B, class O, class More>
 static tern_status run_places(tern_gpu_plan *plan, size_t node, void (*kernel)(place_product<O>, More),
@@ -335,18 +336,14 @@ static tern_status run_places(tern_gpu_plan *plan, size_t node, void (*kernel)(p
     return TERN_OK;
 }
 
-/* run(block) with the block for so many outputs: N = 32, 64 or 128 of them. */
-template <int N, class O, class F>
-static tern_status choose_block(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
-    if constexpr (N < 128)
-        if (p.g.rows <= 2) return run(place_block<2, N, 2>());
-    if (many_places(plan, p, N)) return run(place_block<4, N, 4>());
-    return run(place_block < 2, N, N == 128 ? 3 : 4 > ()); /* so that two fit */
-}
+/* run(block) with the block for so many outputs; of four warpgroups where those are enough for all multiprocessors. */
 template <class O, class F>
-static tern_status choose_outputs(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
-    if (p.n <= 32) return choose_block<32>(plan, p, run);
-    return p.n <= 64 ? choose_block<64>(plan, p, run) : choose_block<128>(plan, p, run);
+static tern_status choose_block(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
+    if (p.n <= 32) return run(place_block<2, 32, 4>());
+    if (p.n <= 64) return run(place_block<2, 64, 4>());
+    const size_t tiles = (p.n + 127) / 128, large = p.g.places / (4 * TILE_ROWS) * tiles;
+    if (large >= (size_t)plan->context->multiprocessors) return run(place_block<4, 128, 4>());
+    return run(place_block<2, 128, 3>()); /* so that two fit */
 }
 
 #endif

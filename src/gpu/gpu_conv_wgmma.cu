@@ -42,7 +42,6 @@ struct bf16_operand : operand_of<bf16, 16> {
     }
 };
 enum { WIDE = bf16_operand::WIDE, PACK = bf16_operand::PACK, PACKS = bf16_operand::PACKS };
-static_assert((int)PACK == (int)GPU_CONV_PACK, "a pack is what one copy brings");
 
 /* ---- outputs of places */
 
@@ -286,23 +285,17 @@ __global__ static void __launch_bounds__(4 * GROUP, 1) multiply_filters(const __
         multiply_part<M, K, (K + 1) / 2, K / 2>(p, m0, k0);
 }
 
-/* dw[i] += the sum of its parts, V neighbours at once: each warp of a block adds every eighth of them, then one adds
- * those. Of each `of` values of a part the first `channels` are wanted. */
-template <class V>
+/* dw[i] += the sum of parts[part][i]: each warp of a block adds every eighth of them, then one adds those. */
 __global__ static void __launch_bounds__(GPU_THREADS)
-    add_parts(V *dw, const V *parts, uint32_t count, uint32_t n, uint32_t channels, uint32_t of) {
-    enum { SHARES = GPU_THREADS / 32, FLOATS = sizeof(V) / sizeof(float) };
-    __shared__ V room[SHARES][32];
+    add_parts(float4 *dw, const float4 *parts, uint32_t count, uint32_t n) {
+    enum { SHARES = GPU_THREADS / 32 };
+    __shared__ float4 room[SHARES][32];
     const uint32_t lane = threadIdx.x % 32, share = threadIdx.x / 32, i = blockIdx.x * 32 + lane;
-    const size_t at = (size_t)(i / channels) * of + i % channels, apart = (size_t)(n / channels) * of;
-    V sum = {};
-    const auto add = [&](const V &v) {
-#pragma unroll
-        for (int j = 0; j < FLOATS; j++) ((float *)&sum)[j] += ((const float *)&v)[j];
-    };
+    float4 sum = make_float4(0, 0, 0, 0);
+    const auto add = [&](const float4 &v) { sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w); };
     if (i < n)
 #pragma unroll 8
-        for (uint32_t part = share; part < count; part += SHARES) add(parts[part * apart + at]);
+        for (uint32_t part = share; part < count; part += SHARES) add(parts[(size_t)part * n + i]);
     room[share][lane] = sum;
     __syncthreads();
     if (share || i >= n) return;
@@ -310,37 +303,6 @@ __global__ static void __launch_bounds__(GPU_THREADS)
 #pragma unroll
     for (int s = 0; s < SHARES; s++) add(room[s][lane]);
     dw[i] = sum;
-}
-
-/* ---- channels padded to a pack */
-
-template <class T>
-__global__ static void pad_pixels(gpu_pack<bf16> *to, const T *from, size_t pixels, uint32_t channels) {
-    GPU_FOR(i, pixels) {
-        gpu_pack<bf16> v;
-#pragma unroll
-        for (uint32_t j = 0; j < PACK; j++)
-            v.v[j] = from_float<bf16>(j < channels ? to_float(from[i * channels + j]) : 0.0f);
-        to[i] = v;
-    }
-}
-
-template <class T>
-static tern_status pad(tern_gpu_plan *plan, size_t node, void *to, const T *from, size_t pixels, size_t channels,
-                       tern_error *err) {
-    pad_pixels<<<gpu_blocks(plan, pixels), GPU_THREADS, 0, plan->stream>>>((gpu_pack<bf16> *)to, from, pixels,
-                                                                           (uint32_t)channels);
-    GPU_LAUNCHED(plan, node, err);
-    return TERN_OK;
-}
-
-tern_status gpu_conv_pad_image(tern_gpu_plan *plan, size_t node, void *to, const void *from, size_t pixels,
-                               size_t channels, tern_error *err) {
-    return pad(plan, node, to, (const bf16 *)from, pixels, channels, err);
-}
-tern_status gpu_conv_pad_filters(tern_gpu_plan *plan, size_t node, void *to, const float *from, size_t pixels,
-                                 size_t channels, tern_error *err) {
-    return pad(plan, node, to, from, pixels, channels, err);
 }
 
 /* ---- */
@@ -367,18 +329,10 @@ bool gpu_conv_fits(const tern_gpu_plan *plan, size_t node) {
     return can_multiply(plan, node, gpu_conv_of(plan, node, plan->batch_max));
 }
 
-bool gpu_conv_fits_padded(const tern_gpu_plan *plan, size_t node) {
-    gpu_conv c = gpu_conv_of(plan, node, plan->batch_max);
-    if (c.c >= PACK || !plan->training || plan->node[node].wants_grad[0] || !gpu_node_param(plan, node, 0)->grad)
-        return false;
-    c.c = PACK;
-    return can_multiply(plan, node, c);
-}
-
 template <template <class, class> class B>
 static tern_status choose_places(tern_gpu_plan *plan, size_t node, const bf16_product &p, const float *factor,
                                  tern_error *err) {
-    return choose_outputs(plan, p, [&](auto block) {
+    return choose_block(plan, p, [&](auto block) {
         using Block = decltype(block);
         return run_places<Block>(plan, node, multiply_places<Block, B<bf16_operand, Block>>, p, factor, err);
     });
@@ -453,7 +407,7 @@ static tern_status run_filters(tern_gpu_plan *plan, size_t node, const filter_cu
 }
 
 tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *conv, float *dw,
-                                     size_t channels, const void *dy, const void *x, void *scratch, tern_error *err) {
+                                     const void *dy, const void *x, void *scratch, tern_error *err) {
     const filter_cut c = cut_of(plan, conv);
     filter_product p = {};
     p.g =
@@ -473,15 +427,9 @@ tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu
                      : c.k == 4 ? run_filters<1, 4>
                                 : run_filters<1, 5>;
     GPU_CHECK(run(plan, node, c, p, err));
-    const bool whole = channels == conv->c;
-    const uint32_t count = (uint32_t)(conv->outputs * conv->kernel * conv->kernel * channels / (whole ? 4 : 1));
-    const uint32_t parts = (uint32_t)c.parts, blocks = (count + 31) / 32;
-    if (whole)
-        add_parts<<<blocks, GPU_THREADS, 0, plan->stream>>>((float4 *)dw, (const float4 *)p.parts, parts, count,
-                                                            count, count);
-    else
-        add_parts<<<blocks, GPU_THREADS, 0, plan->stream>>>(dw, p.parts, parts, count, (uint32_t)channels,
-                                                            (uint32_t)conv->c);
+    const uint32_t packs = p.m * p.g.k / 4;
+    add_parts<<<(packs + 31) / 32, GPU_THREADS, 0, plan->stream>>>((float4 *)dw, (const float4 *)p.parts,
+                                                                   (uint32_t)c.parts, packs);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

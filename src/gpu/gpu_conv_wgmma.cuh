@@ -20,20 +20,9 @@ tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c
 /* dx (+)= factor times the gradient that dy leaves there; factor: one number in the device's memory, or NULL. */
 tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *conv, void *dx, int add,
                                     const void *dy, const void *w, const float *factor, tern_error *err);
-/* dw[outputs][kernel][kernel][channels] += those of the first `channels` of c, with scratch of gpu_conv_weight_scratch
- * bytes for the largest batch. */
+/* dw[outputs][kernel][kernel][c] += , with scratch of gpu_conv_weight_scratch bytes for the largest batch. */
 size_t gpu_conv_weight_scratch(const tern_gpu_plan *plan, const gpu_conv *conv);
 tern_status gpu_conv_weight_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *conv, float *dw,
-                                     size_t channels, const void *dy, const void *x, void *scratch, tern_error *err);
-
-/* Few channels as a pack of them, zeros behind: convolutions of colours. In training of bf16 values, where the filters
- * have a gradient and the image has none. */
-enum { GPU_CONV_PACK = 8 };
-bool gpu_conv_fits_padded(const tern_gpu_plan *plan, size_t node);
-/* to[pixels][GPU_CONV_PACK] of from[pixels][channels], bf16 or (of weights) fp32. */
-tern_status gpu_conv_pad_image(tern_gpu_plan *plan, size_t node, void *to, const void *from, size_t pixels,
-                               size_t channels, tern_error *err);
-tern_status gpu_conv_pad_filters(tern_gpu_plan *plan, size_t node, void *to, const float *from, size_t pixels,
-                                 size_t channels, tern_error *err);
+                                     const void *dy, const void *x, void *scratch, tern_error *err);
 
 #endif

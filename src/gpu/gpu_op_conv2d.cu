@@ -2,12 +2,13 @@
  *
  * Patches are made for as many images at a time as keep scratch small. A convolution whose patches are the image itself
  * multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh), and so do the outputs of small
- * patches (gpu_small_patches.cuh) and what Hopper does without any (gpu_conv_wgmma.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
+ * patches (gpu_small_patches.cuh, gpu_small_images.cuh) and what Hopper does without any (gpu_conv_wgmma.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
 #include "gpu/gpu_conv_wgmma.cuh"
 #include "gpu/gpu_depthwise.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
+#include "gpu/gpu_small_images.cuh"
 #include "gpu/gpu_small_patches.cuh"
 
 struct conv_sizes {
@@ -44,34 +45,6 @@ static size_t patch_room(const conv_sizes *s, tern_dtype type, size_t batch) {
     return gpu_patches_images(&s->p, s->k, gpu_bytes(type), batch) * s->places * row_of(s, type) * gpu_bytes(type);
 }
 
-/* Of gpu_conv_wgmma.cuh: the image of few channels is kept for the gradient of filters. */
-struct direct_state {
-    void *padded; /* NULL: the input is taken as it is */
-};
-
-static void *padded_of(const tern_gpu_plan *plan, size_t i) {
-    return plan->node[i].state ? ((const direct_state *)plan->node[i].state)->padded : NULL;
-}
-
-static gpu_conv conv_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
-    gpu_conv conv = gpu_conv_of(plan, i, batch);
-    if (padded_of(plan, i)) conv.c = GPU_CONV_PACK;
-    return conv;
-}
-
-static tern_status prepare_direct(tern_gpu_plan *plan, size_t i, const conv_sizes *s, tern_error *err) {
-    if (gpu_conv_fits_padded(plan, i)) {
-        GPU_CHECK(gpu_state(plan, i, sizeof(direct_state), err));
-        GPU_CHECK(gpu_keep(plan, &((direct_state *)plan->node[i].state)->padded,
-                           s->x / s->c * GPU_CONV_PACK * gpu_bytes(TERN_BF16), gpu_graph_node(plan, i)->name, err));
-    }
-    const gpu_conv conv = conv_of(plan, i, plan->batch_max);
-    const size_t w = conv.outputs * conv.kernel * conv.kernel * conv.c;
-    gpu_want_scratch(plan, gpu_weight_room(plan, w));
-    if (plan->training) gpu_want_scratch(plan, gpu_conv_weight_scratch(plan, &conv));
-    return TERN_OK;
-}
-
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const conv_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, gpu_column_sums_scratch(plan, s.co));
@@ -84,7 +57,10 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
                                gpu_round_up(s.n * row_of(&s, plan->products) * sizeof(float), 256) +
                                (of_products > of_values ? of_products : of_values));
-    if (gpu_conv_fits(plan, i) || gpu_conv_fits_padded(plan, i)) GPU_CHECK(prepare_direct(plan, i, &s, err));
+    const gpu_conv conv = gpu_conv_of(plan, i, plan->batch_max);
+    if (plan->training && gpu_conv_fits(plan, i))
+        gpu_want_scratch(plan, gpu_weight_room(plan, s.w) + gpu_conv_weight_scratch(plan, &conv));
+    if (plan->training && gpu_small_filters_fit(plan, i)) gpu_want_scratch(plan, gpu_small_filters_scratch(plan, i));
     return gpu_weight_prepare(plan, i, s.w, err);
 }
 
@@ -126,16 +102,6 @@ static tern_status patches_of(tern_gpu_plan *plan, size_t i, const conv_sizes *s
                             now->rows, err);
 }
 
-static tern_status padded_forward(tern_gpu_plan *plan, size_t i, const conv_sizes *s, const float *bias,
-                                  tern_error *err) {
-    const gpu_conv conv = conv_of(plan, i, plan->batch);
-    void *y = plan->node[i].value, *image = padded_of(plan, i), *w = plan->scratch;
-    GPU_CHECK(gpu_conv_pad_image(plan, i, image, gpu_in(plan, i, 0), s->x / s->c, s->c, err));
-    GPU_CHECK(gpu_conv_pad_filters(plan, i, w, gpu_node_param(plan, i, 0)->value, s->w / s->c, s->c, err));
-    GPU_CHECK(gpu_conv_forward(plan, i, &conv, y, image, w, err));
-    return bias ? gpu_add_bias(plan, i, y, bias, s->y / s->co, s->co, err) : TERN_OK;
-}
-
 static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const conv_sizes s = sizes_of(plan, i, plan->batch);
     const tern_dtype type = gpu_operands(plan);
@@ -145,7 +111,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (gpu_depthwise_fits(plan, i))
         return gpu_depthwise_forward(plan, i, type, y, gpu_in(plan, i, 0), gpu_node_param(plan, i, 0)->value, bias,
                                      room, err);
-    if (padded_of(plan, i)) return padded_forward(plan, i, &s, bias, err);
+    if (gpu_small_images_fit(plan, i)) return gpu_small_images_forward(plan, i, bias, err);
     if (gpu_small_patches_fit(plan, i)) return gpu_small_patches_forward(plan, i, type, bias, err);
     GPU_CHECK(gpu_value_operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s.x / s.c, s.c, err));
     GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, type, s.w, err));
@@ -211,10 +177,10 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const conv_size
 /* Values are operands as they are. */
 static tern_status direct_backward(tern_gpu_plan *plan, size_t i, const conv_sizes *s, float *dw, void *dx,
                                    tern_error *err) {
-    const gpu_conv conv = conv_of(plan, i, plan->batch);
-    const void *dy = plan->node[i].grad, *x = padded_of(plan, i) ? padded_of(plan, i) : gpu_in(plan, i, 0), *w;
+    const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+    const void *dy = plan->node[i].grad, *w;
     char *room = (char *)plan->scratch;
-    if (dw) GPU_CHECK(gpu_conv_weight_gradient(plan, i, &conv, dw, s->c, dy, x, room, err));
+    if (dw) GPU_CHECK(gpu_conv_weight_gradient(plan, i, &conv, dw, dy, gpu_in(plan, i, 0), room, err));
     if (!dx) return TERN_OK;
     GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, plan->products, s->w, err));
     return gpu_conv_input_gradient(plan, i, &conv, dx, plan->node[i].add_to[0], dy, w, NULL, err);
@@ -239,11 +205,14 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const void *dy;
     if (gpu_depthwise_fits(plan, i)) {
         GPU_CHECK(depthwise_backward(plan, i, dw, dx, err));
-    } else if (padded_of(plan, i) || gpu_conv_fits(plan, i)) {
+    } else if (gpu_conv_fits(plan, i)) {
         GPU_CHECK(direct_backward(plan, i, &s, dw, dx, err));
     } else {
         GPU_CHECK(gpu_value_operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.y / s.co, s.co, err));
-        if (dw) GPU_CHECK(weight_gradient(plan, i, &s, dw, dy, room, err));
+        if (dw && gpu_small_filters_fit(plan, i))
+            GPU_CHECK(gpu_small_filters_gradient(plan, i, dw, room, err));
+        else if (dw)
+            GPU_CHECK(weight_gradient(plan, i, &s, dw, dy, room, err));
         if (dx) GPU_CHECK(input_gradient(plan, i, &s, dx, dy, room, err));
     }
     if (!gpu_graph_node(plan, i)->at.bias) return TERN_OK;

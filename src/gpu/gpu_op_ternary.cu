@@ -516,7 +516,7 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
     GPU_CHECK(make_activations(plan, i, s, true, state->direct, &x, &room, err));
     if (state->direct) {
         const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
-        return gpu_conv_weight_gradient(plan, i, &conv, dw, conv.c, dy, x.x, room, err);
+        return gpu_conv_weight_gradient(plan, i, &conv, dw, dy, x.x, room, err);
     }
     char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {

@@ -59,6 +59,10 @@ IMAGE_CONV(conv_small_stride, 11, 9, 3, .outputs = 32, .kernel = 3, .padding = 1
 IMAGE_CONV(conv_small_wide, 10, 7, 3, .outputs = 56, .kernel = 3, .padding = 1, .bias = 1)
 IMAGE_CONV(conv_small_gray, 7, 6, 1, .outputs = 128, .kernel = 5, .padding = 2, .bias = 1)
 
+IMAGE_CONV(conv_small_lines, 7, 16, 3, .outputs = 40, .kernel = 3, .padding = 1)
+IMAGE_CONV(conv_small_image, 32, 32, 3, .outputs = 32, .kernel = 3, .padding = 1, .bias = 1)
+IMAGE_CONV(conv_small_even, 5, 33, 2, .outputs = 16, .kernel = 2, .padding = 0)
+
 #define POOL(name, op, h, w, c, ...)                                                    \
     static void name(tern_graph *g) {                                                   \
         tern_graph_add(g, op, "tested", first(g, h, w, c), &(tern_attrs){__VA_ARGS__}); \
@@ -150,6 +154,9 @@ static const graph_case conv_cases_array[] = {
     {"conv2d, small, stride", conv_small_stride, 4, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, small, 56 outputs", conv_small_wide, 2, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, small, 1 channel", conv_small_gray, 3, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, lines", conv_small_lines, 5, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, image", conv_small_image, 600, 5e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, 2 channels", conv_small_even, 3, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, 24 to 136", conv_wide, 7, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, 200 to 72", conv_deep, 5, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, 64 to 256", conv_even, 9, 2e-5, 2e-2, 0, 0, 0},

@@ -40,25 +40,15 @@ template <class Value, int COPY_BYTES> struct operand_of {
 /* ---- instructions */
 
 template <int BYTES> __device__ inline void copy_pack(uint32_t to, const void *from, bool valid) {
-#ifdef CONV_CA
-    if constexpr (false)
-#else
-    if constexpr (BYTES == 16)
-#endif
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-                     : "memory");
-    else
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(valid ? BYTES : 0),
-                     "n"(BYTES)
-                     : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %3, %2;" ::"r"(to), "l"(from), "r"(valid ? BYTES : 0),
+                 "n"(BYTES)
+                 : "memory");
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /* All but the last N groups of this thread's copies are there, for the tensor cores too. */
 template <int N> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-#ifndef CONV_NO_FENCE
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
 }
 template <int N> __device__ inline void wait_products() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");

@@ -21,13 +21,15 @@ static void usage(FILE *to) {
           "Of images:\n"
           "  --test N          instead of files: image N of the data set's test split\n"
           "  --data DIR        where that is\n"
-          "  --json            one JSON object an image\n\n"
+          "  --json            one JSON object an image\n"
+          "Of both:\n"
+          "  --device NAME     cpu, cuda or cuda:N; default: the GPU that TERN_DEVICE names, else the CPU\n\n"
           "Examples:\n  tern run fashion.tern shoe.png\n  tern run shakespeare.tern 'ROMEO:' --tokens 300\n",
           to);
 }
 
 typedef struct run_options {
-    const char *args[MAX_VALUES + 1], *data, *test;
+    const char *args[MAX_VALUES + 1], *data, *test, *device;
     uint64_t tokens, top_k, seed;
     double temperature, top_p;
     int json;
@@ -125,7 +127,8 @@ int command_run(int argc, char **argv) {
         {.name = "--tokens", .number = &o.tokens}, {.name = "--temperature", .real = &o.temperature},
         {.name = "--top-k", .number = &o.top_k},   {.name = "--top-p", .real = &o.top_p},
         {.name = "--seed", .number = &o.seed},     {.name = "--data", .value = &o.data},
-        {.name = "--test", .value = &o.test},      {.name = "--json", .flag = &o.json}};
+        {.name = "--test", .value = &o.test},      {.name = "--device", .value = &o.device},
+        {.name = "--json", .flag = &o.json}};
     args a = {.options = options,
               .option_count = sizeof options / sizeof *options,
               .positional = o.args,
@@ -139,9 +142,13 @@ int command_run(int argc, char **argv) {
     int code = parse_args(&a, argc, argv);
     if (code) return code;
     tern_model *model = NULL;
+    tern_model_options on = {.batch = 1};
     tern_model_info info;
     tern_error err;
-    tern_status status = tern_model_open(&model, o.args[0], NULL, &err);
+    int gpu;
+    tern_status status = find_device(&gpu, o.device, &err);
+    on.device = status ? NULL : device_name(gpu);
+    if (!status) status = tern_model_open(&model, o.args[0], &on, &err);
     if (!status) status = tern_model_describe(&info, model, &err);
     if (!status && info.vocabulary) {
         status = run_text(model, a.count > 1 ? o.args[1] : "", &o, &err);

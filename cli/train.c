@@ -169,6 +169,10 @@ static void print_json(const tern_train_result *r, const char *out) {
         (json_int_t)r->trained_weights, "state_bytes", (json_int_t)r->state_bytes, "state_bits_per_weight",
         r->state_bits_per_weight, "peak_bytes", (json_int_t)r->peak_bytes, "device_bytes",
         (json_int_t)r->device_bytes, "checkpoint", path);
+    if (json && r->loss_scale > 0) {
+        json_object_set_new(json, "loss_scale", json_real(r->loss_scale));
+        json_object_set_new(json, "overflow_steps", json_integer((json_int_t)r->overflowed));
+    }
     json_dumpf(json, stdout, JSON_COMPACT | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(json);
@@ -192,6 +196,9 @@ static tern_status run_once(tern_train_result *result, const train_options *o, c
     else
         printf("stopped after %llu steps; go on with\n  tern train %s --out %s --resume\n",
                (unsigned long long)result->steps, o->preset, out);
+    if (result->overflowed && !o->json)
+        printf("%llu steps overflowed in fp16 and changed nothing; the loss's scale ends at %.0f\n",
+               (unsigned long long)result->overflowed, result->loss_scale);
     return status;
 }
 

@@ -128,6 +128,9 @@ mkdir short
 cp $data/* short/
 head -c 100000 $data/train-images-idx3-ubyte.gz > short/train-images-idx3-ubyte.gz
 expect 1 'train-images-idx3-ubyte.gz' train --out e --data short
+# What takes a GPU.
+expect 1 'products=f16 takes a GPU' train --out e --device cpu --set products=f16
+expect 1 'input_gradients=int8 takes a GPU' train --out e --device cpu --set input_gradients=int8
 # A rate that blows up: steps are skipped and named, and training stops.
 expect 1 'a lower lr' train --out e --set optimizer=sgd --set side_optimizer=sgd --set lr=1e6 --set warmup=0 \
     --set weights=float --set max_skips=2

@@ -28,6 +28,8 @@ typedef struct tern_progress {
     uint64_t step, steps; /* steps taken, and of the whole run */
     double epoch;
     double loss, lr, grad_norm; /* of the last step */
+    double loss_scale;          /* with fp16 values: what gradients are multiplied by on their way; else 0 */
+    uint64_t overflowed;        /* steps that it was too large for: they changed nothing, and it was halved */
     double samples_per_second, seconds, seconds_left;
     double val_loss, val_accuracy; /* of the last evaluation; NaN before the first */
     const char *note;              /* NULL without */
@@ -54,6 +56,8 @@ typedef struct tern_train_result {
     double train_seconds; /* of those, what steps took: no evaluation, saving or report */
     double loss, val_loss, val_accuracy;
     uint64_t skipped;
+    double loss_scale;   /* at the end, of fp16 values; else 0 */
+    uint64_t overflowed; /* steps that changed nothing because it was too large; not among `skipped` */
     size_t trained_weights, state_bytes; /* weights that learn, and what the checkpoint holds of them: the weights
                                             themselves, what their rule or optimiser keeps, running statistics */
     double state_bits_per_weight;        /* the one over the other, in bits */
@@ -63,7 +67,9 @@ typedef struct tern_train_result {
 
 /* Writes out/checkpoint.safetensors, out/metrics.jsonl and, at the end, out/report.html. A step whose loss or gradient
  * is not finite is skipped: parameters, optimiser and statistics stay as they were, the data goes on. After max_skips
- * of them in a row training stops with TERN_E_DATA, and the checkpoint is that of the last save. */
+ * of them in a row training stops with TERN_E_DATA, and the checkpoint is that of the last save. With fp16 values a
+ * gradient that is not finite halves the loss's scale first and is counted as overflowed; a run's first steps find out
+ * how large it may be. */
 TERN_API tern_status tern_train(tern_train_result *result, const tern_config *config,
                                 const tern_train_options *options, tern_error *err);
 

@@ -47,7 +47,7 @@ __device__ inline void attention_turn_back(const gpu_attention &a, size_t t, siz
     *v = from_v * c - from_u * s;
 }
 
-/* Tensor cores: bf16 values, D = 32, 64 or 128, 8.0 and newer. */
+/* Tensor cores: 16-bit values, D = 32, 64 or 128, 8.0 and newer. */
 int gpu_attention_has_mma(const tern_gpu_plan *plan, size_t d);
 /* Lets the kernels have the shared memory that they take. */
 tern_status gpu_attention_mma_prepare(tern_gpu_plan *plan, size_t node, size_t d, tern_error *err);

@@ -1,5 +1,5 @@
-/* Attention of bf16 values on the tensor cores of 8.0 and newer, for head widths of 32, 64 and 128. A block of four
- * warps has 64 queries (or keys), 16 a warp; tiles of the others pass through shared memory. Fragments are those of
+/* Attention of values V, bf16 or fp16, on the tensor cores of 8.0 and newer, for head widths of 32, 64 and 128. A block
+ * of four warps has 64 queries (or keys), 16 a warp; tiles of the others pass through shared memory. Fragments are those of
  * mma.m16n8k16: of a 16 x 8 result a thread has rows lane / 4 and + 8, columns 2 (lane % 4) and + 1 - just where the
  * next product wants its left operand, so that P and dS never leave registers. The backward pass by keys makes S^T
  * and dP^T for the same reason.
@@ -28,22 +28,26 @@ template <int D> struct mma_sizes {
 
 __device__ static uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-__device__ static void copy_async(bf16 *to, const bf16 *from, bool valid) {
+__device__ static void copy_async(void *to, const void *from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
                  "r"(valid ? 16 : 0)
                  : "memory");
 }
 __device__ static void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-__device__ static void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+#define MULTIPLY_ADD(V, type)                                                                                  \
+    __device__ static void multiply_add(V, float(&c)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1) {    \
+        asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, " \
+            "{%8, %9}, {%0, %1, %2, %3};"                                                                      \
+            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                   \
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                   \
+    }
+MULTIPLY_ADD(__nv_bfloat16, "bf16")
+MULTIPLY_ADD(__half, "f16")
+#undef MULTIPLY_ADD
 
 /* Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8. */
-template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], const bf16 *at) {
+template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], const void *at) {
     if constexpr (TURNED)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                      : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
@@ -59,15 +63,15 @@ template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], co
 /* ---- products of a warp's 16 rows */
 
 /* A 16 x 16 left operand: rows of a from the warp's first, columns from `column`. */
-template <int D> __device__ static void left_of(uint32_t (&v)[4], const bf16 *a, int column) {
+template <int D, class V> __device__ static void left_of(uint32_t (&v)[4], const V *a, int column) {
     const int lane = (int)threadIdx.x % 32;
     load_matrices<false>(v, a + lane % 16 * mma_sizes<D>::PITCH + column + lane / 16 * 8);
 }
 
 /* s[16][8 N] = rows times the rows of b; left(k) brings the left operand of columns 16 k. */
-template <int D, int N, class F> __device__ static void multiply_rows(float (&s)[N][4], const bf16 *b, F left) {
+template <int D, int N, class V, class F> __device__ static void multiply_rows(float (&s)[N][4], const V *b, F left) {
     const int lane = (int)threadIdx.x % 32;
-    const bf16 *from = b + (lane / 16 * 8 + lane % 8) * mma_sizes<D>::PITCH + lane / 8 % 2 * 8;
+    const V *from = b + (lane / 16 * 8 + lane % 8) * mma_sizes<D>::PITCH + lane / 8 % 2 * 8;
 #pragma unroll
     for (int n = 0; n < N; n++)
 #pragma unroll
@@ -79,34 +83,34 @@ template <int D, int N, class F> __device__ static void multiply_rows(float (&s)
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             load_matrices<false>(v, from + n * 8 * mma_sizes<D>::PITCH + k * 16);
-            multiply_add(s[n], a, v[0], v[1]);
-            multiply_add(s[n + 1], a, v[2], v[3]);
+            multiply_add(V(), s[n], a, v[0], v[1]);
+            multiply_add(V(), s[n + 1], a, v[2], v[3]);
         }
     }
 }
 
 /* sum[16][D] += p[16][8 N] b[8 N][D]. */
-template <int D, int N>
-__device__ static void add_product(float (&sum)[D / 8][4], const float (&p)[N][4], const bf16 *b) {
+template <int D, int N, class V>
+__device__ static void add_product(float (&sum)[D / 8][4], const float (&p)[N][4], const V *b) {
     const int lane = (int)threadIdx.x % 32;
-    const bf16 *from = b + lane % 16 * mma_sizes<D>::PITCH + lane / 16 * 8;
+    const V *from = b + lane % 16 * mma_sizes<D>::PITCH + lane / 16 * 8;
 #pragma unroll
     for (int k = 0; k < N / 2; k++) {
-        const uint32_t a[4] = {two(p[2 * k][0], p[2 * k][1]), two(p[2 * k][2], p[2 * k][3]),
-                               two(p[2 * k + 1][0], p[2 * k + 1][1]), two(p[2 * k + 1][2], p[2 * k + 1][3])};
+        const uint32_t a[4] = {two<V>(p[2 * k][0], p[2 * k][1]), two<V>(p[2 * k][2], p[2 * k][3]),
+                               two<V>(p[2 * k + 1][0], p[2 * k + 1][1]), two<V>(p[2 * k + 1][2], p[2 * k + 1][3])};
 #pragma unroll
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t v[4];
             load_matrices<true>(v, from + k * 16 * mma_sizes<D>::PITCH + n * 8);
-            multiply_add(sum[n], a, v[0], v[1]);
-            multiply_add(sum[n + 1], a, v[2], v[3]);
+            multiply_add(V(), sum[n], a, v[0], v[1]);
+            multiply_add(V(), sum[n + 1], a, v[2], v[3]);
         }
     }
 }
 
 /* Starts to bring ROWS tokens from `first` of one head. */
-template <int D, int ROWS>
-__device__ static void bring(bf16 *to, const bf16 *from, size_t ld, size_t first, size_t tokens) {
+template <int D, int ROWS, class V>
+__device__ static void bring(V *to, const V *from, size_t ld, size_t first, size_t tokens) {
     enum { CHUNKS = D / 8 };
 #pragma unroll
     for (int i = (int)threadIdx.x; i < ROWS * CHUNKS; i += MMA_THREADS) {
@@ -119,16 +123,16 @@ __device__ static void bring(bf16 *to, const bf16 *from, size_t ld, size_t first
 /* ---- forward */
 
 /* While scores are made the values arrive, while these are multiplied the next keys do. */
-template <int D> __device__ static void forward_block(const gpu_attention &a, bf16 *room) {
-    bf16 *keys = room, *values = room + TILE * mma_sizes<D>::PITCH;
+template <class V, int D> __device__ static void forward_block(const gpu_attention &a, V *room) {
+    V *keys = room, *values = room + TILE * mma_sizes<D>::PITCH;
     const int lane = (int)threadIdx.x % 32, own = (int)threadIdx.x / 32 * 16, column = lane % 4 * 2;
     const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
     const size_t first = (size_t)(gridDim.y - 1 - blockIdx.y) * TILE;
-    const bf16 *k = attention_key<bf16>(a, b, g), *v = attention_value<bf16>(a, b, g);
+    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
     float o[D / 8][4] = {}, largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
     uint32_t q[D / 16][4];
 
-    bring<D, TILE>(values, attention_query<bf16>(a, b, h), a.ld, first, a.t);
+    bring<D, TILE>(values, attention_query<V>(a, b, h), a.ld, first, a.t);
     bring<D, TILE>(keys, k, a.ld, 0, a.t);
     wait_copies();
     __syncthreads();
@@ -149,26 +153,26 @@ template <int D> __device__ static void forward_block(const gpu_attention &a, bf
         add_product<D, TILE / 8>(o, s, values);
         wait_copies();
     }
-    write_rows<D>(a, o, largest, sum, b, h, first + own + lane / 4, column);
+    write_rows<V, D>(a, o, largest, sum, b, h, first + own + lane / 4, column);
 }
 
 /* ---- backward */
 
-template <int D> __device__ static void queries_block(const gpu_attention &a, bf16 *room) {
+template <class V, int D> __device__ static void queries_block(const gpu_attention &a, V *room) {
     enum { PITCH = mma_sizes<D>::PITCH, OTHERS = mma_sizes<D>::OTHERS };
-    bf16 *queries = room, *dys = queries + TILE * PITCH, *keys = dys + TILE * PITCH, *values = keys + OTHERS * PITCH;
+    V *queries = room, *dys = queries + TILE * PITCH, *keys = dys + TILE * PITCH, *values = keys + OTHERS * PITCH;
     const int lane = (int)threadIdx.x % 32, own = (int)threadIdx.x / 32 * 16, column = lane % 4 * 2;
     const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
     const size_t first = (size_t)(gridDim.y - 1 - blockIdx.y) * TILE, row = first + own + lane / 4;
-    const bf16 *k = attention_key<bf16>(a, b, g), *v = attention_value<bf16>(a, b, g);
+    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
     float dq[D / 8][4] = {}, lse[2], delta[2];
     for (int half = 0; half < 2; half++) {
         const size_t number = (b * a.h + h) * a.t + row + 8 * half;
         lse[half] = row + 8 * half < a.t ? a.lse[number] : 0;
         delta[half] = row + 8 * half < a.t ? a.delta[number] : 0;
     }
-    bring<D, TILE>(queries, attention_query<bf16>(a, b, h), a.ld, first, a.t);
-    bring<D, TILE>(dys, (const bf16 *)a.dy + b * a.t * a.out + h * D, a.out, first, a.t);
+    bring<D, TILE>(queries, attention_query<V>(a, b, h), a.ld, first, a.t);
+    bring<D, TILE>(dys, (const V *)a.dy + b * a.t * a.out + h * D, a.out, first, a.t);
     for (size_t key0 = 0; key0 < first + TILE && key0 < a.t; key0 += OTHERS) {
         float s[OTHERS / 8][4], dp[OTHERS / 8][4];
         __syncthreads();
@@ -190,27 +194,26 @@ template <int D> __device__ static void queries_block(const gpu_attention &a, bf
             }
         add_product<D, OTHERS / 8>(dq, dp, keys);
     }
-    give<D>(a, dq, b, h, row, column, a.scale, true);
+    give<V, D>(a, dq, b, h, row, column, a.scale, true);
 }
 
-template <int D> __device__ static void keys_block(const gpu_attention &a, bf16 *room) {
+template <class V, int D> __device__ static void keys_block(const gpu_attention &a, V *room) {
     enum { PITCH = mma_sizes<D>::PITCH, OTHERS = mma_sizes<D>::OTHERS };
-    bf16 *keys = room, *values = keys + TILE * PITCH, *queries = values + TILE * PITCH,
-         *dys = queries + OTHERS * PITCH;
+    V *keys = room, *values = keys + TILE * PITCH, *queries = values + TILE * PITCH, *dys = queries + OTHERS * PITCH;
     float *lse = (float *)(dys + OTHERS * PITCH), *delta = lse + OTHERS;
     const int lane = (int)threadIdx.x % 32, own = (int)threadIdx.x / 32 * 16, column = lane % 4 * 2;
     const size_t b = blockIdx.x / a.g, g = blockIdx.x % a.g, first = (size_t)blockIdx.y * TILE;
     const size_t key = first + own + lane / 4;
     float dk[D / 8][4] = {}, dv[D / 8][4] = {};
-    bring<D, TILE>(keys, attention_key<bf16>(a, b, g), a.ld, first, a.t);
-    bring<D, TILE>(values, attention_value<bf16>(a, b, g), a.in, first, a.t);
+    bring<D, TILE>(keys, attention_key<V>(a, b, g), a.ld, first, a.t);
+    bring<D, TILE>(values, attention_value<V>(a, b, g), a.in, first, a.t);
     for (size_t h = g * a.r; h < (g + 1) * a.r; h++)
         for (size_t q0 = first; q0 < a.t; q0 += OTHERS) {
             float s[OTHERS / 8][4], dp[OTHERS / 8][4];
             const size_t number = (b * a.h + h) * a.t + q0 + threadIdx.x;
             __syncthreads();
-            bring<D, OTHERS>(queries, attention_query<bf16>(a, b, h), a.ld, q0, a.t);
-            bring<D, OTHERS>(dys, (const bf16 *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
+            bring<D, OTHERS>(queries, attention_query<V>(a, b, h), a.ld, q0, a.t);
+            bring<D, OTHERS>(dys, (const V *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
             if (threadIdx.x < OTHERS) {
                 const bool inside = q0 + threadIdx.x < a.t;
                 lse[threadIdx.x] = inside ? a.lse[number] : 0;
@@ -234,47 +237,47 @@ template <int D> __device__ static void keys_block(const gpu_attention &a, bf16 
             add_product<D, OTHERS / 8>(dv, s, dys);
             add_product<D, OTHERS / 8>(dk, dp, queries);
         }
-    give<D>(a, dk, b, a.h + g, key, column, a.scale, true);
-    give<D>(a, dv, b, a.h + a.g + g, key, column, 1, false);
+    give<V, D>(a, dk, b, a.h + g, key, column, a.scale, true);
+    give<V, D>(a, dv, b, a.h + a.g + g, key, column, 1, false);
 }
 
 #else
-template <int D> __device__ static void forward_block(const gpu_attention &, bf16 *) {}
-template <int D> __device__ static void queries_block(const gpu_attention &, bf16 *) {}
-template <int D> __device__ static void keys_block(const gpu_attention &, bf16 *) {}
+template <class V, int D> __device__ static void forward_block(const gpu_attention &, V *) {}
+template <class V, int D> __device__ static void queries_block(const gpu_attention &, V *) {}
+template <class V, int D> __device__ static void keys_block(const gpu_attention &, V *) {}
 #endif
 
 extern __shared__ __align__(16) char mma_room[];
 
-template <int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_forward(gpu_attention a) {
-    forward_block<D>(a, (bf16 *)mma_room);
+template <class V, int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_forward(gpu_attention a) {
+    forward_block<V, D>(a, (V *)mma_room);
 }
-template <int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_queries(gpu_attention a) {
-    queries_block<D>(a, (bf16 *)mma_room);
+template <class V, int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_queries(gpu_attention a) {
+    queries_block<V, D>(a, (V *)mma_room);
 }
-template <int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_keys(gpu_attention a) {
-    keys_block<D>(a, (bf16 *)mma_room);
+template <class V, int D> __global__ static void __launch_bounds__(MMA_THREADS) mma_keys(gpu_attention a) {
+    keys_block<V, D>(a, (V *)mma_room);
 }
 
 /* ---- launches */
 
 int gpu_attention_has_mma(const tern_gpu_plan *plan, size_t d) {
-    return plan->type == TERN_BF16 && plan->context->major >= 8 && (d == 32 || d == 64 || d == 128);
+    return plan->type != TERN_F32 && plan->context->major >= 8 && (d == 32 || d == 64 || d == 128);
 }
 
-/* Runs the statement with D = d. */
-#define BY_HEAD_WIDTH(d, ...)      \
-    do {                           \
-        if ((d) == 32) {           \
-            constexpr int D = 32;  \
-            __VA_ARGS__;           \
-        } else if ((d) == 64) {    \
-            constexpr int D = 64;  \
-            __VA_ARGS__;           \
-        } else {                   \
-            constexpr int D = 128; \
-            __VA_ARGS__;           \
-        }                          \
+/* Runs the statement with V = the values' type and D = d. */
+#define BY_HEAD_WIDTH(plan, d, ...)               \
+    do {                                          \
+        if ((d) == 32) {                          \
+            constexpr int D = 32;                 \
+            GPU_BY_HALF(plan->type, __VA_ARGS__); \
+        } else if ((d) == 64) {                   \
+            constexpr int D = 64;                 \
+            GPU_BY_HALF(plan->type, __VA_ARGS__); \
+        } else {                                  \
+            constexpr int D = 128;                \
+            GPU_BY_HALF(plan->type, __VA_ARGS__); \
+        }                                         \
     } while (0)
 
 static cudaError_t let_have(const void *kernel, int bytes) {
@@ -283,10 +286,10 @@ static cudaError_t let_have(const void *kernel, int bytes) {
 
 tern_status gpu_attention_mma_prepare(tern_gpu_plan *plan, size_t node, size_t d, tern_error *err) {
     const char *name = gpu_graph_node(plan, node)->name;
-    BY_HEAD_WIDTH(d, {
-        CUDA_TRY(let_have((const void *)mma_forward<D>, mma_sizes<D>::FORWARD_BYTES), name, err);
-        CUDA_TRY(let_have((const void *)mma_queries<D>, mma_sizes<D>::QUERIES_BYTES), name, err);
-        CUDA_TRY(let_have((const void *)mma_keys<D>, mma_sizes<D>::KEYS_BYTES), name, err);
+    BY_HEAD_WIDTH(plan, d, {
+        CUDA_TRY(let_have((const void *)mma_forward<V, D>, mma_sizes<D>::FORWARD_BYTES), name, err);
+        CUDA_TRY(let_have((const void *)mma_queries<V, D>, mma_sizes<D>::QUERIES_BYTES), name, err);
+        CUDA_TRY(let_have((const void *)mma_keys<V, D>, mma_sizes<D>::KEYS_BYTES), name, err);
     });
     return TERN_OK;
 }
@@ -296,17 +299,20 @@ static dim3 mma_grid(const gpu_attention *a, size_t heads) {
 }
 
 tern_status gpu_attention_mma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    BY_HEAD_WIDTH(a->d,
-                  mma_forward<D><<<mma_grid(a, a->h), MMA_THREADS, mma_sizes<D>::FORWARD_BYTES, plan->stream>>>(*a));
+    BY_HEAD_WIDTH(plan, a->d,
+                  mma_forward<V, D>
+                  <<<mma_grid(a, a->h), MMA_THREADS, mma_sizes<D>::FORWARD_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
 tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    BY_HEAD_WIDTH(a->d,
-                  mma_queries<D><<<mma_grid(a, a->h), MMA_THREADS, mma_sizes<D>::QUERIES_BYTES, plan->stream>>>(*a));
+    BY_HEAD_WIDTH(plan, a->d,
+                  mma_queries<V, D>
+                  <<<mma_grid(a, a->h), MMA_THREADS, mma_sizes<D>::QUERIES_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
-    BY_HEAD_WIDTH(a->d, mma_keys<D><<<mma_grid(a, a->g), MMA_THREADS, mma_sizes<D>::KEYS_BYTES, plan->stream>>>(*a));
+    BY_HEAD_WIDTH(plan, a->d,
+                  mma_keys<V, D><<<mma_grid(a, a->g), MMA_THREADS, mma_sizes<D>::KEYS_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -5,7 +5,17 @@
 
 #include "gpu/gpu_attention.cuh"
 
-typedef __nv_bfloat16 bf16;
+/* Runs the statement with V = the type of 16-bit values. */
+#define GPU_BY_HALF(type, ...)       \
+    do {                             \
+        if ((type) == TERN_BF16) {   \
+            using V = __nv_bfloat16; \
+            __VA_ARGS__;             \
+        } else {                     \
+            using V = __half;        \
+            __VA_ARGS__;             \
+        }                            \
+    } while (0)
 
 __device__ inline float exp2_fast(float x) {
     float y;
@@ -13,10 +23,20 @@ __device__ inline float exp2_fast(float x) {
     return y;
 }
 
-__device__ inline uint32_t two(float low, float high) {
+/* Two values as one register has them, and back. */
+template <class V> __device__ uint32_t two(float low, float high);
+template <> __device__ inline uint32_t two<__nv_bfloat16>(float low, float high) {
     const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
     return *(const uint32_t *)&v;
 }
+template <> __device__ inline uint32_t two<__half>(float low, float high) {
+    const __half2 v = __floats2half2_rn(low, high);
+    return *(const uint32_t *)&v;
+}
+__device__ inline float2 both_of(__nv_bfloat16, uint32_t v) {
+    return __bfloat1622float2(*(const __nv_bfloat162 *)&v);
+}
+__device__ inline float2 both_of(__half, uint32_t v) { return __half22float2(*(const __half2 *)&v); }
 
 /* Of two rows' sums over the four lanes that share them. */
 __device__ inline float quad_max(float v) {
@@ -63,7 +83,7 @@ __device__ static void take_weights(float (&s)[GPU_ATTENTION_TILE / 8][4], float
     }
 }
 
-template <int D>
+template <class V, int D>
 __device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8][4], const float (&largest)[2],
                                   const float (&sum)[2], size_t b, size_t h, size_t first, int column) {
 #pragma unroll
@@ -73,22 +93,22 @@ __device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8
         if (row >= a.t) return;
 #pragma unroll
         for (int n = 0; n < D / 8; n++) {
-            const uint32_t v = two(o[n][2 * half] * inverse, o[n][2 * half + 1] * inverse);
-            *(uint32_t *)((bf16 *)a.y + y + 8 * n) = v;
+            const uint32_t v = two<V>(o[n][2 * half] * inverse, o[n][2 * half + 1] * inverse);
+            *(uint32_t *)((V *)a.y + y + 8 * n) = v;
         }
         if (a.lse && column == 0) a.lse[(b * a.h + h) * a.t + row] = largest[half] + log2f(sum[half]);
     }
 }
 
 /* dx (+)= factor * sum at the thread's rows of slice `slice` of x; queries and keys turn back. */
-template <int D>
+template <class V, int D>
 __device__ static void give(const gpu_attention &a, float (&sum)[D / 8][4], size_t b, size_t slice, size_t first,
                             int column, float factor, bool turned) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         const size_t row = first + 8 * half;
         if (row >= a.t) return;
-        bf16 *dx = (bf16 *)a.dx + (b * a.t + row) * a.in + slice * D + column;
+        V *dx = (V *)a.dx + (b * a.t + row) * a.in + slice * D + column;
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -103,11 +123,11 @@ __device__ static void give(const gpu_attention &a, float (&sum)[D / 8][4], size
         for (int n = 0; n < D / 8; n++) {
             float low = sum[n][2 * half], high = sum[n][2 * half + 1];
             if (a.add) {
-                const __nv_bfloat162 had = *(const __nv_bfloat162 *)(dx + 8 * n);
-                low += __low2float(had);
-                high += __high2float(had);
+                const float2 had = both_of(V(), *(const uint32_t *)(dx + 8 * n));
+                low += had.x;
+                high += had.y;
             }
-            *(uint32_t *)(dx + 8 * n) = two(low, high);
+            *(uint32_t *)(dx + 8 * n) = two<V>(low, high);
         }
     }
 }

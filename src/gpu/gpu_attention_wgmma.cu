@@ -1,7 +1,7 @@
-/* Attention of bf16 values with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64 queries (or
- * keys), 16 a warp, and tiles of 64 of the others pass through shared memory, the next one on its way while one is
- * multiplied. Rows of 64 values are 128 bytes, swizzled as the tensor cores read them: the same tile serves as operand
- * by its rows (scores) and by its columns (what is multiplied by scores). These never leave registers.
+/* Attention of values V, bf16 or fp16, with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64
+ * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, the next one on its way while
+ * one is multiplied. Rows of 64 values are 128 bytes, swizzled as the tensor cores read them: the same tile serves as
+ * operand by its rows (scores) and by its columns (what is multiplied by scores). These never leave registers.
  *
  * Tokens past the end are read as zeros, as in gpu_attention_mma.cu. */
 #include "cuda/hopper.cuh"
@@ -22,7 +22,7 @@ enum {
 
 /* ---- instructions */
 
-__device__ static void copy_async(uint32_t to, const bf16 *from, bool valid) {
+__device__ static void copy_async(uint32_t to, const void *from, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
                  : "memory");
 }
@@ -53,21 +53,25 @@ __device__ static void pin_sums(sums &c) {
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
-/* c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory. */
-__device__ static void multiply_step(sums &c, uint64_t a, uint64_t b, int add) {
-    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
-                 "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ALL_SUMS ", %32, %33, p, 1, 1, 0, 0;\n}"
-                 : ALL_ROWS
-                 : "l"(a), "l"(b), "r"(add));
-}
-
-/* c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are multiplied. */
-__device__ static void add_step(sums &c, const uint32_t (&a)[4], uint64_t b) {
-    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 " ALL_SUMS
-                 ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"
-                 : ALL_ROWS
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
-}
+/* multiply_step: c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory.
+ * add_step: c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are multiplied. */
+#define STEPS(V, type)                                                                        \
+    __device__ static void multiply_step(V, sums &c, uint64_t a, uint64_t b, int add) {       \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                             \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
+                     ", %32, %33, p, 1, 1, 0, 0;\n}"                                          \
+                     : ALL_ROWS                                                               \
+                     : "l"(a), "l"(b), "r"(add));                                             \
+    }                                                                                         \
+    __device__ static void add_step(V, sums &c, const uint32_t(&a)[4], uint64_t b) {          \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
+                     ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"                               \
+                     : ALL_ROWS                                                               \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                   \
+    }
+STEPS(__nv_bfloat16, "bf16")
+STEPS(__half, "f16")
+#undef STEPS
 #undef ROW
 #undef ALL_ROWS
 #undef ALL_SUMS
@@ -75,8 +79,8 @@ __device__ static void add_step(sums &c, const uint32_t (&a)[4], uint64_t b) {
 /* ---- tiles */
 
 /* Starts to bring ROWS tokens from `first` of one head, by THREADS threads. */
-template <int ROWS, int THREADS>
-__device__ static void bring(uint32_t to, const bf16 *from, size_t ld, size_t first, size_t tokens) {
+template <int ROWS, int THREADS, class V>
+__device__ static void bring(uint32_t to, const V *from, size_t ld, size_t first, size_t tokens) {
 #pragma unroll
     for (int i = 0; i < ROWS * 8 / THREADS; i++) {
         const int number = i * THREADS + (int)threadIdx.x, row = number / 8, chunk = number % 8;
@@ -87,32 +91,34 @@ __device__ static void bring(uint32_t to, const bf16 *from, size_t ld, size_t fi
 }
 
 /* Starts s = a b^T. */
-__device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
+template <class V> __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
     const uint64_t left = swizzled_rows(a), right = swizzled_rows(b);
     pin_sums(s);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < D / 16; k++) multiply_step(s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
+    for (int k = 0; k < D / 16; k++)
+        multiply_step(V(), s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
     wgmma_commit();
 }
 
 /* The weights p[64][64] as left operands, 16 columns each. */
-__device__ static void make_left(uint32_t (&a)[TILE / 16][4], const sums &p) {
+template <class V> __device__ static void make_left(uint32_t (&a)[TILE / 16][4], const sums &p) {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = two(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
+        for (int i = 0; i < 4; i++)
+            a[k][i] = two<V>(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
 }
 
 /* Starts sum += p b. */
-__device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
+template <class V> __device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
     const uint64_t right = swizzled_rows(b);
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++) pin(p[k]);
     pin_sums(sum);
     wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < TILE / 16; k++) add_step(sum, p[k], right + (k * 16 * ROW_BYTES >> 4));
+    for (int k = 0; k < TILE / 16; k++) add_step(V(), sum, p[k], right + (k * 16 * ROW_BYTES >> 4));
     wgmma_commit();
 }
 
@@ -126,7 +132,7 @@ __device__ static uint32_t stage_of(uint32_t stages, size_t i) { return stages +
 
 /* ---- forward */
 
-__global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2) wgmma_forward(gpu_attention a) {
+template <class V> __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2) wgmma_forward(gpu_attention a) {
     enum { THREADS = FORWARD_GROUPS * GROUP, QUERIES = FORWARD_GROUPS * TILE };
     const uint32_t queries = aligned_room(), stages = queries + FORWARD_GROUPS * TILE_BYTES;
     const int lane = (int)threadIdx.x % 32, group = (int)threadIdx.x / GROUP, column = lane % 4 * 2;
@@ -134,10 +140,10 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2) wgmma_forward
     const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
     const size_t first = (size_t)(gridDim.y - 1 - blockIdx.y) * QUERIES, mine = first + (size_t)group * TILE;
     const size_t keys = first + QUERIES < a.t ? first + QUERIES : a.t, tiles = (keys + TILE - 1) / TILE;
-    const bf16 *k = attention_key<bf16>(a, b, g), *v = attention_value<bf16>(a, b, g);
+    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
     sums o = {};
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    bring<QUERIES, THREADS>(queries, attention_query<bf16>(a, b, h), a.ld, first, a.t);
+    bring<QUERIES, THREADS>(queries, attention_query<V>(a, b, h), a.ld, first, a.t);
     bring<TILE, THREADS>(stages, k, a.ld, 0, a.t);
     bring<TILE, THREADS>(stages + TILE_BYTES, v, a.in, 0, a.t);
     for (size_t i = 0; i < tiles; i++) {
@@ -151,27 +157,27 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2) wgmma_forward
         if (i * TILE > mine) continue; /* all of these keys come later */
         sums s;
         uint32_t p[TILE / 16][4];
-        multiply_rows(s, queries + group * TILE_BYTES, at);
+        multiply_rows<V>(s, queries + group * TILE_BYTES, at);
         wait_products<0>();
         pin_sums(s);
         take_weights<D>(s, o, largest, sum, a.scale2, i * TILE == mine, own, column);
-        make_left(p, s);
-        add_product(o, p, at + TILE_BYTES);
+        make_left<V>(p, s);
+        add_product<V>(o, p, at + TILE_BYTES);
         wait_products<0>();
         pin_sums(o);
     }
-    write_rows<D>(a, o, largest, sum, b, h, mine + own, column);
+    write_rows<V, D>(a, o, largest, sum, b, h, mine + own, column);
 }
 
 /* ---- backward */
 
-__global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a) {
+template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a) {
     const uint32_t queries = aligned_room(), dys = queries + TILE_BYTES, stages = dys + TILE_BYTES;
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
     const int own = (int)threadIdx.x / 32 * 16 + lane / 4;
     const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
     const size_t tile = gridDim.y - 1 - blockIdx.y, first = tile * TILE, row = first + own;
-    const bf16 *k = attention_key<bf16>(a, b, g), *v = attention_value<bf16>(a, b, g);
+    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
     sums dq = {};
     float lse[2], delta[2];
     for (int half = 0; half < 2; half++) {
@@ -179,8 +185,8 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a
         lse[half] = row + 8 * half < a.t ? a.lse[number] : 0;
         delta[half] = row + 8 * half < a.t ? a.delta[number] : 0;
     }
-    bring<TILE, GROUP>(queries, attention_query<bf16>(a, b, h), a.ld, first, a.t);
-    bring<TILE, GROUP>(dys, (const bf16 *)a.dy + b * a.t * a.out + h * D, a.out, first, a.t);
+    bring<TILE, GROUP>(queries, attention_query<V>(a, b, h), a.ld, first, a.t);
+    bring<TILE, GROUP>(dys, (const V *)a.dy + b * a.t * a.out + h * D, a.out, first, a.t);
     bring<TILE, GROUP>(stages, k, a.ld, 0, a.t);
     bring<TILE, GROUP>(stages + TILE_BYTES, v, a.in, 0, a.t);
     for (size_t i = 0; i <= tile; i++) {
@@ -193,8 +199,8 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a
             bring<TILE, GROUP>(next, k, a.ld, (i + 1) * TILE, a.t);
             bring<TILE, GROUP>(next + TILE_BYTES, v, a.in, (i + 1) * TILE, a.t);
         }
-        multiply_rows(s, queries, at);
-        multiply_rows(dp, dys, at + TILE_BYTES);
+        multiply_rows<V>(s, queries, at);
+        multiply_rows<V>(dp, dys, at + TILE_BYTES);
         wait_products<1>();
         pin_sums(s);
 #pragma unroll
@@ -213,12 +219,12 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a
         for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
             for (int e = 0; e < 4; e++) dp[n][e] = s[n][e] * (dp[n][e] - delta[e / 2]);
-        make_left(p, dp);
-        add_product(dq, p, at);
+        make_left<V>(p, dp);
+        add_product<V>(dq, p, at);
         wait_products<0>();
         pin_sums(dq);
     }
-    give<D>(a, dq, b, h, row, column, a.scale, true);
+    give<V, D>(a, dq, b, h, row, column, a.scale, true);
 }
 
 /* lse and delta of a tile of queries. */
@@ -228,7 +234,7 @@ __device__ static void bring_rows(float *to, const gpu_attention &a, size_t head
     to[threadIdx.x] = number < a.t ? from[head * a.t + number] : 0;
 }
 
-__global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
+template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
     __shared__ __align__(8) float rows[2][2 * TILE];
     const uint32_t keys = aligned_room(), values = keys + TILE_BYTES, stages = values + TILE_BYTES;
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
@@ -240,16 +246,16 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
     const auto ask = [&](int i) {
         const size_t h = (size_t)asked_head, q0 = (tile + (size_t)asked_tile) * TILE;
         const uint32_t to = stage_of(stages, (size_t)i);
-        bring<TILE, GROUP>(to, attention_query<bf16>(a, b, h), a.ld, q0, a.t);
-        bring<TILE, GROUP>(to + TILE_BYTES, (const bf16 *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
+        bring<TILE, GROUP>(to, attention_query<V>(a, b, h), a.ld, q0, a.t);
+        bring<TILE, GROUP>(to + TILE_BYTES, (const V *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
         bring_rows(rows[i % 2], a, b * a.h + h, q0);
         if (++asked_tile == tiles) {
             asked_tile = 0;
             asked_head++;
         }
     };
-    bring<TILE, GROUP>(keys, attention_key<bf16>(a, b, g), a.ld, first, a.t);
-    bring<TILE, GROUP>(values, attention_value<bf16>(a, b, g), a.in, first, a.t);
+    bring<TILE, GROUP>(keys, attention_key<V>(a, b, g), a.ld, first, a.t);
+    bring<TILE, GROUP>(values, attention_value<V>(a, b, g), a.in, first, a.t);
     ask(0);
     for (int i = 0; i < count; i++) {
         const bool diagonal = asked_tile == 1 % tiles; /* the tile behind this one is the next to ask for */
@@ -260,8 +266,8 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
         wait_copies();
         __syncthreads();
         if (i + 1 < count) ask(i + 1);
-        multiply_rows(s, keys, at);
-        multiply_rows(dp, values, at + TILE_BYTES);
+        multiply_rows<V>(s, keys, at);
+        multiply_rows<V>(dp, values, at + TILE_BYTES);
         wait_products<1>();
         pin_sums(s);
 #pragma unroll
@@ -276,41 +282,42 @@ __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
 #pragma unroll
                 for (int e = 0; e < 4; e++)
                     if (own + e / 2 * 8 > 8 * n + column + e % 2) s[n][e] = 0;
-        make_left(p, s);
-        add_product(dv, p, at + TILE_BYTES);
+        make_left<V>(p, s);
+        add_product<V>(dv, p, at + TILE_BYTES);
         wait_products<0>(); /* of p, too: three blocks at once are worth more than what could overlap */
         pin_sums(dp);
         pin_sums(dv);
 #pragma unroll
         for (int k = 0; k < TILE / 16; k++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) { /* dS in place of P, which as bf16 takes half the registers */
+            for (int j = 0; j < 4; j++) { /* dS in place of P, which as V takes half the registers */
                 const int n = 2 * k + j / 2, e = 2 * (j % 2);
                 const float2 of_two = *(const float2 *)(delta + 8 * n + column);
-                const __nv_bfloat162 weights = *(const __nv_bfloat162 *)&p[k][j];
-                p[k][j] = two(__low2float(weights) * (dp[n][e] - of_two.x),
-                              __high2float(weights) * (dp[n][e + 1] - of_two.y));
+                const float2 weights = both_of(V(), p[k][j]);
+                p[k][j] = two<V>(weights.x * (dp[n][e] - of_two.x), weights.y * (dp[n][e + 1] - of_two.y));
             }
-        add_product(dk, p, at);
+        add_product<V>(dk, p, at);
         wait_products<0>();
         pin_sums(dk);
     }
-    give<D>(a, dk, b, a.h + g, first + own, column, a.scale, true);
-    give<D>(a, dv, b, a.h + a.g + g, first + own, column, 1, false);
+    give<V, D>(a, dk, b, a.h + g, first + own, column, a.scale, true);
+    give<V, D>(a, dv, b, a.h + a.g + g, first + own, column, 1, false);
 }
 
 /* ---- launches */
 
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d) {
-    return plan->type == TERN_BF16 && plan->context->major == 9 && plan->context->minor == 0 && d == D;
+    return plan->type != TERN_F32 && plan->context->major == 9 && plan->context->minor == 0 && d == D;
 }
 
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err) {
     const char *name = gpu_graph_node(plan, node)->name;
     const cudaFuncAttribute shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
-    CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_forward, shared, FORWARD_BYTES), name, err);
-    CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_queries, shared, BACKWARD_BYTES), name, err);
-    CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_keys, shared, BACKWARD_BYTES), name, err);
+    GPU_BY_HALF(plan->type, {
+        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_forward<V>, shared, FORWARD_BYTES), name, err);
+        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_queries<V>, shared, BACKWARD_BYTES), name, err);
+        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_keys<V>, shared, BACKWARD_BYTES), name, err);
+    });
     return TERN_OK;
 }
 
@@ -319,16 +326,16 @@ static dim3 tile_grid(const gpu_attention *a, size_t heads, size_t rows) {
 }
 
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    wgmma_forward<<<tile_grid(a, a->h, FORWARD_GROUPS * TILE), FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(
-        *a);
+    const dim3 grid = tile_grid(a, a->h, FORWARD_GROUPS * TILE);
+    GPU_BY_HALF(plan->type, wgmma_forward<V><<<grid, FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
 tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    wgmma_queries<<<tile_grid(a, a->h, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a);
+    GPU_BY_HALF(plan->type, wgmma_queries<V><<<tile_grid(a, a->h, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
-    wgmma_keys<<<tile_grid(a, a->g, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a);
+    GPU_BY_HALF(plan->type, wgmma_keys<V><<<tile_grid(a, a->g, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -11,11 +11,12 @@ tern_status gpu_branches_create(tern_gpu_plan *plan, tern_error *err) {
     gpu_branches *b = (gpu_branches *)calloc(1, sizeof *b);
     if (!b) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for training");
     plan->trainer->branches = b;
+    /* Memory first: a device that has none left says so with numbers. */
+    for (int i = 0; i < GPU_BRANCHES; i++) GPU_CHECK(gpu_keep(plan, &b->workspace[i], GPU_LT_WORKSPACE, op, err));
     CUDA_TRY(cudaEventCreateWithFlags(&b->begun, cudaEventDisableTiming), op, err);
     for (int i = 0; i < GPU_BRANCHES; i++) {
         CUDA_TRY(cudaStreamCreateWithFlags(&b->stream[i], cudaStreamNonBlocking), op, err);
         CUDA_TRY(cudaEventCreateWithFlags(&b->done[i], cudaEventDisableTiming), op, err);
-        GPU_CHECK(gpu_keep(plan, &b->workspace[i], GPU_LT_WORKSPACE, op, err));
     }
     return TERN_OK;
 }

@@ -24,13 +24,14 @@ size_t gpu_depthwise_scratch(const tern_gpu_plan *plan, size_t node) {
     return (plan->training ? PARTS : 1) * weights_of(&p) * sizeof(float);
 }
 
-__device__ static float operand(float v, int rounded) {
-    return rounded ? __bfloat162float(__float2bfloat16_rn(v)) : v;
+/* What values become as operands of `type`; TERN_F32: they stay as they are. */
+static tern_dtype rounding_of(const tern_gpu_plan *plan, tern_dtype type) {
+    return type == plan->type ? TERN_F32 : type;
 }
 
 /* to[tap][channel]: what threads of neighbouring channels read together lies together. */
-__global__ static void turn(float *to, const float *weights, size_t taps, size_t channels, int rounded) {
-    GPU_FOR(i, taps * channels) to[i] = operand(weights[i % channels * taps + i / channels], rounded);
+__global__ static void turn(float *to, const float *weights, size_t taps, size_t channels, tern_dtype type) {
+    GPU_FOR(i, taps * channels) to[i] = rounded_to(type, weights[i % channels * taps + i / channels]);
 }
 
 /* Forward and, with the windows that saw a pixel, backward. */
@@ -40,12 +41,13 @@ template <class T, int N> struct filter {
     const T *from;
     const float *weights, *bias;
     size_t c;
-    int rounded, add;
+    tern_dtype rounded;
+    int add;
     __device__ void see(seen &s, size_t at, uint32_t tap, uint32_t channel) const {
         const auto v = *(const gpu_few<T, N> *)(from + at * c + channel);
         const auto w = *(const gpu_few<float, N> *)(weights + tap * c + channel);
 #pragma unroll
-        for (int j = 0; j < N; j++) s.v[j] += operand(to_float(v.v[j]), rounded) * w.v[j];
+        for (int j = 0; j < N; j++) s.v[j] += rounded_to(rounded, to_float(v.v[j])) * w.v[j];
     }
     __device__ void give(seen s, size_t at, uint32_t channel) const {
         if (bias)
@@ -62,9 +64,9 @@ static tern_status run(tern_gpu_plan *plan, size_t node, tern_dtype type, T *to,
     const gpu_patches p = windows_of(plan, node);
     const size_t n = weights_of(&p);
     float *turned = (float *)scratch;
-    turn<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(turned, weights, n / p.c, p.c, type == TERN_BF16);
+    turn<<<gpu_blocks(plan, n), GPU_THREADS, 0, plan->stream>>>(turned, weights, n / p.c, p.c, type);
     GPU_LAUNCHED(plan, node, err);
-    const int rounded = type != plan->type;
+    const tern_dtype rounded = rounding_of(plan, type);
     if (p.c % N) {
         const filter<T, 1> f = {to, from, turned, bias, p.c, rounded, add};
         return gpu_windows_run<1, BACK>(plan, node, &p, plan->batch, f, err);
@@ -89,7 +91,7 @@ tern_status gpu_depthwise_input_gradient(tern_gpu_plan *plan, size_t node, tern_
  * rows of threads take every so many places, then their sums are added in order. */
 template <class T, int N>
 __global__ static void weight_parts(float *parts, const T *dy, const T *x, gpu_windows g, uint32_t places,
-                                    int rounded) {
+                                    tern_dtype rounded) {
     __shared__ float room[ROWS][PACKS * N + 1];
     const size_t c = (size_t)g.packs.d * N, first = (size_t)blockIdx.x * PACKS * N, channel = first + threadIdx.x * N;
     const uint32_t tap = blockIdx.y, ky = tap / g.kernel, kx = tap % g.kernel;
@@ -107,7 +109,7 @@ __global__ static void weight_parts(float *parts, const T *dy, const T *x, gpu_w
             const auto b = *(const gpu_few<T, N> *)(x + pixel * c + channel);
 #pragma unroll
             for (int j = 0; j < N; j++)
-                sum[j] += operand(to_float(a.v[j]), rounded) * operand(to_float(b.v[j]), rounded);
+                sum[j] += rounded_to(rounded, to_float(a.v[j])) * rounded_to(rounded, to_float(b.v[j]));
         }
 #pragma unroll
     for (int j = 0; j < N; j++) room[threadIdx.y][threadIdx.x * N + j] = sum[j];
@@ -130,7 +132,7 @@ __global__ static void add_parts(float *dw, const float *parts, size_t taps, siz
 
 template <class T, int N>
 static void launch_parts(tern_gpu_plan *plan, const gpu_patches *p, float *parts, const void *dy, const void *x,
-                         int rounded) {
+                         tern_dtype rounded) {
     const size_t packs = p->c / N;
     const dim3 grid((unsigned)((packs + PACKS - 1) / PACKS), (unsigned)(p->kernel * p->kernel), PARTS);
     weight_parts<T, N>
@@ -142,7 +144,7 @@ tern_status gpu_depthwise_weight_gradient(tern_gpu_plan *plan, size_t node, tern
                                           const void *dy, const void *x, void *scratch, tern_error *err) {
     const gpu_patches p = windows_of(plan, node);
     const size_t n = weights_of(&p);
-    const int rounded = type != plan->type;
+    const tern_dtype rounded = rounding_of(plan, type);
     float *parts = (float *)scratch;
     GPU_BY_TYPE(plan->type, if (p.c % (16 / sizeof(T))) launch_parts<T, 1>(plan, &p, parts, dy, x, rounded);
                 else launch_parts<T, 16 / sizeof(T)>(plan, &p, parts, dy, x, rounded));

@@ -8,8 +8,8 @@
 bool gpu_depthwise_fits(const tern_gpu_plan *plan, size_t node);
 size_t gpu_depthwise_scratch(const tern_gpu_plan *plan, size_t node);
 
-/* Values and gradients are of the plan's type, weights[channels][kernel][kernel] fp32. Of `type` TERN_BF16, operands are
- * rounded to it. Scratch of gpu_depthwise_scratch bytes; bias may be NULL. */
+/* Values and gradients are of the plan's type, weights[channels][kernel][kernel] fp32. Operands are rounded to
+ * `type`. Scratch of gpu_depthwise_scratch bytes; bias may be NULL. */
 tern_status gpu_depthwise_forward(tern_gpu_plan *plan, size_t node, tern_dtype type, void *y, const void *x,
                                   const float *weights, const float *bias, void *scratch, tern_error *err);
 tern_status gpu_depthwise_input_gradient(tern_gpu_plan *plan, size_t node, tern_dtype type, void *dx, const void *dy,

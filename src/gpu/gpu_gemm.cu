@@ -134,7 +134,9 @@ void gpu_lt_free(tern_gpu_plan *plan) {
 
 /* ---- products: cuBLASLt thinks in columns, so that it computes C^T = B^T A^T */
 
-static cudaDataType_t cuda_type(tern_dtype type) { return type == TERN_F32 ? CUDA_R_32F : CUDA_R_16BF; }
+static cudaDataType_t cuda_type(tern_dtype type) {
+    return type == TERN_F32 ? CUDA_R_32F : type == TERN_BF16 ? CUDA_R_16BF : CUDA_R_16F;
+}
 
 static tern_status layout_of(gpu_lt *lt, cublasLtMatrixLayout_t *out, tern_dtype type, size_t rows, size_t columns,
                              size_t ld, size_t count, size_t stride, const char *what, tern_error *err) {
@@ -273,8 +275,10 @@ static void launch_operand(tern_gpu_plan *plan, const gpu_operand *o, To *to, co
 
 tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand *o, void *to, const void *from,
                              tern_error *err) {
-    GPU_BY_TYPE(plan->type, if (o->type == TERN_F32) launch_operand(plan, o, (float *)to, (const T *)from);
-                else launch_operand(plan, o, (__nv_bfloat16 *)to, (const T *)from));
+    if (plan->type == o->type)
+        GPU_BY_TYPE(plan->type, launch_operand(plan, o, (T *)to, (const T *)from));
+    else /* values are fp32 */
+        GPU_BY_TYPE(o->type, launch_operand(plan, o, (T *)to, (const float *)from));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -7,8 +7,8 @@
 /* C[m][n] = beta C + factor A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
  * fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_` elements apart. */
 struct gpu_gemm {
-    tern_dtype operands; /* of A and B: TERN_F32 or TERN_BF16 */
-    tern_dtype result;   /* of C: TERN_F32 or TERN_BF16 */
+    tern_dtype operands; /* of A and B: TERN_F32, TERN_BF16 or TERN_F16 */
+    tern_dtype result;   /* of C, likewise */
     int a_turned, b_turned;
     size_t m, n, k;
     size_t lda, ldb, ldc; /* elements between rows; 0: dense */

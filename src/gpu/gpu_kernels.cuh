@@ -6,9 +6,17 @@
 
 __device__ inline float to_float(float v) { return v; }
 __device__ inline float to_float(__nv_bfloat16 v) { return __bfloat162float(v); }
+__device__ inline float to_float(__half v) { return __half2float(v); }
 template <class T> __device__ inline T from_float(float v);
 template <> __device__ inline float from_float<float>(float v) { return v; }
 template <> __device__ inline __nv_bfloat16 from_float<__nv_bfloat16>(float v) { return __float2bfloat16_rn(v); }
+template <> __device__ inline __half from_float<__half>(float v) { return __float2half_rn(v); }
+
+/* v as an operand of that type has it, in fp32. */
+__device__ inline float rounded_to(tern_dtype type, float v) {
+    if (type == TERN_BF16) return to_float(from_float<__nv_bfloat16>(v));
+    return type == TERN_F16 ? to_float(from_float<__half>(v)) : v;
+}
 
 /* 16 bytes of values. */
 template <class T> struct alignas(16) gpu_pack {

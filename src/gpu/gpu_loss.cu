@@ -43,9 +43,10 @@ template <bool WIDE> struct row_team {
     }
 };
 
-/* Logits in bf16 do not show what the fast exponential leaves out. */
+/* 16-bit logits do not show what the fast exponential leaves out. */
 __device__ static float exp_of(float x, float) { return expf(x); }
 __device__ static float exp_of(float x, __nv_bfloat16) { return __expf(x); }
+__device__ static float exp_of(float x, __half) { return __expf(x); }
 
 /* f(first class, N logits) for all of the team's packs. */
 template <class Team, class T, int N, class F> __device__ static void each_pack(const T *x, size_t classes, F f) {

@@ -11,6 +11,7 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
 #include "gpu/gpu_quantize.cuh"
+#include "gpu/gpu_turned_weights.cuh"
 #include "gpu/gpu_weights.cuh"
 
 #include "cuda/device_memory.cuh"
@@ -28,6 +29,7 @@ struct ternary_state {
     int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
+    gpu_turned_weights turned;          /* where gradients of the input are int8 products */
     /* Where sums are kept: [batch_max][elements of the output], a scale of 1, and the q behind them. */
     float *sums, *one;
     int8_t *seen;
@@ -125,6 +127,13 @@ static size_t float_scratch(const tern_gpu_plan *plan, size_t i, const ternary_s
     return bytes > sums ? bytes : sums;
 }
 
+/* dy as int8 and its scales, patches' gradients. */
+static size_t int8_gradient_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
+    const size_t rows = state->windows ? state->float_images * s.places : 0;
+    return room_for(s.rows * padded(s.n)) + room_for(s.rows * sizeof(float)) +
+           room_for(rows * s.k * gpu_bytes(plan->type));
+}
+
 /* Of whole-number weights: what lives beside that, the weights as operand, then their gradient. */
 static size_t trit_room(const tern_gpu_plan *plan, const ternary_state *state) {
     const size_t n = state->w.rows * state->w.cols * sizeof(float);
@@ -182,6 +191,11 @@ static void choose_chunks(const tern_gpu_plan *plan, size_t i, ternary_state *st
     state->float_images = gpu_patches_images(&p, k, whole, plan->batch_max);
 }
 
+static bool has_int8_gradient(const tern_gpu_plan *plan, size_t i, const ternary_state *state) {
+    return plan->training && plan->int8_gradients && gpu_graph_node(plan, i)->op->name[0] == 'b' &&
+           state->w.groups == 1 && plan->node[i].wants_grad[0];
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     GPU_CHECK(check(plan, i, err));
@@ -206,12 +220,15 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (plan->training)
         gpu_want_scratch(plan,
                          float_scratch(plan, i, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
-    return TERN_OK;
+    if (!has_int8_gradient(plan, i, state)) return TERN_OK;
+    gpu_want_scratch(plan, int8_gradient_scratch(plan, state, s));
+    return gpu_turned_prepare(&state->turned, plan, i, &state->w, err);
 }
 
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     GPU_CHECK(gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err));
+    if (state->turned.tiles) GPU_CHECK(gpu_turned_refresh(&state->turned, plan, i, &state->w, err));
     if (!state->trits || plan->mixed) return TERN_OK;
     return gpu_conv_int8_trits(plan, i, state->trits, state->w.operand, state->w.rows * state->w.cols, err);
 }
@@ -232,6 +249,7 @@ struct packed_rows {
     void *room; /* for rows of x in whole chunks, where ldx is not of such */
     char *y;    /* of all rows */
     bool bare;  /* y is the sum: all scales are 1 */
+    bool add;   /* y += */
 };
 
 static tern_cuda_weights matrix_of(const ternary_state *state, size_t group, bool bare) {
@@ -256,6 +274,7 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
     d.y = y;
     d.y_type = plan->type;
     d.bias = p.bias;
+    d.residual = p.add ? y : NULL;
     tern_cuda_choose(&d.kernel, &d.variant, &limits, &p.w, &d);
     if (p.ldx % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
         return tern_cuda_multiply(plan->context, &p.w, &d, p.ldx, err);
@@ -303,7 +322,8 @@ static tern_status packed_chunk(tern_gpu_plan *plan, size_t i, const ternary_siz
 static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *x,
                                   const float *inv_scale, char *room, bool bare, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
-    packed_rows p = {matrix_of(state, 0, bare), activations(plan, state), s.k, inv_scale, NULL, NULL, NULL, bare};
+    packed_rows p = {
+        matrix_of(state, 0, bare), activations(plan, state), s.k, inv_scale, NULL, NULL, NULL, bare, false};
     p.bias = bare ? NULL : bias_of(plan, i);
     p.y = (char *)(bare ? state->sums : plan->node[i].value);
     if (bare) {
@@ -526,6 +546,51 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
     return for_patches(plan, i, s, x, room, multiply_chunk, err);
 }
 
+/* dy as int8 rows. */
+struct int8_gradient {
+    const int8_t *q;
+    const float *inv_scale;
+};
+
+static tern_status make_int8_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, int8_gradient *dy,
+                                      char **room, tern_error *err) {
+    int8_t *q = (int8_t *)take(room, s.rows * padded(s.n));
+    float *inv_scale = (float *)take(room, s.rows * sizeof(float));
+    *dy = {q, inv_scale};
+    return gpu_quantize_gradient(plan, i, q, inv_scale, padded(s.n), plan->node[i].grad,
+                                 state_of(plan, i)->turned.column_scale, s.rows, s.n, err);
+}
+
+/* dx (+)= of all rows, or the gradient of patches of some. */
+static tern_status int8_input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const int8_gradient &dy,
+                                      size_t begin, size_t rows, void *to, int add, tern_error *err) {
+    packed_rows p = {};
+    p.w = state_of(plan, i)->turned.matrix;
+    p.type = TERN_I8;
+    p.ldx = padded(s.n);
+    p.inv_scale = dy.inv_scale + begin;
+    p.add = add != 0;
+    return multiply(plan, i, p, to, dy.q + begin * p.ldx, rows, err);
+}
+
+static tern_status int8_input_gradient(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, char *room,
+                                       tern_error *err) {
+    const ternary_state *state = state_of(plan, i);
+    void *dx = gpu_in_grad(plan, i, 0);
+    const int add = plan->node[i].add_to[0];
+    int8_gradient dy;
+    if (!dx) return TERN_OK;
+    GPU_CHECK(make_int8_gradient(plan, i, s, &dy, &room, err));
+    if (!state->windows) return int8_input_product(plan, i, s, dy, 0, s.rows, dx, add, err);
+    const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), 0);
+    for (size_t first = 0; first < plan->batch; first += state->float_images) {
+        const size_t images = least(state->float_images, plan->batch - first);
+        GPU_CHECK(int8_input_product(plan, i, s, dy, first * s.places, images * s.places, room, 0, err));
+        GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
+    }
+    return TERN_OK;
+}
+
 /* What weights lack as operands, where it is one number. */
 static const float *factor_of(const tern_gpu_plan *plan, const ternary_state *state) {
     return state->plain_gradient && !state->w.scaled && !plan->mixed ? state->w.scale : NULL;
@@ -583,8 +648,11 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_sizes s = sizes_of(plan, i, plan->batch);
     char *room = (char *)plan->scratch;
     GPU_CHECK(weight_gradient(plan, i, s, gpu_node_param(plan, i, 0)->grad, room, err));
-    GPU_CHECK(input_gradient(plan, i, s, w->operand,
-                             plan->mixed || state_of(plan, i)->plain_gradient ? NULL : w->scale, room, err));
+    if (state_of(plan, i)->turned.tiles && !plan->mixed)
+        GPU_CHECK(int8_input_gradient(plan, i, s, room, err));
+    else
+        GPU_CHECK(input_gradient(plan, i, s, w->operand,
+                                 plan->mixed || state_of(plan, i)->plain_gradient ? NULL : w->scale, room, err));
     return bias_gradient(plan, i, s, err);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_loss_scale.cuh"
 #include "gpu/gpu_trainer.cuh"
 #include "gpu/gpu_trits.cuh"
 
@@ -168,8 +169,17 @@ __global__ static void save_statistics(const gpu_row *rows, const gpu_chunk *chu
     for (size_t i = c.begin + threadIdx.x; i < c.begin + c.length; i += blockDim.x) r.first[i] = r.w[i];
 }
 
+/* The terms came for this step alone. */
+__global__ static void scale_loss(gpu_loss_terms *terms, const gpu_verdict *verdict) {
+    terms->factor *= (float)gpu_scale_value(verdict->result.scaling);
+}
+
 tern_status gpu_optimizer_begin(tern_gpu_plan *plan, tern_error *err) {
     const gpu_trainer *t = plan->trainer;
+    if (plan->type == TERN_F16) {
+        scale_loss<<<1, 1, 0, plan->stream>>>(t->block.loss, t->verdict);
+        CUDA_TRY(cudaGetLastError(), "the loss's scale", err);
+    }
     CUDA_TRY(cudaMemsetAsync(plan->grads, 0, plan->floats * sizeof(float), plan->stream), "gradients", err);
     GPU_CHECK(gpu_begin_rules(plan, err));
     if (!t->statistic_chunks) return TERN_OK;
@@ -209,6 +219,18 @@ __device__ static float correction(float beta, uint64_t applied) {
     return (float)(1 / (1 - pow((double)beta, (double)applied)));
 }
 
+/* As applied, as an overflow of the loss's scale, or as skipped. */
+__device__ static void count_step(gpu_verdict *v) {
+    if (v->good) {
+        v->result.applied++;
+        v->result.skipped_in_row = 0;
+        gpu_scale_good_step(&v->result.scaling);
+    } else if (!isfinite(v->result.loss) || !gpu_scale_halve(&v->result.scaling)) {
+        v->result.skipped++;
+        v->result.skipped_in_row++;
+    }
+}
+
 /* One block. Behind it kernels read what `next` says of the pass. */
 __global__ static void decide(gpu_verdict *verdict, gpu_now *now, const gpu_rules *rules, const double *square_part,
                               int square_parts, const double *part_loss, int parts, settings how,
@@ -221,13 +243,12 @@ __global__ static void decide(gpu_verdict *verdict, gpu_now *now, const gpu_rule
     double loss = 0;
     for (int i = 0; i < parts; i++) loss += part_loss[i];
     v.result.loss = loss / parts;
-    v.result.gradient_norm = sqrt(sum + rules->squares);
+    const double scale = gpu_scale_value(v.result.scaling);
+    v.result.gradient_norm = sqrt(sum + rules->squares) / scale;
     v.good = isfinite(v.result.loss) && isfinite(v.result.gradient_norm) && !rules->trouble;
-    v.result.applied += v.good ? 1 : 0;
-    v.result.skipped += v.good ? 0 : 1;
-    v.result.skipped_in_row = v.good ? 0 : v.result.skipped_in_row + 1;
+    count_step(&v);
     const double norm = v.result.gradient_norm;
-    v.factor = v.good && how.clip > 0 && norm > how.clip ? (float)(how.clip / norm) : 1;
+    v.factor = (float)((v.good && how.clip > 0 && norm > how.clip ? how.clip / norm : 1) / scale);
     v.correct1 = correction(how.beta1, v.result.applied);
     v.correct2 = correction(how.beta2, v.result.applied);
     *verdict = v;

@@ -263,8 +263,7 @@ static tern_status give_by(tern_gpu_plan *plan, size_t node, const gpu_patches *
 tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, tern_dtype type, void *dx,
                              const void *patches, size_t first_image, size_t images, int add, tern_error *err) {
     const size_t first = first_image * p->h * p->w * p->c;
-    GPU_BY_TYPE(
-        plan->type, if (type == TERN_F32) return give_by(plan, node, p, (T *)dx + first, (const float *)patches,
-                                                         images, add, err);
-        else return give_by(plan, node, p, (T *)dx + first, (const __nv_bfloat16 *)patches, images, add, err));
+    GPU_BY_TYPE(plan->type, if (type == plan->type) return give_by(plan, node, p, (T *)dx + first, (const T *)patches,
+                                                                   images, add, err);
+                else return give_by(plan, node, p, (T *)dx + first, (const float *)patches, images, add, err));
 }

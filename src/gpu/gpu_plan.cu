@@ -37,6 +37,19 @@ tern_status gpu_state(tern_gpu_plan *plan, size_t node, size_t bytes, tern_error
 
 /* ---- making one */
 
+/* Rules step whole numbers while their gradient streams past, before anyone knows whether one overflows in front. */
+static tern_status check_values(const tern_gpu_plan_desc *desc, tern_error *err) {
+    TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == desc->values, err,
+                        "values of 16 bits take products of their own type");
+    for (size_t p = 0; p < desc->graph->params; p++)
+        if (desc->graph->param[p].integers && desc->training && desc->values == TERN_F16)
+            return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                             "%s: whole numbers are trained with values of fp32 or bf16, not with fp16, whose "
+                             "overflows would be seen too late",
+                             desc->graph->param[p].name);
+    return TERN_OK;
+}
+
 static tern_status find_ops(tern_gpu_plan *plan, const tern_layout *layout, tern_error *err) {
     for (size_t i = 1; i < plan->graph->nodes; i++) {
         const tern_node *node = gpu_graph_node(plan, i);
@@ -157,8 +170,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
                                tern_error *err) {
     *out = NULL;
     CUDA_TRY(cudaSetDevice(context->device), "a plan", err);
-    TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == TERN_BF16, err,
-                        "values in bf16 take products in bf16");
+    GPU_CHECK(check_values(desc, err));
     tern_gpu_plan *plan = (tern_gpu_plan *)calloc(1, sizeof *plan);
     if (!plan) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     plan->context = context;
@@ -168,6 +180,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     plan->type = desc->values;
     plan->products = desc->products;
     plan->training = desc->training != 0;
+    plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
     const tern_status status = build(plan, desc, err);
     if (status)

@@ -62,8 +62,9 @@ struct tern_gpu_plan {
     size_t batch_max, batch;
     tern_dtype type, products;
     bool training, train_mode;
-    float lambda; /* of the last refresh */
-    bool mixed;   /* weights of this pass are mixed with their latents: lambda < 1 */
+    bool int8_gradients; /* of inputs of ternary products: gpu_turned_weights.cuh */
+    float lambda;        /* of the last refresh */
+    bool mixed;          /* weights of this pass are mixed with their latents: lambda < 1 */
     bool count_trits;
     size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
@@ -145,7 +146,7 @@ static inline size_t gpu_elements_max(const tern_gpu_plan *plan, size_t i) {
     return plan->batch_max * plan->graph->node[i].elements;
 }
 static inline size_t gpu_bytes(tern_dtype type) { return type == TERN_F32 ? 4 : type == TERN_I8 ? 1 : 2; }
-/* Operands of dense products in this pass: of bf16 values always bf16, of fp32 ones fp32 but in training. */
+/* Operands of dense products in this pass: of 16-bit values always their type, of fp32 ones fp32 but in training. */
 static inline tern_dtype gpu_operands(const tern_gpu_plan *plan) {
     return plan->train_mode || plan->type != TERN_F32 ? plan->products : TERN_F32;
 }
@@ -160,16 +161,20 @@ static inline size_t gpu_round_up(size_t n, size_t to) { return (n + to - 1) / t
         if (gpu_check_status_) return gpu_check_status_; \
     } while (0)
 
-/* Runs the statement with T = float or __nv_bfloat16, the type of the plan's values. */
-#define GPU_BY_TYPE(type, ...)       \
-    do {                             \
-        if ((type) == TERN_F32) {    \
-            using T = float;         \
-            __VA_ARGS__;             \
-        } else {                     \
-            using T = __nv_bfloat16; \
-            __VA_ARGS__;             \
-        }                            \
+/* Runs the statement with T = float, __nv_bfloat16 or __half, the type of the plan's values. */
+#define GPU_BY_TYPE(type, ...)              \
+    do {                                    \
+        const tern_dtype by_type_ = (type); \
+        if (by_type_ == TERN_F32) {         \
+            using T = float;                \
+            __VA_ARGS__;                    \
+        } else if (by_type_ == TERN_BF16) { \
+            using T = __nv_bfloat16;        \
+            __VA_ARGS__;                    \
+        } else {                            \
+            using T = __half;               \
+            __VA_ARGS__;                    \
+        }                                   \
     } while (0)
 
 #endif

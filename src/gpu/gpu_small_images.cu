@@ -123,7 +123,6 @@ template <int STEPS> __global__ static void __launch_bounds__(THREADS) small_ima
 #pragma unroll
                 for (int t = 0; t < TILES; t++) multiply_add(c[t], a, weight[s][t][0], weight[s][t][1]);
             }
-            if (output >= g.outputs) continue;
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++) {
                 const uint32_t place = first + row + 8 * half;
@@ -133,7 +132,7 @@ template <int STEPS> __global__ static void __launch_bounds__(THREADS) small_ima
                     const float v = c[n / 2][half * 2 + n % 2];
                     out.v[n] = __float2bfloat16_rn(p.bias ? v + bias[n] : v);
                 }
-                if (place < g.places)
+                if (place < g.places && output < g.outputs)
                     *(gpu_pack<bf16> *)(p.y + ((size_t)image * g.places + place) * g.outputs + output) = out;
             }
         }

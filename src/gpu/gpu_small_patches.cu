@@ -11,13 +11,9 @@ struct small_patches {
     uint32_t h, w, c, stride, padding;
     uint32_t kernel, values, outputs; /* values of a patch */
     uint32_t places;                  /* of all images */
-    int rounded;
+    tern_dtype rounded;
     const float *weights, *bias;
 };
-
-__device__ static float operand(float v, int rounded) {
-    return rounded ? __bfloat162float(__float2bfloat16_rn(v)) : v;
-}
 
 /* Value j of a patch: where it lies from the patch's first pixel. */
 struct patch_value {
@@ -31,7 +27,7 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
     __shared__ patch_value where[VALUES];
     for (uint32_t i = threadIdx.x; i < VALUES * p.outputs; i += THREADS) {
         const uint32_t j = i / p.outputs, output = i % p.outputs;
-        weight[i] = j < p.values ? operand(p.weights[output * p.values + j], p.rounded) : 0;
+        weight[i] = j < p.values ? rounded_to(p.rounded, p.weights[output * p.values + j]) : 0;
     }
     for (uint32_t j = threadIdx.x; j < VALUES; j += THREADS) {
         const uint32_t tap = j / p.c;
@@ -47,9 +43,10 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
         for (uint32_t j = 0; j < VALUES; j++) {
             const uint32_t v = top + where[j].y, u = left + where[j].x;
             const bool inside = j < p.values && v < p.h && u < p.w;
-            x[j] = inside ? operand(to_float(images[(((size_t)image * p.h + v) * p.w + u) * p.c + where[j].channel]),
-                                    p.rounded)
-                          : 0;
+            x[j] = inside
+                       ? rounded_to(p.rounded,
+                                    to_float(images[(((size_t)image * p.h + v) * p.w + u) * p.c + where[j].channel]))
+                       : 0;
         }
         for (uint32_t first = 0; first < p.outputs; first += OUTPUTS) {
             float sum[OUTPUTS] = {};
@@ -212,7 +209,7 @@ tern_status gpu_small_patches_forward(tern_gpu_plan *plan, size_t node, tern_dty
     s.values = (uint32_t)values_of(&p);
     s.outputs = (uint32_t)gpu_graph_node(plan, node)->channels;
     s.places = (uint32_t)(plan->batch * p.oh * p.ow);
-    s.rounded = type == TERN_BF16;
+    s.rounded = type;
     s.weights = gpu_node_param(plan, node, 0)->value;
     s.bias = bias;
     const unsigned wanted = (s.places + THREADS - 1) / THREADS;

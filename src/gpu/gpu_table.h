@@ -1,6 +1,6 @@
 /* A graph on a GPU, as the rest of Tern sees it: the second half of the table between libtern.so and libtern_cuda.so
  * (cuda/backend.h). The same graph, parameters and layout as the CPU's plan (nn/plan.h); values and gradients lie in the
- * device's memory, in fp32 or bf16.
+ * device's memory, in fp32, bf16 or fp16.
  *
  * Calls put work on the context's stream and return; those that give numbers to the host wait for them. */
 #ifndef TERN_GPU_GPU_TABLE_H
@@ -17,8 +17,9 @@ typedef struct tern_gpu_plan_desc {
     const tern_layout *layout; /* for batch_max and elements of `values`; copied */
     size_t batch_max;
     int training;
-    tern_dtype values;   /* TERN_F32 or TERN_BF16: of values and their gradients */
-    tern_dtype products; /* operands of dense products in training: TERN_F32 or TERN_BF16; sums are fp32 */
+    tern_dtype values;   /* TERN_F32, TERN_BF16 or TERN_F16: of values and their gradients */
+    tern_dtype products; /* operands of dense products in training, sums are fp32: of 16-bit values their type */
+    int int8_gradients;  /* ternary products of int8 activations pass gradients on as int8 rows (op_ternary) */
     uint64_t seed;
 } tern_gpu_plan_desc;
 
@@ -77,10 +78,18 @@ typedef struct tern_gpu_step {
     int32_t rule_rate; /* of whole-number weights, in each part (quant/trit_rules.h) */
 } tern_gpu_step;
 
+/* Of values of fp16: what the loss is multiplied by in the backward pass (gpu_loss_scale.cuh). */
+typedef struct tern_gpu_loss_scale {
+    double scale;         /* a power of two; 0: of other values, which need none */
+    uint64_t overflowed;  /* steps that it was too large for: they changed nothing */
+    uint64_t good_in_row; /* steps behind the last that changed it */
+} tern_gpu_loss_scale;
+
 /* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
 typedef struct tern_gpu_result {
     double loss, gradient_norm; /* of the last step */
     uint64_t applied, skipped, skipped_in_row;
+    tern_gpu_loss_scale scaling; /* its overflows are not among `skipped` */
 } tern_gpu_result;
 
 /* Trits of a node's weights when they were last counted, and how many had changed since the count before; of whole-number
@@ -143,6 +152,7 @@ typedef struct tern_gpu_table {
     tern_status (*send_state)(tern_gpu_plan *plan, size_t param, const float *first, const float *second,
                               tern_error *err);
     tern_status (*fetch_state)(tern_gpu_plan *plan, size_t param, float *first, float *second, tern_error *err);
+    /* A scale of 0: the one that runs begin with. */
     tern_status (*set_counts)(tern_gpu_plan *plan, const tern_gpu_result *counts, tern_error *err);
 
     tern_status (*step)(tern_gpu_plan *plan, const tern_gpu_step *step, tern_error *err);

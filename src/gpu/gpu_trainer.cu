@@ -8,6 +8,7 @@
 
 #include "cuda/device_memory.cuh"
 #include "gpu/gpu_branches.cuh"
+#include "gpu/gpu_loss_scale.cuh"
 
 /* ---- making one */
 
@@ -17,19 +18,26 @@ tern_status gpu_keep_copy(tern_gpu_plan *plan, void **to, const void *from, size
     return bytes ? tern_cuda_upload(plan->context, *to, from, bytes, err) : TERN_OK;
 }
 
-tern_status gpu_trainer_of(gpu_trainer **out, tern_gpu_plan *plan, tern_error *err) {
-    *out = plan->trainer;
-    CUDA_TRY(cudaSetDevice(plan->context->device), "training", err);
-    if (plan->trainer) return TERN_OK;
+static tern_status make_trainer(tern_gpu_plan *plan, tern_error *err) {
     gpu_trainer *t = (gpu_trainer *)calloc(1, sizeof *t);
     if (!t) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for training");
-    const gpu_verdict none = {};
+    gpu_verdict none = {};
     void *memory;
-    *out = plan->trainer = t;
+    none.result.scaling = gpu_loss_scale_of(plan, {});
+    plan->trainer = t;
     GPU_CHECK(gpu_branches_create(plan, err));
     GPU_CHECK(gpu_keep_copy(plan, &memory, &none, sizeof none, "training", err));
     t->verdict = (gpu_verdict *)memory;
     return TERN_OK;
+}
+
+/* None is left half made: who has found room tries again. What it kept is the plan's until then. */
+tern_status gpu_trainer_of(gpu_trainer **out, tern_gpu_plan *plan, tern_error *err) {
+    CUDA_TRY(cudaSetDevice(plan->context->device), "training", err);
+    const tern_status status = plan->trainer ? TERN_OK : make_trainer(plan, err);
+    if (status) gpu_trainer_free(plan);
+    *out = plan->trainer;
+    return status;
 }
 
 void gpu_trainer_forget_captured(gpu_trainer *t) {
@@ -266,5 +274,7 @@ tern_status gpu_trainer_result(tern_gpu_plan *plan, tern_gpu_result *out, tern_e
 tern_status gpu_trainer_set_counts(tern_gpu_plan *plan, const tern_gpu_result *counts, tern_error *err) {
     gpu_trainer *t;
     GPU_CHECK(gpu_trainer_of(&t, plan, err));
-    return tern_cuda_upload(plan->context, &t->verdict->result, counts, sizeof *counts, err);
+    tern_gpu_result from = *counts;
+    from.scaling = gpu_loss_scale_of(plan, counts->scaling);
+    return tern_cuda_upload(plan->context, &t->verdict->result, &from, sizeof from, err);
 }

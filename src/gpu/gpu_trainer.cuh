@@ -28,7 +28,7 @@ struct gpu_step_block {
 /* What the device decides about a step. */
 struct gpu_verdict {
     tern_gpu_result result;
-    float factor;             /* of gradients: clips their norm */
+    float factor;             /* of gradients: takes the loss scale away and clips their norm */
     float correct1, correct2; /* AdamW's, for means that began at 0 */
     int32_t good;             /* loss and norm are finite */
 };

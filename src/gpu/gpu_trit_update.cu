@@ -1,123 +1,9 @@
 /* One step of the rules: nn/trit_backward.c and nn/trit_weights.c with the whole layer's gradient at hand. */
-#include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_orthogonal.cuh"
 #include "gpu/gpu_trit_rules.h"
 #include "gpu/gpu_trits.cuh"
 #include "gpu/gpu_weights.cuh"
-
-/* ---- sums of squares, in the order of tern_sum_of_squares: sixteen interleaved sums of every part, each in ascending
- * order, then these, then the parts. Squares of floats are exact in double. */
-
-struct square_tiles {
-    const float *g;
-    size_t count, tile; /* gradients; of a tile, of which the last may have fewer */
-    size_t parts;       /* of a tile */
-};
-
-static square_tiles tiles_of(const float *g, size_t count, size_t tile) {
-    return {g, count, tile, tern_ceil_div(tile, GPU_SUM_PART)};
-}
-static size_t tiles_in(const square_tiles &t) { return tern_ceil_div(t.count, t.tile); }
-
-enum { STAGE = 2048, AHEAD = STAGE / GPU_THREADS };
-
-/* All threads bring squares, sixteen add them; zeros behind the end change no sum. */
-__global__ static void __launch_bounds__(GPU_THREADS) square_parts(double *part, square_tiles t) {
-    __shared__ double squares[STAGE], lane[GPU_SUM_LANES];
-    const int thread = (int)threadIdx.x;
-    const size_t tile = blockIdx.x / t.parts, first = tile * t.tile;
-    const size_t tile_end = first + t.tile < t.count ? first + t.tile : t.count;
-    const size_t begin = first + blockIdx.x % t.parts * GPU_SUM_PART;
-    const size_t end = begin + GPU_SUM_PART < tile_end ? begin + GPU_SUM_PART : tile_end;
-    float next[AHEAD];
-    double sum = 0;
-#pragma unroll
-    for (int j = 0; j < AHEAD; j++) {
-        const size_t i = begin + (size_t)(thread + j * GPU_THREADS);
-        next[j] = i < end ? t.g[i] : 0;
-    }
-    for (size_t at = begin; at < end; at += STAGE) {
-#pragma unroll
-        for (int j = 0; j < AHEAD; j++) squares[thread + j * GPU_THREADS] = (double)next[j] * (double)next[j];
-        __syncthreads();
-#pragma unroll
-        for (int j = 0; j < AHEAD; j++) {
-            const size_t i = at + STAGE + (size_t)(thread + j * GPU_THREADS);
-            next[j] = i < end ? t.g[i] : 0;
-        }
-        if (thread < GPU_SUM_LANES) {
-#pragma unroll 16
-            for (int c = 0; c < STAGE; c += GPU_SUM_LANES) sum += squares[c + thread];
-        }
-        __syncthreads();
-    }
-    if (thread < GPU_SUM_LANES) lane[thread] = sum;
-    __syncthreads();
-    if (thread) return;
-    double total = 0;
-    for (int l = 0; l < GPU_SUM_LANES; l++) total += lane[l];
-    part[blockIdx.x] = total;
-}
-
-static tern_status sum_squares(tern_gpu_plan *plan, const char *name, double *part, const square_tiles &t,
-                               tern_error *err) {
-    square_parts<<<(unsigned)(tiles_in(t) * t.parts), GPU_THREADS, 0, plan->stream>>>(part, t);
-    CUDA_TRY(cudaGetLastError(), name, err);
-    return TERN_OK;
-}
-
-__device__ static double tile_sum(const double *part, size_t parts, size_t tile) {
-    double sum = 0;
-    for (size_t p = 0; p < parts; p++) sum += part[tile * parts + p];
-    return sum;
-}
-
-/* ---- what a step does: one thread decides, in the order of the CPU's tiles */
-
-struct judgement {
-    const double *part;
-    size_t tiles, parts;
-    double weights;
-    uint64_t node;
-    int8_t *gradient_exponent;
-    int32_t *steps;     /* may be NULL */
-    int orthogonal_exp; /* of ortho's second step */
-    const gpu_now *now;
-    gpu_rules *rules;
-    gpu_rule_step *step; /* [2] */
-    int32_t *go;         /* [tiles] */
-};
-
-__global__ static void judge(judgement j) {
-    const int32_t rate = j.now->rate;
-    int e = *j.gradient_exponent;
-    bool updates = rate != 0;
-    if (updates && e == TERN_NO_GRADIENT_EXP) { /* the first step has no measure of its gradients yet */
-        double all = 0;
-        for (size_t t = 0; t < j.tiles; t++) all += tile_sum(j.part, j.parts, t);
-        e = isfinite(all) ? gpu_rule_exponent(all / j.weights) : TERN_NO_GRADIENT_EXP;
-        *j.gradient_exponent = (int8_t)e;
-    }
-    updates &= e != TERN_NO_GRADIENT_EXP;
-    uint64_t trouble = j.rules->trouble;
-    double squares = 0;
-    for (size_t t = 0; t < j.tiles; t++) {
-        const double sum = tile_sum(j.part, j.parts, t);
-        if (!isfinite(sum) && !trouble) trouble = j.node;
-        j.go[t] = updates && !trouble;
-        squares += sum;
-    }
-    const bool whole = updates && !trouble;
-    if (whole) {
-        const int next = gpu_rule_exponent(squares / j.weights);
-        if (next != TERN_NO_GRADIENT_EXP) *j.gradient_exponent = (int8_t)next;
-        if (j.steps) *j.steps += *j.steps < INT32_MAX;
-    }
-    j.rules->squares += squares;
-    j.rules->trouble = trouble;
-    j.step[0] = {j.now->step, rate, e, whole};
-    j.step[1] = {j.now->step, rate, j.orthogonal_exp, whole};
-}
 
 /* ---- the rules of counters: a thread takes eight weights of a row, whose random numbers are of one block, or of r2 two */
 
@@ -353,140 +239,13 @@ __global__ static void step_thresholds(uint8_t *thresholds, const int8_t *counte
     }
 }
 
-/* ---- ortho: the momentum made orthogonal, as nn/orthogonal.c does, and the counters' step along it. On which side the
- * square lies decides the order of the factors, so that nothing is transposed. */
-
-enum { NEWTON_STEPS = 4 };
-
-__global__ static void sum_momentum(unsigned long long *sum, const int8_t *m, size_t n) {
-    long long squares = 0;
-    GPU_FOR(i, n) squares += m[i] * m[i];
-    squares = block_sum(squares);
-    if (threadIdx.x == 0) atomicAdd(sum, (unsigned long long)squares);
-}
-
-__global__ static void normalise_momentum(float *x, const int8_t *m, const unsigned long long *sum, size_t n) {
-    const float inverse = (float)(1.0 / (sqrt((double)*sum) + 1e-7));
-    GPU_FOR(i, n) x[i] = (float)m[i] * inverse;
-}
-
-/* x = x a + y b. */
-__global__ static void blend(float *x, const float *y, size_t n, float a, float b) {
-    GPU_FOR(i, n) x[i] = x[i] * a + y[i] * b;
-}
-
-struct newton {
-    size_t rows, cols, side; /* the shorter one */
-    float *x, *next, *s, *s2;
-    void *x_room, *s_room; /* operands in bf16 */
-    unsigned long long *sum;
-    size_t bytes;
-};
-
-/* x lies where the gradient was. */
-static newton newton_of(const gpu_weights *w, const tern_gpu_plan *plan, float *g, void *scratch) {
-    newton t = {w->rows, w->cols, tern_min_size(w->rows, w->cols), g, NULL, NULL, NULL, NULL, NULL, NULL, 0};
-    char *at = (char *)scratch;
-    const auto take = [&](size_t bytes) {
-        char *taken = at + t.bytes;
-        t.bytes += gpu_round_up(bytes, 256);
-        return taken;
-    };
-    const size_t n = t.rows * t.cols, square = t.side * t.side;
-    t.sum = (unsigned long long *)take(sizeof *t.sum);
-    t.next = (float *)take(n * sizeof(float));
-    t.s = (float *)take(square * sizeof(float));
-    t.s2 = (float *)take(square * sizeof(float));
-    t.x_room = take(plan->products == TERN_BF16 ? n * 2 : 0);
-    t.s_room = take(plan->products == TERN_BF16 ? square * 2 : 0);
-    return t;
-}
-
-static tern_status operand(tern_gpu_plan *plan, size_t i, const void **to, void *room, const float *x, size_t n,
-                           tern_error *err) {
-    *to = x;
-    if (plan->products == TERN_F32) return TERN_OK;
-    *to = room;
-    return gpu_convert(plan, i, plan->products, room, x, n, err);
-}
-
-static tern_status newton_step(tern_gpu_plan *plan, size_t i, const newton &t, tern_error *err) {
-    const bool wide = t.rows <= t.cols;
-    const size_t n = t.rows * t.cols, square = t.side * t.side;
-    const void *x, *s;
-    gpu_gemm m = {};
-    m.operands = plan->products;
-    m.result = TERN_F32;
-    m.m = m.n = t.side;
-    m.k = wide ? t.cols : t.rows;
-    m.a_turned = !wide;
-    m.b_turned = wide;
-    GPU_CHECK(operand(plan, i, &x, t.x_room, t.x, n, err));
-    GPU_CHECK(gpu_multiply(plan, i, &m, t.s, x, x, err));
-    m.k = t.side;
-    m.a_turned = m.b_turned = 0;
-    GPU_CHECK(operand(plan, i, &s, t.s_room, t.s, square, err));
-    GPU_CHECK(gpu_multiply(plan, i, &m, t.s2, s, s, err));
-    blend<<<gpu_blocks(plan, square, 4), GPU_THREADS, 0, plan->stream>>>(t.s, t.s2, square, -4.7750f, 2.0315f);
-    GPU_LAUNCHED(plan, i, err);
-    GPU_CHECK(operand(plan, i, &s, t.s_room, t.s, square, err));
-    m.m = t.rows;
-    m.n = t.cols;
-    GPU_CHECK(gpu_multiply(plan, i, &m, t.next, wide ? s : x, wide ? x : s, err));
-    blend<<<gpu_blocks(plan, n, 4), GPU_THREADS, 0, plan->stream>>>(t.x, t.next, n, 3.4445f, 1);
-    GPU_LAUNCHED(plan, i, err);
-    return TERN_OK;
-}
-
-static tern_status orthogonalise(const gpu_weights *w, tern_gpu_plan *plan, size_t i, const newton &t,
-                                 tern_error *err) {
-    const size_t n = w->rows * w->cols;
-    const unsigned blocks = gpu_blocks(plan, n, 4);
-    CUDA_TRY(cudaMemsetAsync(t.sum, 0, sizeof *t.sum, plan->stream), gpu_graph_node(plan, i)->name, err);
-    sum_momentum<<<blocks, GPU_THREADS, 0, plan->stream>>>(t.sum, w->trits.momentum, n);
-    GPU_LAUNCHED(plan, i, err);
-    normalise_momentum<<<blocks, GPU_THREADS, 0, plan->stream>>>(t.x, w->trits.momentum, t.sum, n);
-    GPU_LAUNCHED(plan, i, err);
-    for (int step = 0; step < NEWTON_STEPS; step++) GPU_CHECK(newton_step(plan, i, t, err));
-    return TERN_OK;
-}
-
 /* ---- a step */
-
-/* In scratch: sums of the parts, then which tiles are stepped. */
-static size_t parts_bytes(const gpu_weights *w) {
-    const square_tiles t = tiles_of(NULL, w->rows * w->cols, w->trits.tile_rows * w->cols);
-    return gpu_round_up(tiles_in(t) * t.parts * sizeof(double), 256);
-}
 
 size_t gpu_trits_scratch(const gpu_weights *w, const tern_gpu_plan *plan) {
     const size_t tiles = tern_ceil_div(w->rows, w->trits.tile_rows);
-    const size_t first = parts_bytes(w) + gpu_round_up(tiles * sizeof(int32_t), 256);
+    const size_t first = gpu_trits_parts_bytes(w) + gpu_round_up(tiles * sizeof(int32_t), 256);
     if (w->trits.update != TERN_UPDATE_ORTHO) return first;
-    return tern_max_size(first, newton_of(w, plan, NULL, NULL).bytes);
-}
-
-static tern_status settle(const gpu_weights *w, tern_gpu_plan *plan, size_t i, const float *g, double *part,
-                          int32_t *go, tern_error *err) {
-    const gpu_trits &t = w->trits;
-    const square_tiles squares = tiles_of(g, w->rows * w->cols, t.tile_rows * w->cols);
-    judgement j = {};
-    j.part = part;
-    j.tiles = tiles_in(squares);
-    j.parts = squares.parts;
-    j.weights = (double)(w->rows * w->cols);
-    j.node = i;
-    j.gradient_exponent = t.gradient_exponent;
-    j.steps = t.steps;
-    j.orthogonal_exp = gpu_rule_exponent(1 / (double)tern_max_size(w->rows, w->cols));
-    j.now = plan->now;
-    j.rules = plan->rules;
-    j.step = t.step;
-    j.go = go;
-    GPU_CHECK(sum_squares(plan, gpu_graph_node(plan, i)->name, part, squares, err));
-    judge<<<1, 1, 0, plan->stream>>>(j);
-    GPU_LAUNCHED(plan, i, err);
-    return TERN_OK;
+    return tern_max_size(first, gpu_orthogonal_scratch(w, plan));
 }
 
 static runs runs_of(const gpu_weights *w, const float *g, const gpu_rule_rows *rows) {
@@ -516,9 +275,8 @@ static tern_status step_orthogonal(const gpu_weights *w, tern_gpu_plan *plan, si
                                    void *scratch, tern_error *err) {
     launch_counters<MOMENTUM>(plan, u);
     GPU_LAUNCHED(plan, i, err);
-    const newton t = newton_of(w, plan, g, scratch);
     const gpu_rule_step *second = w->trits.step + 1;
-    GPU_CHECK(orthogonalise(w, plan, i, t, err));
+    GPU_CHECK(gpu_orthogonalise(w, plan, i, g, scratch, err));
     u.which = {second, 0, &second->whole, w->rows};
     u.key = tern_stream(plan->seed, ((uint64_t)3 << 32) + i);
     launch_counters<R1>(plan, u);
@@ -586,105 +344,9 @@ tern_status gpu_trits_finish(const gpu_weights *w, tern_gpu_plan *plan, size_t i
 
 tern_status gpu_trits_update(const gpu_weights *w, tern_gpu_plan *plan, size_t i, float *g, void *scratch,
                              tern_error *err) {
-    int32_t *go = (int32_t *)((char *)scratch + parts_bytes(w));
+    int32_t *go = (int32_t *)((char *)scratch + gpu_trits_parts_bytes(w));
     const gpu_rule_rows rows = {w->trits.step, 0, go, w->trits.tile_rows};
-    GPU_CHECK(settle(w, plan, i, g, (double *)scratch, go, err));
+    GPU_CHECK(gpu_trits_settle(w, plan, i, g, (double *)scratch, go, err));
     GPU_CHECK(gpu_trits_step(w, plan, i, g, &rows, scratch, err));
     return gpu_trits_finish(w, plan, i, err);
-}
-
-/* ---- parameters in fixed point */
-
-/* What tern_param_view makes of an integer. */
-template <class V> __device__ static float viewed(V v, int exponent) { return (float)v * gpu_power(exponent); }
-
-struct fixed {
-    int16_t *c;
-    float *value;
-    const float *g;
-    const double *part;
-    size_t count, parts;
-    int exponent;
-    uint64_t key;
-    const tern_gpu_rule *rule;
-    const uint64_t *step;
-    uint64_t batches; /* of a step */
-    const int32_t *good;
-};
-
-__global__ static void step_fixed(fixed u) {
-    if ((u.good && !*u.good) || u.rule->frozen) return;
-    const int e = gpu_rule_exponent(tile_sum(u.part, u.parts, 0) / (double)u.count);
-    if (e == TERN_NO_GRADIENT_EXP) return;
-    const double one = (double)TERN_RATE_ONE * (double)gpu_power(-u.exponent);
-    const int32_t rate = __double2int_rn(fmin((double)u.rule->lr * one, (double)TERN_FIXED_RATE_MAX));
-    const float f = gpu_rule_factor(rate, e, 12);
-    const uint64_t number = *u.step / u.batches;
-    GPU_FOR(i, (u.count + 7) / 8) {
-        const tern_random4 r = tern_philox(u.key, i, number);
-        for (int j = 0; j < 8; j++) {
-            const size_t at = i * 8 + (size_t)j;
-            if (at >= u.count) break;
-            u.c[at] = (int16_t)gpu_rule_fixed(u.c[at], u.g[at], f, gpu_rule_bits(&r, j));
-            u.value[at] = viewed(u.c[at], u.exponent);
-        }
-    }
-}
-
-size_t gpu_fixed_scratch(const tern_graph *graph) {
-    size_t most = 0;
-    for (size_t p = 0; p < graph->params; p++)
-        if (graph->param[p].store == TERN_STORE_FIXED16) most = tern_max_size(most, graph->param[p].count);
-    return gpu_round_up(tern_ceil_div(most, GPU_SUM_PART) * sizeof(double), 256);
-}
-
-tern_status gpu_fixed_step(tern_gpu_plan *plan, size_t p, const tern_gpu_rule *rule, const uint64_t *step,
-                           uint64_t parts, const int32_t *good, tern_error *err) {
-    const tern_param *param = &plan->graph->param[p];
-    const gpu_param *own = &plan->param[p];
-    const square_tiles squares = tiles_of(own->grad, param->count, param->count);
-    double *part = (double *)plan->scratch;
-    const fixed u = {(int16_t *)own->integers,
-                     own->value,
-                     own->grad,
-                     part,
-                     param->count,
-                     squares.parts,
-                     param->exponent,
-                     tern_stream(plan->seed, ((uint64_t)2 << 32) + p),
-                     rule,
-                     step,
-                     parts,
-                     good};
-    GPU_CHECK(sum_squares(plan, param->name, part, squares, err));
-    step_fixed<<<gpu_blocks(plan, tern_ceil_div(param->count, 8)), GPU_THREADS, 0, plan->stream>>>(u);
-    CUDA_TRY(cudaGetLastError(), param->name, err);
-    return TERN_OK;
-}
-
-__global__ static void round_fixed(void *integers, float *value, size_t n, int exponent, bool narrow,
-                                   const int32_t *good) {
-    const float scale = gpu_power(-exponent);
-    if (good && !*good) return;
-    GPU_FOR(i, n) {
-        const float v = value[i];
-        if (narrow) {
-            int16_t *to = (int16_t *)integers + i;
-            *to = (int16_t)__float2int_rn(fminf(fmaxf(v * scale, -(float)INT16_MAX), (float)INT16_MAX));
-            value[i] = viewed(*to, exponent);
-        } else {
-            int32_t *to = (int32_t *)integers + i;
-            *to = __double2int_rn(fmin(fmax((double)v * (double)scale, -(double)INT32_MAX), (double)INT32_MAX));
-            value[i] = viewed(*to, exponent);
-        }
-    }
-}
-
-tern_status gpu_fixed_round(tern_gpu_plan *plan, size_t p, const int32_t *good, tern_error *err) {
-    const tern_param *param = &plan->graph->param[p];
-    round_fixed<<<gpu_blocks(plan, param->count), GPU_THREADS, 0, plan->stream>>>(
-        plan->param[p].integers, plan->param[p].value, param->count, param->exponent,
-        param->store == TERN_STORE_FIXED16, good);
-    CUDA_TRY(cudaGetLastError(), param->name, err);
-    return TERN_OK;
 }

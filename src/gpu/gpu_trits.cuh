@@ -64,6 +64,12 @@ tern_status gpu_trits_step(const gpu_weights *w, tern_gpu_plan *plan, size_t nod
                            const gpu_rule_rows *rows, void *scratch, tern_error *err);
 tern_status gpu_trits_finish(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 
+/* What the step does, decided from the gradient's squares: w->trits.step and go[tiles of rows]; `part` is scratch of
+ * gpu_trits_parts_bytes bytes. */
+size_t gpu_trits_parts_bytes(const gpu_weights *w);
+tern_status gpu_trits_settle(const gpu_weights *w, tern_gpu_plan *plan, size_t node, const float *g, double *part,
+                             int32_t *go, tern_error *err);
+
 /* The trit (row, col) of tiles in t2, rows of all groups (cuda/tiles.h). */
 struct gpu_tile_reader {
     const uint32_t *tiles;

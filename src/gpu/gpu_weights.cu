@@ -258,7 +258,7 @@ __device__ static uint32_t make_word(const float4 (&w)[TERN_TILE_CHUNKS_T2], T *
         gpu_few<T, 4> to;
 #pragma unroll
         for (int j = 0; j < 4; j++) {
-            const int trit = (v[j] > threshold) - (v[j] < -threshold);
+            const int trit = gpu_trit_of(v[j], threshold);
             word |= (uint32_t)(trit & 3) << (8 * j + 2 * chunk);
             if (Form == TRITS) to.v[j] = from_float<T>((float)trit);
             if (Form == SCALED) to.v[j] = from_float<T>((float)trit * scale);

@@ -35,6 +35,9 @@ struct gpu_weights {
     uint32_t *histogram;
 };
 
+/* Of a latent weight: -1, 0 or 1. */
+__device__ inline int gpu_trit_of(float w, float threshold) { return (w > threshold) - (w < -threshold); }
+
 /* For latent weights, parameter 0 of the node, whole-number or packed ones. */
 tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Scales, trits and operand anew from the latent weights, or the integers; nothing for packed ones. */

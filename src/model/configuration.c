@@ -52,8 +52,10 @@ static const setting settings[] = {
     {"accumulate", WHOLE, AT(accumulate), 1, 1 << 16, NULL, "batches whose gradients make one step"},
     {"seed", WHOLE, AT(seed), 0, 9e15, NULL, "of all random numbers"},
     {"threads", WHOLE, AT(threads), 0, 4096, NULL, "0: all processors; never changes a result"},
-    {"products", CHOICE, AT(products), 0, 0, "auto|f32|bf16",
-     "operands of dense float products in training; auto: bf16 where it has matrix instructions"},
+    {"products", CHOICE, AT(products), 0, 0, "auto|f32|bf16|f16",
+     "operands of dense float products in training; auto: bf16 where it has matrix instructions; f16: on a GPU"},
+    {"input_gradients", CHOICE, AT(input_gradients), 0, 0, "float|int8",
+     "products that pass gradients on through ternary weights; int8: gradients rounded by the row, on a GPU"},
     {"optimizer", CHOICE, AT(optimizer), 0, 0, "sgd|adamw|muon", "for the weights of hidden layers"},
     {"side_optimizer", CHOICE, AT(side_optimizer), 0, 0, "sgd|adamw", "for biases, gains, embeddings and the head"},
     {"lr", REAL, AT(lr), 0, 1e6, NULL,
@@ -144,8 +146,8 @@ static const named_preset presets[] = {
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",
      "lr=1.7 lr_side=3e-3 schedule=bitnet lr_final=0.01"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
-     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=5000 batch=64 lr=2e-3 schedule=bitnet "
-     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.1 log_every=50",
+     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=1200 batch=64 lr=2e-3 schedule=bitnet "
+     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.2 log_every=50",
      "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01"},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };

@@ -24,6 +24,13 @@ typedef enum tern_schedule {
     TERN_HALVINGS = 4
 } tern_schedule;
 
+typedef enum tern_products {
+    TERN_PRODUCTS_AUTO = 0,
+    TERN_PRODUCTS_F32 = 1,
+    TERN_PRODUCTS_BF16 = 2,
+    TERN_PRODUCTS_F16 = 3
+} tern_products;
+
 typedef enum tern_weight_kind {
     TERN_WEIGHTS_FLOAT = 0,
     TERN_WEIGHTS_TERNARY = 1,
@@ -45,7 +52,8 @@ struct tern_config {
 
     double epochs;
     long long steps, batch, accumulate, seed, threads;
-    int products; /* 0 auto, 1 f32, 2 bf16 */
+    int products;        /* tern_products */
+    int input_gradients; /* of ternary products on a GPU: 0 float, 1 int8 */
 
     int optimizer, side_optimizer;
     double lr, lr_side, lr_head;

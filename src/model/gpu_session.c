@@ -19,17 +19,27 @@ static tern_status open_device(tern_gpu_session *s, int device, tern_error *err)
     return s->backend->open(&s->context, device, 0, err);
 }
 
+static tern_dtype values_of(const tern_gpu_session *s, tern_products wanted) {
+    switch (wanted) {
+    case TERN_PRODUCTS_F32: return TERN_F32;
+    case TERN_PRODUCTS_BF16: return TERN_BF16;
+    case TERN_PRODUCTS_F16: return TERN_F16;
+    default: return s->info.major >= BF16_MAJOR ? TERN_BF16 : TERN_F32;
+    }
+}
+
 static tern_status make_plan(tern_gpu_session *s, const tern_gpu_session_desc *desc, tern_error *err) {
-    const int half = desc->half < 0 ? s->info.major >= BF16_MAJOR : desc->half;
+    const tern_dtype values = values_of(s, desc->values);
     tern_layout layout;
-    TERN_TRY(tern_layout_make(&layout, desc->graph, desc->batch, half ? 2 : 4,
+    TERN_TRY(tern_layout_make(&layout, desc->graph, desc->batch, values == TERN_F32 ? 4 : 2,
                               TERN_LAYOUT_FUSED | (desc->training ? TERN_LAYOUT_TRAINING : 0), err));
     const tern_gpu_plan_desc d = {.graph = desc->graph,
                                   .layout = &layout,
                                   .batch_max = desc->batch,
                                   .training = desc->training,
-                                  .values = half ? TERN_BF16 : TERN_F32,
-                                  .products = half ? TERN_BF16 : TERN_F32,
+                                  .values = values,
+                                  .products = values,
+                                  .int8_gradients = desc->int8_gradients,
                                   .seed = desc->seed};
     tern_status status = s->table->create(&s->plan, s->context, &d, err);
     tern_layout_free(&layout);

@@ -3,6 +3,7 @@
 #define TERN_MODEL_GPU_SESSION_H
 
 #include "gpu/gpu_table.h"
+#include "model/configuration.h"
 #include "model/evaluate.h"
 #include "tern/model.h"
 
@@ -23,7 +24,8 @@ typedef struct tern_gpu_session_desc {
     int device;
     size_t batch;
     int training;
-    int half; /* values and operands in bf16, else fp32; < 0: bf16 where the device has matrix instructions for it */
+    tern_products values; /* and operands; auto: bf16 where the device has matrix instructions for it, else fp32 */
+    int int8_gradients;   /* of inputs of ternary products */
     uint64_t seed;
 } tern_gpu_session_desc;
 

@@ -34,7 +34,7 @@ static tern_status open_gpu(tern_model *m, const tern_model_options *o, tern_err
                                      .device = number,
                                      .batch = m->batch,
                                      .training = o->training != 0,
-                                     .half = o->values == TERN_BF16};
+                                     .values = o->values == TERN_BF16 ? TERN_PRODUCTS_BF16 : TERN_PRODUCTS_F32};
     TERN_TRY(tern_gpu_session_open(&m->gpu, &d, err));
     return m->gpu->table->send(m->gpu->plan, 1, err);
 }

@@ -101,13 +101,13 @@ static size_t draw(candidate *c, const float *logits, size_t n, const tern_gener
 static tern_status next_token(size_t *out, const tern_sampler *sampler, const int32_t *tokens, size_t count,
                               int32_t *window, candidate *candidates, const tern_generate_options *o, uint64_t step,
                               tern_error *err) {
-    const tern_graph *graph = sampler->plan->graph;
+    const tern_graph *graph = sampler->runner.graph;
     const tern_node *last = &graph->node[graph->nodes - 1];
     size_t t = graph->node[0].elements, used = tern_min_size(count, t);
     memset(window, 0, t * sizeof *window); /* what stands behind the last token does not reach it */
     memcpy(window, tokens + count - used, used * sizeof *window);
-    const float *y = tern_plan_forward(sampler->plan, window, 1);
-    TERN_TRY(tern_dnn_check(sampler->plan->dnn, err));
+    const float *y;
+    TERN_TRY(sampler->runner.run(sampler->runner.context, &y, window, 1, err));
     /* What a head has room for beyond the text's own tokens has no name. */
     *out = draw(candidates, y + (used - 1) * last->channels, sampler->input->vocabulary, o, step);
     return TERN_OK;
@@ -120,7 +120,7 @@ tern_status tern_sample(const tern_sampler *sampler, const char *prompt, const t
     const tern_model_input *input = sampler->input;
     size_t wanted = options->tokens ? options->tokens : 200, count;
     int32_t *tokens = NULL;
-    int32_t *window = calloc(sampler->plan->graph->node[0].elements, sizeof *window);
+    int32_t *window = calloc(sampler->runner.graph->node[0].elements, sizeof *window);
     candidate *candidates = calloc(input->vocabulary, sizeof *candidates);
     tern_status status =
         window && candidates ? TERN_OK : tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a text");
@@ -156,6 +156,6 @@ tern_status tern_model_generate(tern_model *model, const char *prompt, const ter
                                 tern_error *err) {
     TERN_CHECK_ARGUMENT(model && prompt && options && emit, err, "an argument is NULL");
     TERN_CHECK_ARGUMENT(model->file.graph->vocabulary, err, "the model makes no text");
-    tern_sampler sampler = {.plan = model->plan, .input = &model->file.input};
+    tern_sampler sampler = {.runner = tern_model_runner(model), .input = &model->file.input};
     return tern_sample(&sampler, prompt, options, emit, context, err);
 }

@@ -1,13 +1,13 @@
-/* Text from the plan of a language model. */
+/* Text from a language model. */
 #ifndef TERN_MODEL_SAMPLE_H
 #define TERN_MODEL_SAMPLE_H
 
+#include "model/evaluate.h"
 #include "model/model_file.h"
-#include "nn/plan.h"
 #include "tern/model.h"
 
 typedef struct tern_sampler {
-    tern_plan *plan;
+    tern_runner runner;
     const tern_model_input *input;
 } tern_sampler;
 

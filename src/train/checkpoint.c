@@ -15,8 +15,17 @@ static void state_name(char name[STATE_NAME_BYTES], const char *kind, const tern
     snprintf(name, STATE_NAME_BYTES, "optimizer.%s.%s", kind, param->name);
 }
 
+/* The end of the counters; without a scale, that and no more. */
+static void write_scaling(char *text, size_t bytes, const tern_gpu_loss_scale *s) {
+    if (s->scale > 0)
+        snprintf(text, bytes, ",\"loss_scale\":%.0f,\"overflowed\":%llu,\"good_in_row\":%llu}", s->scale,
+                 (unsigned long long)s->overflowed, (unsigned long long)s->good_in_row);
+    else
+        snprintf(text, bytes, "}");
+}
+
 static tern_status add_state(tern_safetensors_writer *writer, const tern_trainer *t, tern_error *err) {
-    char name[STATE_NAME_BYTES], text[200];
+    char name[STATE_NAME_BYTES], text[320];
     for (size_t p = 0; p < t->graph->params; p++) {
         const tern_param *param = &t->graph->param[p];
         const float *state[2] = {t->optimizer->first[p], t->optimizer->second[p]};
@@ -27,9 +36,11 @@ static tern_status add_state(tern_safetensors_writer *writer, const tern_trainer
                                                  err));
         }
     }
-    snprintf(text, sizeof text, "{\"step\":%llu,\"applied\":%llu,\"skipped\":%llu,\"skipped_in_row\":%llu}",
-             (unsigned long long)t->step, (unsigned long long)t->applied, (unsigned long long)t->skipped,
-             (unsigned long long)t->skipped_in_row);
+    const int length =
+        snprintf(text, sizeof text, "{\"step\":%llu,\"applied\":%llu,\"skipped\":%llu,\"skipped_in_row\":%llu",
+                 (unsigned long long)t->step, (unsigned long long)t->applied, (unsigned long long)t->skipped,
+                 (unsigned long long)t->skipped_in_row);
+    write_scaling(text + length, sizeof text - (size_t)length, &t->scaling);
     return tern_safetensors_writer_metadata(writer, "tern.training", text, err);
 }
 
@@ -74,14 +85,28 @@ static tern_status same_config(const tern_config *ours, const tern_config *their
     return TERN_OK;
 }
 
+/* Zeros where the run had no scale. 0: not such numbers. */
+static int read_scaling(tern_gpu_loss_scale *s, json_t *json) {
+    json_int_t scale = 0, overflowed = 0, good_in_row = 0;
+    if (json_unpack(json, "{s?I, s?I, s?I}", "loss_scale", &scale, "overflowed", &overflowed, "good_in_row",
+                    &good_in_row))
+        return 0;
+    if (scale < 0 || (scale & (scale - 1)) || overflowed < 0 || good_in_row < 0) return 0;
+    *s = (tern_gpu_loss_scale){(double)scale, (uint64_t)overflowed, (uint64_t)good_in_row};
+    return 1;
+}
+
 static tern_status read_counters(tern_trainer *t, const tern_safetensors *file, const char *path, tern_error *err) {
     const char *text = tern_safetensors_metadata(file, "tern.training");
     json_t *json = text ? json_loads(text, 0, NULL) : NULL;
     json_int_t step = -1, applied = -1, skipped = -1, in_row = -1;
-    int ok = json && !json_unpack(json, "{s:I, s:I, s:I, s:I}", "step", &step, "applied", &applied, "skipped",
-                                  &skipped, "skipped_in_row", &in_row);
+    int ok = json &&
+             !json_unpack(json, "{s:I, s:I, s:I, s:I}", "step", &step, "applied", &applied, "skipped", &skipped,
+                          "skipped_in_row", &in_row) &&
+             read_scaling(&t->scaling, json);
     json_decref(json);
-    if (!ok || step < 0 || applied < 0 || skipped < 0 || in_row < 0 || step != applied + skipped)
+    if (!ok || step < 0 || applied < 0 || skipped < 0 || in_row < 0 ||
+        (uint64_t)step != (uint64_t)applied + (uint64_t)skipped + t->scaling.overflowed)
         return tern_fail(err, TERN_E_DATA, TERN_NO_PLACE, "%s: no counters of a training run; is it a checkpoint?",
                          path);
     t->step = (uint64_t)step;

@@ -8,8 +8,6 @@
 #include "model/gpu_session.h"
 #include "train/trainer.h"
 
-enum { PRODUCTS_F32 = 1 }; /* of the setting */
-
 struct tern_gpu_run {
     tern_gpu_session *session;
     const tern_gpu_table *table; /* the session's, as is the plan */
@@ -27,7 +25,8 @@ static tern_status open_session(tern_gpu_run *run, const tern_trainer *t, int de
                                      .device = device,
                                      .batch = run->batch,
                                      .training = 1,
-                                     .half = t->config.products == 0 ? -1 : t->config.products != PRODUCTS_F32,
+                                     .values = (tern_products)t->config.products,
+                                     .int8_gradients = t->config.input_gradients,
                                      .seed = (uint64_t)t->config.seed};
     TERN_TRY(tern_gpu_session_open(&run->session, &d, err));
     run->table = run->session->table;
@@ -134,7 +133,7 @@ void tern_gpu_run_free(tern_gpu_run **run) {
 
 tern_status tern_gpu_run_send(tern_gpu_run *run, const tern_trainer *t, float lambda, tern_error *err) {
     const tern_gpu_result counts = {
-        .applied = t->applied, .skipped = t->skipped, .skipped_in_row = t->skipped_in_row};
+        .applied = t->applied, .skipped = t->skipped, .skipped_in_row = t->skipped_in_row, .scaling = t->scaling};
     TERN_TRY(run->table->send(run->plan, lambda, err));
     for (size_t p = 0; p < t->graph->params; p++)
         if (t->optimizer->first[p])

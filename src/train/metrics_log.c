@@ -102,6 +102,10 @@ tern_status tern_metrics_log_train(tern_metrics_log *log, const tern_metrics_tra
     json_t *line = json_pack("{s:I, s:o, s:o, s:o, s:o, s:o}", "step", (json_int_t)m->step, "epoch",
                              count_or_number(m->epoch), "loss", number(m->loss), "lr", number(m->lr), "grad_norm",
                              number(m->grad_norm), "images_per_second", count_or_number(m->images_per_second));
+    if (line && m->loss_scale > 0) {
+        json_object_set_new(line, "loss_scale", count_or_number(m->loss_scale));
+        json_object_set_new(line, "overflow_steps", json_integer((json_int_t)m->overflowed));
+    }
     return append_json(log, line, err);
 }
 

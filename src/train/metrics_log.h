@@ -1,6 +1,7 @@
 /* metrics.jsonl: what a training run measures, one JSON object a line, appended while it runs.
  *
  *     {"step":100,"epoch":1,"loss":0.51,"lr":0.001,"grad_norm":1.2,"images_per_second":5012}
+ *     {"step":100,"epoch":1,...,"images_per_second":90012,"loss_scale":65536,"overflow_steps":2}   (fp16 values)
  *     {"step":100,"val_loss":0.48,"val_accuracy":0.83}
  *     {"step":100,"layer":"conv1","minus":0.31,"zero":0.37,"plus":0.32,"flips":0.004}
  *
@@ -26,6 +27,8 @@ typedef struct tern_metrics_train {
     uint64_t step;
     double epoch;
     double loss, lr, grad_norm, images_per_second;
+    double loss_scale;   /* of fp16 values; 0: neither this nor the next is written */
+    uint64_t overflowed; /* steps so far */
 } tern_metrics_train;
 
 typedef struct tern_metrics_evaluation {

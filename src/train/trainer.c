@@ -66,7 +66,8 @@ static tern_status build_graph(tern_trainer *t, tern_error *err) {
 }
 
 static tern_status make_plan(tern_trainer *t, int device, tern_error *err) {
-    int bf16 = t->config.products == 2 || (t->config.products == 0 && tern_dnn_bf16_is_fast());
+    const int products = t->config.products;
+    int bf16 = products == TERN_PRODUCTS_BF16 || (products == TERN_PRODUCTS_AUTO && tern_dnn_bf16_is_fast());
     tern_plan_desc d = {.batch_max = device >= 0 ? 1 : (size_t)t->config.batch,
                         .training = 1,
                         .threads = (int)t->config.threads,
@@ -122,6 +123,18 @@ static tern_loss_weights loss_weights(const tern_config *c) {
     return (tern_loss_weights){(int)c->loss_ce, (int)c->loss_entropy, (int)c->loss_z, (int)c->loss_shift};
 }
 
+/* What only a GPU can do. */
+static tern_status check_device(const tern_config *c, int device, tern_error *err) {
+    if (device >= 0) return TERN_OK;
+    if (c->products == TERN_PRODUCTS_F16)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "products=f16 takes a GPU: a CPU multiplies in f32 or bf16, and scales no loss");
+    if (c->input_gradients)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "input_gradients=int8 takes a GPU: on a CPU gradients pass through products of floats");
+    return TERN_OK;
+}
+
 tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, int device, tern_error *err) {
     *out = NULL;
     tern_trainer *t = calloc(1, sizeof *t);
@@ -129,6 +142,7 @@ tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, i
     t->config = *config;
     const tern_loss_weights weights = loss_weights(config);
     tern_status status = tern_loss_weights_check(&weights, err);
+    if (!status) status = check_device(config, device, err);
     if (!status) status = open_data(t, err);
     if (!status) status = open_loader(t, device, err);
     if (!status) status = build_graph(t, err);
@@ -310,6 +324,7 @@ static tern_status ask_gpu(tern_trainer *t, tern_error *err) {
     t->applied = r.applied;
     t->skipped = r.skipped;
     t->skipped_in_row = r.skipped_in_row;
+    t->scaling = r.scaling;
     if (skipped)
         snprintf(t->trouble, sizeof t->trouble, "a loss or gradient was not finite in %llu of the last steps",
                  (unsigned long long)skipped);
@@ -380,6 +395,10 @@ tern_status tern_trainer_fetch(tern_trainer *t, tern_error *err) {
 
 /* ---- beside the steps */
 
+tern_runner tern_trainer_runner(tern_trainer *t) {
+    return t->gpu ? tern_gpu_run_runner(t->gpu) : tern_plan_runner(t->plan);
+}
+
 tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int last, uint64_t *confusion,
                                   tern_error *err) {
     /* On the way one view of an image, and a part of a long text, will do. */
@@ -389,7 +408,7 @@ tern_status tern_trainer_evaluate(tern_trainer *t, tern_evaluation *out, int las
                               .views = last ? (tern_views)t->config.views : TERN_VIEWS_ONE,
                               .max_samples = last ? 0 : text_part,
                               .confusion = confusion};
-    const tern_runner runner = t->gpu ? tern_gpu_run_runner(t->gpu) : tern_plan_runner(t->plan);
+    const tern_runner runner = tern_trainer_runner(t);
     return tern_evaluate(out, &runner, &d, err);
 }
 

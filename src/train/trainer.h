@@ -27,6 +27,7 @@ typedef struct tern_trainer {
     uint64_t step;    /* steps taken, skipped ones included */
     uint64_t applied; /* steps that changed the parameters */
     uint64_t skipped, skipped_in_row;
+    tern_gpu_loss_scale scaling; /* of fp16 on a GPU: step = applied + skipped + overflowed */
 
     float *statistics; /* those of the last good step, to return to */
     size_t statistic_count;
@@ -49,6 +50,9 @@ tern_status tern_trainer_step(tern_trainer *trainer, int ask, tern_error *err);
 
 /* For the steps that a GPU has not finished yet. */
 tern_status tern_trainer_wait(tern_trainer *trainer, tern_error *err);
+
+/* The network as it is at this step, forward: on the GPU where the training is. The trainer must outlive it. */
+tern_runner tern_trainer_runner(tern_trainer *trainer);
 
 /* On the test split. last: all of it, with all views; else quicker. confusion: counted into, or NULL. */
 tern_status tern_trainer_evaluate(tern_trainer *trainer, tern_evaluation *out, int last, uint64_t *confusion,

@@ -53,6 +53,8 @@ static void tell(run *r, tern_event event, const char *note) {
                        .loss = t->loss,
                        .lr = t->lr,
                        .grad_norm = t->gradient_norm,
+                       .loss_scale = t->scaling.scale,
+                       .overflowed = t->scaling.overflowed,
                        .samples_per_second = samples_per_second(r),
                        .seconds = tern_clock() - r->start,
                        .val_loss = r->val_loss,
@@ -98,6 +100,8 @@ static tern_status log_step(run *r, tern_error *err) {
                                .loss = t->loss,
                                .lr = t->lr,
                                .grad_norm = t->gradient_norm,
+                               .loss_scale = t->scaling.scale,
+                               .overflowed = t->scaling.overflowed,
                                .images_per_second = samples_per_second(r)};
     TERN_TRY(tern_metrics_log_train(r->log, &line, err));
     return t->config.weights && !t->trouble[0] ? log_layers(r, err) : TERN_OK;
@@ -131,7 +135,7 @@ static tern_status save(run *r, tern_error *err) {
 
 /* ---- the report */
 
-enum { REPORT_KEYS = 80, REPORT_RESULTS = 8, SAMPLE_TOKENS = 600 };
+enum { REPORT_KEYS = 80, REPORT_RESULTS = 9, SAMPLE_TOKENS = 600 };
 
 typedef struct report_room {
     tern_report_pair config[REPORT_KEYS], results[REPORT_RESULTS];
@@ -160,17 +164,16 @@ static void fill_pairs(const run *r, report_room *room) {
     add_result(room, "seconds", "%.1f", tern_clock() - r->start);
     add_result(room, "parameters", "%.0f", (double)parameters);
     add_result(room, "skipped steps", "%.0f", (double)r->t->skipped);
+    if (r->t->scaling.scale > 0) add_result(room, "overflowed steps", "%.0f", (double)r->t->scaling.overflowed);
     tern_state_size state = tern_trainer_state(r->t);
     add_result(room, "state bits per weight", "%.2f", tern_state_bits(&state));
 }
 
 /* A text of the model's own; the caller's to free. NULL when it could not be made. */
 static char *sample_text(run *r) {
-    if (tern_trainer_fetch(r->t, NULL) || tern_plan_refresh(r->t->plan, NULL)) return NULL;
-    tern_sampler sampler = {.plan = r->t->plan, .input = &r->t->input};
+    tern_sampler sampler = {.runner = tern_trainer_runner(r->t), .input = &r->t->input};
     tern_text text = {0};
     tern_generate_options o = {.tokens = SAMPLE_TOKENS, .temperature = 0.8, .seed = (uint64_t)r->t->config.seed};
-    r->t->plan->train_mode = 0;
     if (!tern_sample(&sampler, "", &o, tern_text_append, &text, NULL)) return text.bytes;
     free(text.bytes);
     return NULL;
@@ -264,7 +267,9 @@ static tern_status create_trainer(run *r, const tern_config *config, tern_error 
     TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     tern_status status = tern_trainer_create(&r->t, config, device, &why);
     if (status == TERN_E_UNSUPPORTED && device >= 0 && tern_cuda_is_auto(r->options->device)) {
-        TERN_TRY(tern_trainer_create(&r->t, config, TERN_DEVICE_CPU, err));
+        status = tern_trainer_create(&r->t, config, TERN_DEVICE_CPU, err);
+        if (status == TERN_E_UNSUPPORTED && err) *err = why; /* neither can: the better device's reason */
+        TERN_TRY(status);
         char note[sizeof why.message + 40];
         snprintf(note, sizeof note, "training on the CPU: %s", why.message);
         tell(r, TERN_EVENT_NOTE, note);
@@ -320,6 +325,8 @@ tern_status tern_train(tern_train_result *result, const tern_config *config, con
                                       .val_loss = r->val_loss,
                                       .val_accuracy = r->val_accuracy,
                                       .skipped = r->t->skipped,
+                                      .loss_scale = r->t->scaling.scale,
+                                      .overflowed = r->t->scaling.overflowed,
                                       .trained_weights = state.weights,
                                       .state_bytes = state.bytes,
                                       .state_bits_per_weight = tern_state_bits(&state),

@@ -33,23 +33,28 @@ static inline int open_gpu(void) {
     return 0;
 }
 
-/* Operands are of the values' type. */
-static inline tern_status create_on_gpu(tern_gpu_plan **plan, const tern_graph *graph, size_t batch_max,
-                                        tern_dtype type, int training, uint64_t seed, tern_error *err) {
+static inline const char *name_of(tern_dtype type) {
+    return type == TERN_F32 ? "fp32" : type == TERN_BF16 ? "bf16" : "fp16";
+}
+
+/* Whatever `d` says, with a layout for it, and operands of the values' type. */
+static inline tern_status create_as(tern_gpu_plan **plan, tern_gpu_plan_desc d, tern_error *err) {
     tern_layout layout;
-    tern_status status = tern_layout_make(&layout, graph, batch_max, type == TERN_F32 ? 4 : 2,
-                                          TERN_LAYOUT_FUSED | (training ? TERN_LAYOUT_TRAINING : 0), err);
+    tern_status status = tern_layout_make(&layout, d.graph, d.batch_max, d.values == TERN_F32 ? 4 : 2,
+                                          TERN_LAYOUT_FUSED | (d.training ? TERN_LAYOUT_TRAINING : 0), err);
     if (status) return status;
-    const tern_gpu_plan_desc d = {.graph = graph,
-                                  .layout = &layout,
-                                  .batch_max = batch_max,
-                                  .training = training,
-                                  .values = type,
-                                  .products = type,
-                                  .seed = seed};
+    d.layout = &layout;
+    d.products = d.values;
     status = backend->graphs->create(plan, context, &d, err);
     tern_layout_free(&layout);
     return status;
+}
+
+static inline tern_status create_on_gpu(tern_gpu_plan **plan, const tern_graph *graph, size_t batch_max,
+                                        tern_dtype type, int training, uint64_t seed, tern_error *err) {
+    const tern_gpu_plan_desc d = {
+        .graph = graph, .batch_max = batch_max, .training = training, .values = type, .seed = seed};
+    return create_as(plan, d, err);
 }
 
 /* The difference's length over that of `want`. */

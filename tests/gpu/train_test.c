@@ -63,6 +63,11 @@ typedef struct train_case {
 
 #define CE \
     { 1, 0, 0, 0 }
+/* With weights of make_hot what flows back through HOT_UNIT is more than fp16 has. */
+enum { HOT_UNIT = 5, HOT_LOSS = 127 };
+static const train_case hot_case = {"a gradient beyond fp16", mlp,  TERN_SGD, TERN_SGD, 0.01f, 0.01f, 0, 0, 0, 1, 0,
+                                    {HOT_LOSS, 0, 0, 0},      1e-4, 0.2};
+
 /* AdamW divides by the root of squares, and Muon makes every direction as long: what rounding leaves of a gradient that
  * cancels counts as much as the rest. */
 static const train_case cases[] = {
@@ -84,7 +89,7 @@ static const train_case cases[] = {
      0.1f,
      {2, 1, 1, 1},
      1e-4,
-     0.1},
+     0.2},
     {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4},
     {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4},
     {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.5},
@@ -377,15 +382,15 @@ static void compare(const train_case *c, tern_dtype type, const float *got, cons
         moved[i] = got[i] - (start ? start[i] : 0);
         should[i] = want[i] - (start ? start[i] : 0);
     }
-    const double d = distance(moved, should, n), most = type == TERN_F32 ? c->tolerance : c->tolerance_bf16;
+    const double d = distance(moved, should, n),
+                 most = type == TERN_F32 ? c->tolerance : c->tolerance_bf16 / (type == TERN_F16 ? 2 : 1);
     if (d > worst) {
         worst = d;
         where = name;
     }
     if (!(d <= most)) {
         failures++;
-        printf("FAILED %s, %s: %s is %.3g off (at most %.3g)\n", c->name, type == TERN_F32 ? "fp32" : "bf16", name, d,
-               most);
+        printf("FAILED %s, %s: %s is %.3g off (at most %.3g)\n", c->name, name_of(type), name, d, most);
     }
     free(moved);
     free(should);
@@ -413,6 +418,14 @@ static void compare_parameters(gpu_run *g, cpu_run *r, tern_dtype type) {
     tern_graph_free(&start);
 }
 
+/* A loss's scale to go on with; good_in_row: steps since it changed. */
+static void set_scale(gpu_run *r, double scale, uint64_t good_in_row) {
+    tern_gpu_result counts = gpu_result(r);
+    tern_error err;
+    counts.scaling = (tern_gpu_loss_scale){scale, 0, good_in_row};
+    must(backend->graphs->set_counts(r->plan, &counts, &err), &err, r->c->name);
+}
+
 static int is_near(double got, double want, double most) { return fabs(got - want) <= most * fabs(want) + 1e-12; }
 
 static void compare_with_cpu(const train_case *c, tern_dtype type) {
@@ -420,9 +433,10 @@ static void compare_with_cpu(const train_case *c, tern_dtype type) {
     cpu_run r;
     if (!gpu_open(&g, c, type)) return;
     cpu_open(&r, c);
+    if (type == TERN_F16) set_scale(&g, 256, 0); /* so little that no step of these overflows */
     worst = 0;
     where = "nothing";
-    /* With the rounding of bf16 networks of noise soon go ways of their own. */
+    /* With the rounding of 16 bits networks of noise soon go ways of their own. */
     const uint64_t steps = type == TERN_F32 ? STEPS : 2;
     for (uint64_t step = 0; step < steps; step++) {
         cpu_step(&r, step);
@@ -444,7 +458,7 @@ static void compare_with_cpu(const train_case *c, tern_dtype type) {
         gather(&g, sample, epoch, number, NULL);
     }
     compare_parameters(&g, &r, type);
-    printf("%-32s %s  worst %.2g, %s\n", c->name, type == TERN_F32 ? "fp32" : "bf16", worst, where);
+    printf("%-32s %s  worst %.2g, %s\n", c->name, name_of(type), worst, where);
     fflush(stdout);
     cpu_close(&r);
     gpu_close(&g);
@@ -483,11 +497,12 @@ static void compare_runs(const train_case *c, tern_dtype type) {
 /* ---- skipped steps */
 
 /* Two good steps, then one with a weight that is not finite - plain, captured or replayed - and a good one again. */
-static void skip_step(const train_case *c, float value, int kind) {
+static void skip_step(const train_case *c, tern_dtype type, float value, int kind) {
     gpu_run g;
     tern_error err;
     size_t n = 0;
-    if (!gpu_open(&g, c, TERN_F32)) return;
+    if (!gpu_open(&g, c, type)) return;
+    if (type == TERN_F16) set_scale(&g, 256, 0);
     for (uint64_t step = 0; step < 2; step++) gpu_step(&g, step, 1, 0);
     for (int i = 0; i < kind; i++) gpu_step(&g, 2, 1, 1);
     must(backend->graphs->fetch(g.plan, &err), &err, c->name);
@@ -503,6 +518,8 @@ static void skip_step(const train_case *c, float value, int kind) {
     if (memcmp(old, new, n * sizeof *old)) fail(c->name, "a skipped step has changed something");
     if (after.skipped != before.skipped + 1 || after.skipped_in_row != 1 || after.applied != before.applied)
         fail(c->name, "a step with a NaN or Inf is not counted as skipped");
+    if (after.scaling.scale != before.scaling.scale || after.scaling.overflowed)
+        fail(c->name, "a loss that is not finite has changed its scale");
     weight[3] = good;
     must(backend->graphs->send(g.plan, 1, &err), &err, c->name);
     gpu_step(&g, 3, 1, 1);
@@ -514,14 +531,102 @@ static void skip_step(const train_case *c, float value, int kind) {
     gpu_close(&g);
 }
 
+/* ---- the loss's scale */
+
+/* Large weights behind a unit that is always 0: logits do not know of them, gradients in front of them do, whatever the
+ * label: they are of either sign. */
+static void make_hot(gpu_run *g) {
+    tern_error err;
+    must(backend->graphs->fetch(g->plan, &err), &err, g->c->name);
+    for (size_t p = 0; p < g->graph->params; p++) {
+        tern_param *param = &g->graph->param[p];
+        const size_t columns = param->rank == 2 ? param->dim[1] : 0;
+        if (!strcmp(param->name, "fourth.weight"))
+            memset(param->value + HOT_UNIT * columns, 0, columns * sizeof *param->value);
+        if (!strcmp(param->name, "head.weight"))
+            for (size_t row = 0; row < param->dim[0]; row++)
+                param->value[row * columns + HOT_UNIT] = row % 2 ? 6e4f : -6e4f;
+    }
+    must(backend->graphs->send(g->plan, 1, &err), &err, g->c->name);
+}
+
+/* Steps that overflow down to the least scale, and one more: plain, captured and replayed ones. */
+static void overflow(void) {
+    gpu_run g;
+    size_t n = 0;
+    enum { HALVINGS = 3 };
+    if (!gpu_open(&g, &hot_case, TERN_F16)) return;
+    const double start = gpu_result(&g).scaling.scale;
+    make_hot(&g);
+    float *old = gpu_everything(&g, &n);
+    gpu_step(&g, 0, 1, 0);
+    if (gpu_result(&g).scaling.scale != start / 2) fail(hot_case.name, "a scale of the start is not halved");
+    set_scale(&g, 1 << HALVINGS, 0);
+    for (uint64_t step = 0; step <= HALVINGS; step++) {
+        gpu_step(&g, step, 1, 0);
+        const tern_gpu_result now = gpu_result(&g);
+        const uint64_t halved = step < HALVINGS ? step + 1 : HALVINGS;
+        if (now.scaling.scale != (1 << (HALVINGS - halved)) || now.scaling.overflowed != halved || now.applied ||
+            now.skipped != (step == HALVINGS) || now.skipped_in_row != now.skipped || !isfinite(now.loss))
+            fail(hot_case.name, "an overflow is not what halves the scale down to 1, and from there a skipped step");
+    }
+    float *new = gpu_everything(&g, &n);
+    if (memcmp(old, new, n * sizeof *old)) fail(hot_case.name, "a step that overflowed has changed something");
+    free(old);
+    free(new);
+    gpu_close(&g);
+}
+
+/* From a scale that is far too large down to one that does; up again after many good steps. */
+static void find_scale(const train_case *c) {
+    enum { PATIENCE = 1000 };
+    gpu_run g;
+    if (!gpu_open(&g, c, TERN_F16)) return;
+    set_scale(&g, (double)(1 << 30), 0);
+    uint64_t step = 0;
+    while (step < 40 && !gpu_result(&g).applied) gpu_step(&g, step++, 1, 0);
+    tern_gpu_result now = gpu_result(&g);
+    if (now.applied != 1 || now.skipped || !now.scaling.overflowed || now.scaling.good_in_row != 1 ||
+        now.scaling.scale != ldexp(1, 30 - (int)now.scaling.overflowed))
+        fail(c->name, "the scale does not come down to what fp16 can take");
+    set_scale(&g, 64, PATIENCE - 2);
+    gpu_step(&g, step++, 1, 0);
+    now = gpu_result(&g);
+    if (now.scaling.scale != 64 || now.scaling.good_in_row != PATIENCE - 1)
+        fail(c->name, "a good step is not counted, or the scale grows too early");
+    gpu_step(&g, step++, 1, 0);
+    now = gpu_result(&g);
+    if (now.scaling.scale != 128 || now.scaling.good_in_row) fail(c->name, "the scale does not grow");
+    printf("%-32s fp16  a scale of 2^30 takes %d halvings\n", c->name, (int)step - 3);
+    gpu_close(&g);
+}
+
+/* What a step does is the same to the bit of fp32 for every scale that loses nothing: scales are powers of two. Here, of
+ * gradients rounded to fp16, it is so until small ones vanish. */
+static void compare_scales(const train_case *c) {
+    gpu_run g[2];
+    size_t n = 0;
+    float *all[2];
+    for (int i = 0; i < 2; i++) {
+        if (!gpu_open(&g[i], c, TERN_F16)) return;
+        set_scale(&g[i], i ? 512 : 256, 0);
+        gpu_step(&g[i], 0, 1, 0);
+        all[i] = gpu_everything(&g[i], &n);
+        gpu_close(&g[i]);
+    }
+    if (!(distance(all[0], all[1], n) < 1e-4)) fail(c->name, "what is trained depends on the scale");
+    free(all[0]);
+    free(all[1]);
+}
+
 /* ---- state that comes back */
 
-static void send_and_fetch(const train_case *c) {
+static void send_and_fetch(const train_case *c, tern_dtype type) {
     gpu_run g, h;
     tern_error err;
     size_t n = 0;
-    if (!gpu_open(&g, c, TERN_F32)) return;
-    if (!gpu_open(&h, c, TERN_F32)) exit(1);
+    if (!gpu_open(&g, c, type)) return;
+    if (!gpu_open(&h, c, type)) exit(1);
     for (uint64_t step = 0; step < 3; step++) gpu_step(&g, step, 1, 0);
     float *state = gpu_everything(&g, &n), *at = state;
     for (size_t p = 0; p < h.graph->params; p++) {
@@ -537,7 +642,9 @@ static void send_and_fetch(const train_case *c) {
     gpu_step(&h, 3, 1, 0);
     float *one = gpu_everything(&g, &n), *other = gpu_everything(&h, &n);
     if (memcmp(one, other, n * sizeof *one)) fail(c->name, "a run that goes on elsewhere differs");
-    if (gpu_result(&h).applied != 4) fail(c->name, "steps are not counted on");
+    const tern_gpu_result first = gpu_result(&g), second = gpu_result(&h);
+    if (second.applied + second.scaling.overflowed != 4 || memcmp(&first, &second, sizeof first))
+        fail(c->name, "steps are not counted on");
     free(state);
     free(one);
     free(other);
@@ -650,11 +757,18 @@ int main(int argc, char **argv) {
         if (c->build == text) compare_windows(c);
         compare_with_cpu(c, TERN_F32);
         compare_with_cpu(c, TERN_BF16);
+        compare_with_cpu(c, TERN_F16);
         compare_runs(c, TERN_F32);
         compare_runs(c, TERN_BF16);
-        for (int kind = 0; kind < 3; kind++) skip_step(c, kind % 2 ? NAN : INFINITY, kind);
-        send_and_fetch(c);
+        compare_runs(c, TERN_F16);
+        for (int kind = 0; kind < 3; kind++) skip_step(c, TERN_F32, kind % 2 ? NAN : INFINITY, kind);
+        skip_step(c, TERN_F16, NAN, 1);
+        send_and_fetch(c, TERN_F32);
+        send_and_fetch(c, TERN_F16);
+        compare_scales(c);
+        find_scale(c);
     }
+    if (argc < 2 || strstr(hot_case.name, argv[1])) overflow();
     backend->close(context);
     printf("%d failed\n", failures);
     return failures != 0;

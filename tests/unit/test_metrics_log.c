@@ -32,6 +32,9 @@ static void test_lines(void **state) {
         tern_metrics_log_evaluation(
             log, &(tern_metrics_evaluation){.step = 100, .val_loss = (double)NAN, .val_accuracy = 0.5}, NULL),
         TERN_OK);
+    assert_int_equal(
+        tern_metrics_log_train(log, &(tern_metrics_train){.step = 101, .loss_scale = 65536, .overflowed = 2}, NULL),
+        TERN_OK);
     tern_metrics_log_close(&log);
     assert_null(log);
     assert_int_equal(tern_metrics_log_open(&log, path, NULL), TERN_OK);
@@ -49,6 +52,8 @@ static void test_lines(void **state) {
     check_content(path, "{\"step\":100,\"epoch\":1.25,\"loss\":0.100000001,\"lr\":0.001,\"grad_norm\":null,"
                         "\"images_per_second\":5012}\n"
                         "{\"step\":100,\"val_loss\":null,\"val_accuracy\":0.5}\n"
+                        "{\"step\":101,\"epoch\":0,\"loss\":0.0,\"lr\":0.0,\"grad_norm\":0.0,"
+                        "\"images_per_second\":0,\"loss_scale\":65536,\"overflow_steps\":2}\n"
                         "{\"step\":100,\"layer\":\"a\\\"\\n\xc3\xa9\",\"minus\":0.25,\"zero\":0.5,\"plus\":0.25,"
                         "\"flips\":0.0}\n");
     assert_int_equal(tern_metrics_log_open(&log, folder.path, NULL), TERN_E_FILE);

@@ -319,10 +319,13 @@ static size_t values_of(const gpu_conv *c) { return c->kernel * c->kernel * c->c
 static bool can_multiply(const tern_gpu_plan *plan, size_t node, const gpu_conv &c) {
     const tern_node *n = gpu_graph_node(plan, node);
     const size_t most = (size_t)1 << 30, pixels = c.images * (c.h + c.kernel) * (c.w + c.kernel);
-    return n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 && c.kernel * c.kernel <= GPU_CONV_TAPS &&
-           plan->context->major == 9 && plan->type == TERN_BF16 && plan->products == TERN_BF16 && c.c % PACK == 0 &&
-           c.outputs % PACK == 0 && c.padding < c.kernel && pixels < most / (c.c + c.outputs) &&
-           values_of(&c) < most / c.outputs && c.kernel * c.kernel * c.outputs < most;
+    const size_t room = filter_block<1, 5>::BYTES;
+    static_assert((int)place_block<4, 128, 4>::BYTES <= (int)filter_block<1, 5>::BYTES, "the block with the most");
+    return plan->context->shared_bytes >= room && n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 &&
+           c.kernel * c.kernel <= GPU_CONV_TAPS && plan->context->major == 9 && plan->type == TERN_BF16 &&
+           plan->products == TERN_BF16 && c.c % PACK == 0 && c.outputs % PACK == 0 && c.padding < c.kernel &&
+           pixels < most / (c.c + c.outputs) && values_of(&c) < most / c.outputs &&
+           c.kernel * c.kernel * c.outputs < most;
 }
 
 bool gpu_conv_fits(const tern_gpu_plan *plan, size_t node) {

@@ -359,8 +359,10 @@ tern_status gpu_small_images_forward(tern_gpu_plan *plan, size_t node, const flo
 
 bool gpu_small_filters_fit(const tern_gpu_plan *plan, size_t node) {
     const gpu_patches p = gpu_patches_of(plan->graph, gpu_graph_node(plan, node), 0);
-    return fits(plan, node, p) && p.ow % PLACES == 0 && (p.w + 2 * p.padding) % 2 == 0 &&
-           gpu_graph_node(plan, node)->channels <= 64;
+    const size_t outputs = gpu_graph_node(plan, node)->channels;
+    const size_t dys = outputs <= 32 ? (size_t)gradient_room<4>::DYS : (size_t)gradient_room<8>::DYS;
+    return fits(plan, node, p) && p.ow % PLACES == 0 && (p.w + 2 * p.padding) % 2 == 0 && outputs <= 64 &&
+           dys + copy_of(p) * 4 <= plan->context->shared_bytes;
 }
 
 static size_t gradient_blocks(const tern_gpu_plan *plan, size_t batch) {

@@ -18,17 +18,19 @@
 #include "tern/device.h"
 #include "tern/tern.h"
 
-static const char help[] = "usage: tern_gpu_bench [OPTIONS]\n\n"
-                           "  --shape NxK,...    outputs x inputs\n"
-                           "  --m LIST           rows of activations\n"
-                           "  --packing LIST     t2, t5 (t2,t5)\n"
-                           "  --acts LIST        i8, f16, bf16, f32 (i8)\n"
-                           "  --kernel NAME      cuda-plain, cuda-decode, cuda-mma, cuda-wgmma (chosen by shape)\n"
-                           "  --variants         every launch shape of that kernel\n"
-                           "  --peers            cuBLAS bf16 and cuBLASLt int8 too\n"
-                           "  --serial           no kernel starts before the one before it has ended\n"
-                           "  --json             one object a line\n\n"
-                           "Example:\n  tern_gpu_bench --shape 8192x8192 --m 1,32,2048 --peers\n";
+static const char help[] =
+    "usage: tern_gpu_bench [OPTIONS]\n\n"
+    "  --shape NxK,...    outputs x inputs\n"
+    "  --m LIST           rows of activations\n"
+    "  --packing LIST     t2, t5 (t2,t5)\n"
+    "  --acts LIST        i8, f16, bf16, f32 (i8)\n"
+    "  --kernel NAME      cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma (chosen by shape)\n"
+    "  --group LIST       an exponent for each so many columns of a row; 0: one scale for all (0)\n"
+    "  --variants         every launch shape of that kernel\n"
+    "  --peers            cuBLAS bf16 and cuBLASLt int8 too\n"
+    "  --serial           no kernel starts before the one before it has ended\n"
+    "  --json             one object a line\n\n"
+    "Example:\n  tern_gpu_bench --shape 8192x8192 --m 1,32,2048 --peers\n";
 
 enum { COLD_BYTES = 256 << 20, REPLAYS = 15 };
 
@@ -42,6 +44,7 @@ struct options {
     std::vector<size_t> m = {1, 8, 32, 128, 512, 2048};
     std::vector<std::string> packings = {"t2", "t5"}, acts = {"i8"};
     tern_device_kernel kernel = TERN_DEVICE_KERNEL_AUTO;
+    std::vector<size_t> groups = {0};
     bool variants = false, peers = false, serial = false, json = false;
 };
 
@@ -272,7 +275,7 @@ struct matrices {
     size_t packed_bytes;
 };
 
-static void make_matrices(matrices *w, shape s, tern_packing packing) {
+static void make_matrices(matrices *w, shape s, tern_packing packing, size_t group) {
     enum { DISTINCT = 64 }; /* rows; the others repeat them */
     tern_error err;
     std::vector<int8_t> trits(s.n * s.k);
@@ -297,6 +300,15 @@ static void make_matrices(matrices *w, shape s, tern_packing packing) {
     desc.packed_bytes = packed.size();
     desc.scales = &scale;
     desc.scale_count = 1;
+    std::vector<int8_t> exponents(group ? s.n * tern_groups_per_row(group, s.k) : 0);
+    if (group) {
+        for (size_t i = 0; i < exponents.size(); i++) exponents[i] = (int8_t)(i % 12) - 8;
+        desc.scale_kind = TERN_SCALE_GROUP_EXP;
+        desc.exponents = exponents.data();
+        desc.scale_count = exponents.size();
+        desc.group = group;
+        w->packed_bytes += exponents.size();
+    }
     w->all.resize((size_t)copies_for(w->packed_bytes));
     if (tern_device_matrix_create(&w->all[0], device, &desc, &err)) stop("matrix", err.message);
     for (size_t i = 1; i < w->all.size(); i++)
@@ -363,13 +375,15 @@ static void bench_shape(shape s) {
                     print_row({"peer", p.bytes == 2 ? "bf16" : "int8", p.bytes == 2 ? "bf16" : "i8", p.name, 0, s, m,
                                s.n * s.k * p.bytes, seconds});
             }
-    for (const std::string &packing : opt.packings) {
-        matrices w;
-        make_matrices(&w, s, packing == "t2" ? TERN_PACK_T2 : TERN_PACK_T5);
-        for (const std::string &acts : opt.acts)
-            for (size_t m : opt.m) bench_products(w, s, packing, acts, m);
-        for (tern_device_matrix *&one : w.all) tern_device_matrix_free(&one);
-    }
+    for (const std::string &packing : opt.packings)
+        for (size_t group : opt.groups) {
+            matrices w;
+            const std::string name = group ? packing + "/" + std::to_string(group) : packing;
+            make_matrices(&w, s, packing == "t2" ? TERN_PACK_T2 : TERN_PACK_T5, group);
+            for (const std::string &acts : opt.acts)
+                for (size_t m : opt.m) bench_products(w, s, name, acts, m);
+            for (tern_device_matrix *&one : w.all) tern_device_matrix_free(&one);
+        }
 }
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
@@ -403,6 +417,9 @@ static bool read_option(const std::string &name, const char *value) {
         opt.packings = split(value);
     } else if (name == "--acts") {
         opt.acts = split(value);
+    } else if (name == "--group") {
+        opt.groups.clear();
+        for (const std::string &item : split(value)) opt.groups.push_back(strtoull(item.c_str(), NULL, 10));
     } else if (name == "--kernel") {
         for (int k = 1; k < TERN_DEVICE_KERNEL_COUNT; k++)
             if (!strcmp(value, tern_device_kernel_name((tern_device_kernel)k))) opt.kernel = (tern_device_kernel)k;

@@ -46,14 +46,9 @@ tern_status tern_device_find(int *device, const char *name, tern_error *err) {
 /* What was measured with other limits, or with other starts of kernels, is not for everybody. */
 static tern_status load_tuning(tern_tuning *tuning, const tern_device_info *info, const tern_device_options *options,
                                tern_error *err) {
-    char version[48];
-    snprintf(version, sizeof version, "%s-%d", tern_version(), TERN_CUDA_BACKEND_VERSION);
-    tern_tuning_key_of(&tuning->key, info, version);
-    if (options->serial || options->shared_limit)
-        snprintf(tuning->note, sizeof tuning->note, "a device with `serial` or a `shared_limit` has no file");
-    else
-        tern_tuning_find_path(tuning);
-    return tern_tuning_load(tuning, err);
+    const int own = options->serial || options->shared_limit;
+    if (own) snprintf(tuning->note, sizeof tuning->note, "a device with `serial` or a `shared_limit` has no file");
+    return tern_tuning_open(tuning, info, !own, err);
 }
 
 static tern_status set_up(tern_device *d, const tern_device_options *options, tern_error *err) {
@@ -255,6 +250,7 @@ static tern_tuning_row row_of(const tern_device_tuned *tuned, const tern_device_
     return (tern_tuning_row){.t5 = w->weights.t5 != 0,
                              .rows = w->weights.rows,
                              .cols = w->weights.cols,
+                             .group = w->weights.exponents ? w->weights.group : 0,
                              .x_type = x_type,
                              .m_most = (uint32_t)tuned->m_most,
                              .kernel = tuned->chosen.kernel,
@@ -268,9 +264,6 @@ tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix 
     TERN_CHECK_ARGUMENT(w, err, "w is NULL");
     TERN_CHECK_ARGUMENT(m, err, "m = 0");
     TERN_TRY(check_input(w, x_type, m, err));
-    if (w->weights.exponents)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "scales per group are for cuda-plain only: there is nothing to tune");
     tern_device_tuned found;
     TERN_TRY(tern_tune_product(&found, w, x_type, m, err));
     const tern_tuning_row row = row_of(&found, w, x_type);

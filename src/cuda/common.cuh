@@ -97,6 +97,8 @@ typedef tern_status (*launcher)(tern_cuda_context *context, const product &p, te
                                 tern_error *err);
 tern_status tern_cuda_plain(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                             tern_error *err);
+tern_status tern_cuda_tiled(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                            tern_error *err);
 tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                              tern_error *err);
 tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,

@@ -101,21 +101,11 @@ template <bool Bf16> struct half_acts {
     template <class Density> __device__ static float finish(float sum) { return sum * half_scale(Density()); }
 };
 
-/* fp32 is the sum of three bf16, exactly: 8 bits of the significand in each. The parts are cut off, not rounded, so that
- * none overflows. */
 struct float_acts {
     typedef float value;
     typedef float4 part;
     typedef float sum_type;
     enum { Together = 1 };
-
-    __device__ static void split(float v, uint32_t (&bits)[3]) {
-#pragma unroll
-        for (int i = 0; i < 3; i++) {
-            bits[i] = __float_as_uint(v) & 0xffff0000u;
-            v -= __uint_as_float(bits[i]);
-        }
-    }
 
     template <class Density, int R, int NT>
     __device__ static void add(float (&c)[R][NT][4], float (&)[NT][4], const uint4 (&tile)[R],
@@ -134,10 +124,10 @@ struct float_acts {
 #pragma unroll
                 for (int t = 0; t < NT; t++) {
                     uint32_t bits[4][3];
-                    split(x[t][h * N + k].x, bits[0]);
-                    split(x[t][h * N + k].y, bits[1]);
-                    split(x[t][h * N + k].z, bits[2]);
-                    split(x[t][h * N + k].w, bits[3]);
+                    split_float(x[t][h * N + k].x, bits[0]);
+                    split_float(x[t][h * N + k].y, bits[1]);
+                    split_float(x[t][h * N + k].z, bits[2]);
+                    split_float(x[t][h * N + k].w, bits[3]);
 #pragma unroll
                     for (int i = 0; i < 3; i++)
 #pragma unroll

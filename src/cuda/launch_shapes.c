@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "cuda/tiles.h"
 
+static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
 static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
@@ -13,6 +14,7 @@ static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHA
 int tern_cuda_variants(tern_device_kernel kernel) {
     switch (kernel) {
     case TERN_DEVICE_KERNEL_PLAIN: return 1;
+    case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_VARIANTS;
     case TERN_DEVICE_KERNEL_DECODE: return TERN_DECODE_VARIANTS;
     case TERN_DEVICE_KERNEL_MMA: return TERN_MMA_VARIANTS;
     case TERN_DEVICE_KERNEL_WGMMA: return TERN_WGMMA_VARIANTS;
@@ -28,10 +30,15 @@ size_t tern_decode_shared_bytes(int variant, size_t m) {
     return (size_t)(s.warps * s.row_tiles * TERN_TILE_ROWS) * tern_min_size(m, TERN_DECODE_MAX_M) * sizeof(int32_t);
 }
 
-/* Stages of activations, rows 16 bytes longer than a tile is wide so that they start in different banks. */
-size_t tern_mma_shared_bytes(int variant, int t5) {
+/* Stages of activations, rows longer than a tile is wide so that they start in different banks. */
+size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type) {
     const tern_mma_shape s = mma_shapes[variant - 1];
-    return (size_t)(TERN_MMA_STAGES * s.warps_m * s.m_tiles * 8) * (tern_tile_cols(t5) + 16);
+    const size_t rows = (size_t)(TERN_MMA_STAGES * s.warps_m * s.m_tiles * 8);
+    switch (x_type) {
+    case TERN_I8: return rows * (tern_tile_cols(t5) + TERN_MMA_GAP_I8);
+    case TERN_F32: return rows * (tern_tile_cols(t5) * 4 + TERN_MMA_GAP_F32);
+    default: return rows * (tern_tile_cols(t5) * 2 + TERN_MMA_GAP_HALF);
+    }
 }
 
 /* Stages of activations, a barrier pair a stage; 1024 bytes of them may be lost to alignment. The sums that the blocks
@@ -43,10 +50,11 @@ size_t tern_wgmma_shared_bytes(int variant) {
     return 1024 + TERN_WGMMA_BARRIER_BYTES + tern_max_size(stages, sums);
 }
 
-static size_t shared_bytes(tern_device_kernel kernel, int variant, int t5, size_t m) {
+static size_t shared_bytes(tern_device_kernel kernel, int variant, int t5, const tern_device_product *product) {
     switch (kernel) {
-    case TERN_DEVICE_KERNEL_DECODE: return tern_decode_shared_bytes(variant, m);
-    case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, t5);
+    case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_SHARED_BYTES;
+    case TERN_DEVICE_KERNEL_DECODE: return tern_decode_shared_bytes(variant, product->m);
+    case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, t5, product->x_type);
     case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant);
     default: return 0;
     }
@@ -64,7 +72,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_by
 
 static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits, char *why, size_t why_bytes) {
     const int version = limits->major * 10 + limits->minor;
-    const int least = kernel == TERN_DEVICE_KERNEL_PLAIN ? 75 : 80;
+    const int least = kernel <= TERN_DEVICE_KERNEL_TILED ? 75 : 80;
     if (kernel == TERN_DEVICE_KERNEL_WGMMA && version != 90)
         return refuse(why, why_bytes, "it takes compute capability 9.0, this device has %d.%d", limits->major,
                       limits->minor);
@@ -72,6 +80,18 @@ static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits
         return refuse(why, why_bytes, "it takes compute capability %d.%d or newer, this device has %d.%d", least / 10,
                       least % 10, limits->major, limits->minor);
     return 1;
+}
+
+/* Shapes 4 and up make more of an unpacked weight than int8 needs; the first is too small for halves to be fast. */
+static int mma_has(int variant, tern_dtype x_type) {
+    return x_type == TERN_I8 ? variant <= 3 : variant > 1 && (x_type != TERN_F32 || variant <= 3);
+}
+
+/* What tiled_row.cuh adds up at a time. */
+static int round_cols(const tern_cuda_weights *w) { return TERN_TILED_ROW_TILES * (int)tern_tile_cols(w->t5); }
+
+static int row_fits(const tern_cuda_weights *w, size_t m) {
+    return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -83,13 +103,22 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
                       product->m);
     if (w->rows > TERN_FAST_MAX_OUTPUTS)
         return refuse(why, why_bytes, "it takes up to %d outputs, not %d", TERN_FAST_MAX_OUTPUTS, w->rows);
-    if (w->exponents) return refuse(why, why_bytes, "scales per group are for cuda-plain only");
+    if (w->exponents && kernel != TERN_DEVICE_KERNEL_TILED && kernel != TERN_DEVICE_KERNEL_MMA)
+        return refuse(why, why_bytes, "scales per group are for cuda-plain, cuda-tiled and cuda-mma");
+    if (w->exponents && kernel == TERN_DEVICE_KERNEL_MMA && (product->x_type != TERN_I8 || w->group % 32))
+        return refuse(why, why_bytes, "of scales per group it takes those of 32, 64, 96 ... columns, with int8");
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
-    if (kernel != TERN_DEVICE_KERNEL_DECODE && product->x_type != TERN_I8)
+    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA) && product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
-    const size_t shared = shared_bytes(kernel, variant, w->t5, product->m);
+    if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type))
+        return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
+    if (kernel == TERN_DEVICE_KERNEL_TILED && variant == TERN_TILED_ROW && !row_fits(w, product->m))
+        return refuse(why, why_bytes,
+                      "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
+                      variant, TERN_TILED_ROW_MAX_M, round_cols(w));
+    const size_t shared = shared_bytes(kernel, variant, w->t5, product);
     if (shared > limits->shared_bytes)
         return refuse(why, why_bytes, "variant %d takes %zu bytes of shared memory a block, this device has %zu",
                       variant, shared, limits->shared_bytes);
@@ -134,7 +163,30 @@ static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
 }
 
-static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+/* The largest tile that gives every multiprocessor something to do, or the smallest that has all rows. */
+static int tiled_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    if (row_fits(w, m)) return TERN_TILED_ROW;
+    for (int v = 1; v < TERN_TILED_ROW - 1; v++)
+        if (m > (size_t)tiled_shapes[v].rows &&
+            blocks_of((size_t)w->rows, tiled_shapes[v - 1].outputs) * blocks_of(m, tiled_shapes[v - 1].rows) >=
+                limits->multiprocessors)
+            return v;
+    return TERN_TILED_ROW - 1;
+}
+
+static int mma_float_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                          const tern_device_product *product) {
+    const size_t m = product->m, n = (size_t)w->rows;
+    const int sm = limits->multiprocessors;
+    if (m <= 32) return 3;
+    if (product->x_type == TERN_F32) return 2;
+    if (blocks_of(n, 256) * blocks_of(m, 128) >= 3 * sm) return 6;
+    return blocks_of(n, 128) * blocks_of(m, 128) >= sm ? 5 : 4;
+}
+
+static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
+    const size_t m = product->m;
+    if (product->x_type != TERN_I8) return mma_float_wish(limits, w, product);
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
@@ -163,24 +215,30 @@ static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                              const tern_device_product *product, char *why, size_t why_bytes) {
-    const int wish = kernel == TERN_DEVICE_KERNEL_DECODE  ? decode_wish(limits, w, product)
-                     : kernel == TERN_DEVICE_KERNEL_MMA   ? mma_wish(limits, w, product->m)
-                     : kernel == TERN_DEVICE_KERNEL_WGMMA ? wgmma_wish(limits, w, product->m)
-                                                          : 1;
+    const int wish = kernel == TERN_DEVICE_KERNEL_TILED    ? tiled_wish(limits, w, product->m)
+                     : kernel == TERN_DEVICE_KERNEL_DECODE ? decode_wish(limits, w, product)
+                     : kernel == TERN_DEVICE_KERNEL_MMA    ? mma_wish(limits, w, product)
+                     : kernel == TERN_DEVICE_KERNEL_WGMMA  ? wgmma_wish(limits, w, product->m)
+                                                           : 1;
     if (tern_cuda_fits(kernel, wish, limits, w, product, why, why_bytes)) return wish;
     for (int v = 1; v <= tern_cuda_variants(kernel); v++)
         if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;
     return 0;
 }
 
+/* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
+static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
+
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
-    tern_device_kernel order[3];
+    tern_device_kernel order[4];
     int count = 0;
-    if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
-    if (product->m > 8) order[count++] = TERN_DEVICE_KERNEL_MMA;
+    const int many = product->m > decode_rows(product->x_type);
+    if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
+    order[count++] = TERN_DEVICE_KERNEL_TILED;
     for (int i = 0; i < count; i++) {
         *kernel = order[i];
         *variant = tern_cuda_choose_variant(*kernel, limits, w, product, why, sizeof why);

@@ -13,6 +13,7 @@
 #include "base/printable.h"
 #include "io/atomic_file.h"
 #include "io/read_file.h"
+#include "tern/tern.h"
 
 /* ---- where it lies ----------------------------------------------------------------------------------------------- */
 
@@ -106,6 +107,14 @@ static tern_status read_table(tern_tuning_table *table, tern_tuning *tuning, ter
 
 tern_status tern_tuning_load(tern_tuning *tuning, tern_error *err) {
     return tuning->path[0] ? read_table(&tuning->table, tuning, err) : TERN_OK;
+}
+
+tern_status tern_tuning_open(tern_tuning *tuning, const tern_device_info *info, int files, tern_error *err) {
+    char version[48];
+    snprintf(version, sizeof version, "%s-%d", tern_version(), TERN_CUDA_BACKEND_VERSION);
+    tern_tuning_key_of(&tuning->key, info, version);
+    if (files) tern_tuning_find_path(tuning);
+    return tern_tuning_load(tuning, err);
 }
 
 /* ---- writing ----------------------------------------------------------------------------------------------------- */

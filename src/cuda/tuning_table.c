@@ -40,6 +40,7 @@ static int compare(const tern_tuning_row *a, const tern_tuning_row *b) {
     if (a->rows != b->rows) return a->rows < b->rows ? -1 : 1;
     if (a->cols != b->cols) return a->cols < b->cols ? -1 : 1;
     if (a->t5 != b->t5) return a->t5 < b->t5 ? -1 : 1;
+    if (a->group != b->group) return a->group < b->group ? -1 : 1;
     if (a->x_type != b->x_type) return a->x_type < b->x_type ? -1 : 1;
     return (a->m_most > b->m_most) - (a->m_most < b->m_most);
 }
@@ -89,8 +90,12 @@ tern_status tern_tuning_put(tern_tuning_table *table, const tern_tuning_row *row
 
 const tern_tuning_row *tern_tuning_find(const tern_tuning_table *table, const tern_cuda_weights *w, tern_dtype x_type,
                                         size_t m) {
-    const tern_tuning_row wanted = {
-        .t5 = w->t5 != 0, .rows = w->rows, .cols = w->cols, .x_type = x_type, .m_most = tern_tuning_bucket(m)};
+    const tern_tuning_row wanted = {.t5 = w->t5 != 0,
+                                    .rows = w->rows,
+                                    .cols = w->cols,
+                                    .group = w->exponents ? w->group : 0,
+                                    .x_type = x_type,
+                                    .m_most = tern_tuning_bucket(m)};
     int there;
     const size_t at = place_of(table, &wanted, &there);
     return there ? &table->rows[at] : NULL;
@@ -105,6 +110,11 @@ int tern_tuning_choose(tern_device_kernel *kernel, int *variant, const tern_tuni
     *kernel = row->kernel;
     *variant = row->variant;
     return 1;
+}
+
+int tern_tuning_choose_by(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                          const tern_cuda_weights *w, const tern_device_product *product) {
+    return tern_tuning_choose(kernel, variant, table, limits, w, product);
 }
 
 /* ---- reading text ------------------------------------------------------------------------------------------------ */
@@ -198,20 +208,28 @@ static int split(char *fields[FIELDS], char *line) {
     return 1;
 }
 
+/* t2, t5/64, ...: nonzero where that is what stands there. */
+static int read_packing(tern_tuning_row *row, char *text) {
+    static const char *const packings[] = {"t2", "t5"};
+    char *slash = strchr(text, '/');
+    if (slash) *slash = 0;
+    row->t5 = index_of(text, packings, 2);
+    row->group = slash ? (int32_t)number_of(slash + 1, INT32_MAX) : 0;
+    return row->t5 >= 0 && (!slash || row->group > 0);
+}
+
 /* NULL, or what is wrong with the line. */
 static const char *read_row(tern_tuning_row *row, char *line) {
-    static const char *const packings[] = {"t2", "t5"};
     char *field[FIELDS];
     if (!split(field, line)) return "it is not eight words with a space between";
-    const int t5 = index_of(field[0], packings, 2), type = index_of(field[3], type_names, TYPES);
+    const int type = index_of(field[3], type_names, TYPES);
     const int kernel = kernel_of(field[5]);
     const uint64_t m_most = number_of(field[4], UINT32_C(1) << 31);
-    *row = (tern_tuning_row){.t5 = t5,
-                             .rows = (int32_t)number_of(field[1], INT32_MAX),
+    *row = (tern_tuning_row){.rows = (int32_t)number_of(field[1], INT32_MAX),
                              .cols = (int32_t)number_of(field[2], INT32_MAX),
                              .x_type = (tern_dtype)type,
                              .m_most = (uint32_t)m_most};
-    if (t5 < 0) return "its packing is not t2 or t5";
+    if (!read_packing(row, field[0])) return "its packing is not t2, t5, or one of them with a group as in t2/64";
     if (!row->rows || !row->cols) return "its weights have no such shape";
     if (type < 0) return "its activations have no such type";
     if (!m_most || (m_most & (m_most - 1))) return "its rows of activations are no power of two";
@@ -250,8 +268,10 @@ tern_status tern_tuning_parse(tern_tuning_table *table, size_t *ignored, char *w
 /* ---- writing it -------------------------------------------------------------------------------------------------- */
 
 static int format_row(char *line, const tern_tuning_row *row) {
-    return snprintf(line, TERN_TUNING_LINE_BYTES, "%s %d %d %s %u %s %d %llu.%03llu\n", row->t5 ? "t5" : "t2",
-                    (int)row->rows, (int)row->cols, type_names[row->x_type], (unsigned)row->m_most,
+    char group[16] = "";
+    if (row->group) snprintf(group, sizeof group, "/%d", (int)row->group);
+    return snprintf(line, TERN_TUNING_LINE_BYTES, "%s%s %d %d %s %u %s %d %llu.%03llu\n", row->t5 ? "t5" : "t2",
+                    group, (int)row->rows, (int)row->cols, type_names[row->x_type], (unsigned)row->m_most,
                     tern_device_kernel_name(row->kernel), row->variant, (unsigned long long)(row->nanoseconds / 1000),
                     (unsigned long long)(row->nanoseconds % 1000));
 }

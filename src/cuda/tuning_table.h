@@ -7,7 +7,8 @@
  *     version 0.1.0-3
  *     t2 2560 6912 i8 16 cuda-wgmma 10 7.912
  *
- * After the five lines that say what it holds for, one line a choice: packing, rows and columns of the weights, type of
+ * After the five lines that say what it holds for, one line a choice: packing (t2/64: with an exponent for each 64 columns
+ * of a row), rows and columns of the weights, type of
  * the activations, the most rows of them (a power of two; from more than half of it), kernel, variant, microseconds.
  * Empty lines and those that begin with # are comments. Whatever text comes in, only what has been checked is kept. */
 #ifndef TERN_CUDA_TUNING_TABLE_H
@@ -29,7 +30,7 @@ typedef struct tern_tuning_key {
 } tern_tuning_key;
 
 typedef struct tern_tuning_row {
-    int32_t t5, rows, cols; /* of the weights */
+    int32_t t5, rows, cols, group; /* of the weights; group 0: no exponents */
     tern_dtype x_type;
     uint32_t m_most; /* tern_tuning_bucket of the rows of activations */
     /* what was chosen for those */
@@ -40,7 +41,7 @@ typedef struct tern_tuning_row {
 } tern_tuning_row;
 
 typedef struct tern_tuning_table {
-    tern_tuning_row *rows; /* ascending by the five values above `kernel` */
+    tern_tuning_row *rows; /* ascending by the six values above `kernel` */
     size_t count, room;
 } tern_tuning_table;
 
@@ -63,6 +64,10 @@ const tern_tuning_row *tern_tuning_find(const tern_tuning_table *table, const te
 int tern_tuning_choose(tern_device_kernel *kernel, int *variant, const tern_tuning_table *table,
                        const tern_cuda_limits *limits, const tern_cuda_weights *w,
                        const tern_device_product *product);
+
+/* The same as a tern_cuda_measured has it: table is a tern_tuning_table. */
+int tern_tuning_choose_by(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                          const tern_cuda_weights *w, const tern_device_product *product);
 
 /* Puts the rows of `size` bytes of text into the table. A text that is not for this key is TERN_E_DATA, and nothing of
  * it is taken; a line that is damaged is left out, *ignored counts those, and the first reason is in `why`, which is

@@ -4,14 +4,14 @@
 
 #include "cuda/common.cuh"
 
-/* A density. `Chunks` registers come out of a word, one a chunk; `finish` turns the sum of what int8_codes gives, times
- * x, into the sum of trit * x. */
+/* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish` turns
+ * the sum of those, times x, into the sum of trit * x. */
 struct t2 {
-    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0 };
-    __device__ static int32_t finish(int32_t sum) { return sum >> 6; }
+    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6 };
+    __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
 };
 struct t5 {
-    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1 };
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0 };
     __device__ static int32_t finish(int32_t sum) { return sum; }
 };
 
@@ -56,24 +56,59 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 __device__ inline float half_scale(t2) { return 0.5f; }
 
 /* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are exact. */
+template <bool Bf16> __device__ inline uint32_t half_of_digits(uint32_t digits, uint32_t which) {
+    const uint32_t pair = __byte_perm(digits, Bf16 ? 0x43434343u : 0x64646464u, which);
+    if constexpr (Bf16) {
+        const __nv_bfloat162 v = __hsub2(*(const __nv_bfloat162 *)&pair, __float2bfloat162_rn(129.0f));
+        return *(const uint32_t *)&v;
+    } else {
+        const __half2 v = __hsub2(*(const __half2 *)&pair, __float2half2_rn(1025.0f));
+        return *(const uint32_t *)&v;
+    }
+}
 template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32_t (&codes)[5][2]) {
     uint32_t d[5];
     digits(word, d);
 #pragma unroll
     for (int i = 0; i < 5; i++)
 #pragma unroll
-        for (int j = 0; j < 2; j++) {
-            const uint32_t pair = __byte_perm(d[i], Bf16 ? 0x43434343u : 0x64646464u, j ? 0x4341 : 0x4240);
-            if constexpr (Bf16) {
-                const __nv_bfloat162 v = __hsub2(*(const __nv_bfloat162 *)&pair, __float2bfloat162_rn(129.0f));
-                codes[i][j] = *(const uint32_t *)&v;
-            } else {
-                const __half2 v = __hsub2(*(const __half2 *)&pair, __float2half2_rn(1025.0f));
-                codes[i][j] = *(const uint32_t *)&v;
-            }
-        }
+        for (int j = 0; j < 2; j++) codes[i][j] = half_of_digits<Bf16>(d[i], j ? 0x4341 : 0x4240);
 }
 __device__ inline float half_scale(t5) { return 1.0f; }
+
+/* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What is left
+ * of a word stays in two registers. */
+__device__ inline void open_word(t2, uint32_t word, uint32_t (&rest)[2]) {
+    rest[0] = __byte_perm(word, 0, 0x4140);
+    rest[1] = __byte_perm(word, 0, 0x4342);
+}
+template <bool Bf16>
+__device__ inline void next_half_codes(t2, int chunk, uint32_t (&rest)[2], uint32_t (&codes)[2]) {
+#pragma unroll
+    for (int j = 0; j < 2; j++) codes[j] = rest[j] << (14 - 2 * chunk) & 0xc000c000u;
+}
+
+__device__ inline void open_word(t5, uint32_t word, uint32_t (&rest)[2]) {
+    rest[0] = word & 0x00ff00ffu;
+    rest[1] = word >> 8 & 0x00ff00ffu;
+}
+template <bool Bf16> __device__ inline void next_half_codes(t5, int, uint32_t (&rest)[2], uint32_t (&codes)[2]) {
+    const uint32_t even = rest[0] * 3, odd = rest[1] * 3, digit = __byte_perm(even, odd, 0x7351);
+    rest[0] = even & 0x00ff00ffu;
+    rest[1] = odd & 0x00ff00ffu;
+#pragma unroll
+    for (int j = 0; j < 2; j++) codes[j] = half_of_digits<Bf16>(digit, j ? 0x4342 : 0x4140);
+}
+
+/* fp32 is the sum of three bf16, exactly: 8 bits of the significand in each. The parts are cut off, not rounded, so that
+ * none overflows. */
+__device__ inline void split_float(float v, uint32_t (&bits)[3]) {
+#pragma unroll
+    for (int i = 0; i < 3; i++) {
+        bits[i] = __float_as_uint(v) & 0xffff0000u;
+        v -= __uint_as_float(bits[i]);
+    }
+}
 
 /* A word a lane of a tile, past the L1 cache: nobody else on this multiprocessor reads it. */
 __device__ inline uint4 load_tile_part(const uint8_t *tile, int lane) {
@@ -117,5 +152,28 @@ __device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
+
+/* The left operands of R rows of tiles, in halves: words are opened half a tile at a time and give them chunk by chunk. */
+template <class Density, bool Bf16, int R> struct half_weights {
+    uint32_t rest[R][2][2]; /* of rows g and g + 8 */
+    uint32_t a[R][2][2];
+
+    __device__ void open(const uint4 (&tile)[R], int half) {
+#pragma unroll
+        for (int r = 0; r < R; r++) {
+            open_word(Density(), half ? tile[r].z : tile[r].x, rest[r][0]);
+            open_word(Density(), half ? tile[r].w : tile[r].y, rest[r][1]);
+        }
+    }
+    __device__ void next(int chunk) {
+#pragma unroll
+        for (int r = 0; r < R; r++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) next_half_codes<Bf16>(Density(), chunk, rest[r][i], a[r][i]);
+    }
+    __device__ void multiply(float (&c)[4], int r, uint32_t b0, uint32_t b1) const {
+        mma_half<Bf16>(c, a[r][0][0], a[r][1][0], a[r][0][1], a[r][1][1], b0, b1);
+    }
+};
 
 #endif

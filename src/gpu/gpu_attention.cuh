@@ -25,7 +25,7 @@ struct gpu_attention {
     float scale, scale2;        /* 1 / sqrt(D), and times log2(e) */
 };
 
-static inline unsigned gpu_attention_tiles(const gpu_attention *a) {
+__host__ __device__ static inline unsigned gpu_attention_tiles(const gpu_attention *a) {
     return (unsigned)((a->t + GPU_ATTENTION_TILE - 1) / GPU_ATTENTION_TILE);
 }
 

@@ -1,9 +1,12 @@
 /* Attention of values V, bf16 or fp16, with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64
- * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, the next one on its way while
- * one is multiplied. Rows of 64 values are 128 bytes, swizzled as the tensor cores read them: the same tile serves as
- * operand by its rows (scores) and by its columns (what is multiplied by scores). These never leave registers.
+ * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, brought by the copy engine: the
+ * next one is on its way while one is multiplied, and the last product of the one before ends meanwhile. Rows of 64 values
+ * are 128 bytes, swizzled as the tensor cores read them: the same tile serves as operand by its rows (scores) and by its
+ * columns (what is multiplied by scores). These never leave registers.
  *
  * Tokens past the end are read as zeros, as in gpu_attention_mma.cu. */
+#include <stdio.h>
+
 #include "cuda/hopper.cuh"
 #include "gpu/gpu_attention_rows.cuh"
 
@@ -16,20 +19,21 @@ enum {
     FORWARD_GROUPS = 2, /* they share keys and values */
     STEP_BYTES = 32,    /* 16 columns of a row */
     ALIGNMENT = 1024,   /* of a swizzled tile */
-    FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 4) * TILE_BYTES,
-    BACKWARD_BYTES = ALIGNMENT + 6 * TILE_BYTES + 4 * TILE * 4
+    STAGES = 3,         /* pairs of tiles: one that comes, one that is multiplied, one that was */
+    FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 2 * STAGES) * TILE_BYTES,
+    BACKWARD_BYTES = ALIGNMENT + (2 + 2 * STAGES) * TILE_BYTES
 };
 
 /* ---- instructions */
 
-__device__ static void copy_async(uint32_t to, const void *from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0)
-                 : "memory");
-}
-/* What this thread's copies brought is there, for the tensor cores too. */
-__device__ static void wait_copies() {
-    asm volatile("cp.async.wait_all;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+/* The tile of a sample at (column, token) to shared memory; its bytes arrive at the barrier. */
+__device__ static void copy_tile(uint32_t to, const CUtensorMap *map, int column, int token, int sample,
+                                 uint32_t barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], "
+        "[%5];" ::"r"(to),
+        "l"(map), "r"(column), "r"(token), "r"(sample), "r"(barrier)
+        : "memory");
 }
 
 /* All but the last N groups of products are done. */
@@ -78,17 +82,47 @@ STEPS(__half, "f16")
 
 /* ---- tiles */
 
-/* Starts to bring ROWS tokens from `first` of one head, by THREADS threads. */
-template <int ROWS, int THREADS, class V>
-__device__ static void bring(uint32_t to, const V *from, size_t ld, size_t first, size_t tokens) {
-#pragma unroll
-    for (int i = 0; i < ROWS * 8 / THREADS; i++) {
-        const int number = i * THREADS + (int)threadIdx.x, row = number / 8, chunk = number % 8;
-        const bool valid = first + row < tokens;
-        copy_async(to + row * ROW_BYTES + ((chunk ^ row % 8) << 4), from + (valid ? first + row : 0) * ld + chunk * 8,
-                   valid);
+/* The barriers of a block: one of its own tiles, then one of each stage. */
+struct tile_barriers {
+    uint64_t own, full[STAGES];
+};
+
+/* Pairs of tiles that take turns in STAGES places. All threads know which pair is next to be read; one thread asks for the
+ * pair behind it. */
+struct tile_ring {
+    uint32_t tiles, barriers;
+    int stage, parity; /* of the pair to be read */
+
+    __device__ tile_ring(uint32_t tiles, tile_barriers *room) : tiles(tiles), stage(0), parity(0) {
+        const uint32_t own = (uint32_t)__cvta_generic_to_shared(&room->own);
+        barriers = (uint32_t)__cvta_generic_to_shared(room->full);
+        if (threadIdx.x == 0) {
+            barrier_init(own, 1);
+            for (int i = 0; i < STAGES; i++) barrier_init(barriers + 8 * i, 1);
+            barrier_init_fence();
+        }
+        __syncthreads();
     }
-}
+    __device__ uint32_t place(int i) const { return tiles + (uint32_t)(i * 2 * TILE_BYTES); }
+    __device__ uint32_t barrier(int i) const { return barriers + (uint32_t)(i * 8); }
+    __device__ int after() const { return stage + 1 < STAGES ? stage + 1 : 0; }
+    __device__ void wait() const { barrier_wait(barrier(stage), parity); }
+    __device__ void step() {
+        stage = after();
+        if (stage == 0) parity ^= 1;
+    }
+};
+
+/* What a pair of tiles is made of: the same tokens of two matrices. */
+struct tile_pair {
+    const CUtensorMap *first, *second;
+    int first_column, second_column, sample;
+    __device__ void ask(uint32_t to, int token, uint32_t barrier) const {
+        barrier_arrive_expecting(barrier, 2 * TILE_BYTES);
+        copy_tile(to, first, first_column, token, sample, barrier);
+        copy_tile(to + TILE_BYTES, second, second_column, token, sample, barrier);
+    }
+};
 
 /* Starts s = a b^T. */
 template <class V> __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
@@ -110,11 +144,15 @@ template <class V> __device__ static void make_left(uint32_t (&a)[TILE / 16][4],
             a[k][i] = two<V>(p[2 * k + i / 2][2 * (i % 2)], p[2 * k + i / 2][2 * (i % 2) + 1]);
 }
 
-/* Starts sum += p b. */
-template <class V> __device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
-    const uint64_t right = swizzled_rows(b);
+__device__ static void pin_weights(uint32_t (&p)[TILE / 16][4]) {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++) pin(p[k]);
+}
+
+/* Starts sum += p b. Until the products are done p may not change: pin_weights behind the wait. */
+template <class V> __device__ static void add_product(sums &sum, uint32_t (&p)[TILE / 16][4], uint32_t b) {
+    const uint64_t right = swizzled_rows(b);
+    pin_weights(p);
     pin_sums(sum);
     wgmma_fence();
 #pragma unroll
@@ -127,81 +165,115 @@ __device__ static uint32_t aligned_room() {
     return ((uint32_t)__cvta_generic_to_shared(attention_room) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-/* The tiles of stage i of two. */
-__device__ static uint32_t stage_of(uint32_t stages, size_t i) { return stages + (uint32_t)(i % 2) * 2 * TILE_BYTES; }
+/* Which rows of which head a block has: blocks of one head are neighbours in time, so that the head's tiles are read from
+ * L2, and those with the most tiles to pass come first. */
+struct block_place {
+    size_t b, h, number; /* sample, head of it, the rows' number from the end with fewest tiles */
+};
+
+__device__ static block_place my_place(const gpu_attention &a, size_t heads, size_t rows) {
+    const unsigned parts = (unsigned)((a.t + rows - 1) / rows), head = blockIdx.x / parts;
+    return {head / heads, head % heads, parts - 1 - blockIdx.x % parts};
+}
+
+/* The number of a block's head, and of its keys': columns of it in `turned` or x. */
+__device__ static int query_column(size_t h) { return (int)h * D; }
+__device__ static int key_column(const gpu_attention &a, size_t g) { return (int)(a.h + g) * D; }
+__device__ static int value_column(const gpu_attention &a, size_t g) { return (int)(a.h + a.g + g) * D; }
 
 /* ---- forward */
 
-template <class V> __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2) wgmma_forward(gpu_attention a) {
-    enum { THREADS = FORWARD_GROUPS * GROUP, QUERIES = FORWARD_GROUPS * TILE };
-    const uint32_t queries = aligned_room(), stages = queries + FORWARD_GROUPS * TILE_BYTES;
+template <class V>
+__global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
+    wgmma_forward(gpu_attention a, const __grid_constant__ CUtensorMap turned,
+                  const __grid_constant__ CUtensorMap x) {
+    __shared__ tile_barriers barriers;
+    enum { QUERIES = FORWARD_GROUPS * TILE };
+    const uint32_t queries = aligned_room(), own_barrier = (uint32_t)__cvta_generic_to_shared(&barriers.own);
+    tile_ring ring(queries + FORWARD_GROUPS * TILE_BYTES, &barriers);
     const int lane = (int)threadIdx.x % 32, group = (int)threadIdx.x / GROUP, column = lane % 4 * 2;
     const int own = (int)threadIdx.x % GROUP / 32 * 16 + lane / 4;
-    const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
-    const size_t first = (size_t)(gridDim.y - 1 - blockIdx.y) * QUERIES, mine = first + (size_t)group * TILE;
-    const size_t keys = first + QUERIES < a.t ? first + QUERIES : a.t, tiles = (keys + TILE - 1) / TILE;
-    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
+    const block_place at_work = my_place(a, a.h, QUERIES);
+    const size_t b = at_work.b, h = at_work.h, g = h / a.r, first = at_work.number * QUERIES;
+    const int mine = (int)first / TILE + group; /* the last tile of keys that my queries see */
+    const int tiles = (int)(((first + QUERIES < a.t ? first + QUERIES : a.t) + TILE - 1) / TILE);
+    const tile_pair pair = {&turned, &x, key_column(a, g), value_column(a, g), (int)b};
     sums o = {};
+    uint32_t p[TILE / 16][4] = {};
     float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-    bring<QUERIES, THREADS>(queries, attention_query<V>(a, b, h), a.ld, first, a.t);
-    bring<TILE, THREADS>(stages, k, a.ld, 0, a.t);
-    bring<TILE, THREADS>(stages + TILE_BYTES, v, a.in, 0, a.t);
-    for (size_t i = 0; i < tiles; i++) {
-        const uint32_t at = stage_of(stages, i), next = stage_of(stages, i + 1);
-        wait_copies();
-        __syncthreads(); /* this tile is there, and the one before is free */
-        if (i + 1 < tiles) {
-            bring<TILE, THREADS>(next, k, a.ld, (i + 1) * TILE, a.t);
-            bring<TILE, THREADS>(next + TILE_BYTES, v, a.in, (i + 1) * TILE, a.t);
-        }
-        if (i * TILE > mine) continue; /* all of these keys come later */
+    if (threadIdx.x == 0) {
+        barrier_arrive_expecting(own_barrier, FORWARD_GROUPS * TILE_BYTES);
+        for (int i = 0; i < FORWARD_GROUPS; i++)
+            copy_tile(queries + i * TILE_BYTES, &turned, query_column(h), (int)first + i * TILE, (int)b, own_barrier);
+        pair.ask(ring.place(0), 0, ring.barrier(0));
+    }
+    barrier_wait(own_barrier, 0);
+    for (int i = 0; i < tiles; i++, ring.step()) {
+        const uint32_t at = ring.place(ring.stage);
+        ring.wait();
+        __syncthreads(); /* the tile before the last is free */
+        if (threadIdx.x == 0 && i + 1 < tiles)
+            pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
+        if (i > mine) break; /* all of these keys come later, and they are the last */
         sums s;
-        uint32_t p[TILE / 16][4];
         multiply_rows<V>(s, queries + group * TILE_BYTES, at);
-        wait_products<0>();
+        wait_products<0>(); /* of the tile before, too */
+        pin_weights(p);
+        pin_sums(o);
         pin_sums(s);
-        take_weights<D>(s, o, largest, sum, a.scale2, i * TILE == mine, own, column);
+        take_weights<D>(s, o, largest, sum, a.scale2, i == mine, own, column);
         make_left<V>(p, s);
         add_product<V>(o, p, at + TILE_BYTES);
-        wait_products<0>();
-        pin_sums(o);
     }
-    write_rows<V, D>(a, o, largest, sum, b, h, mine + own, column);
+    wait_products<0>();
+    pin_weights(p);
+    pin_sums(o);
+    write_rows<V, D>(a, o, largest, sum, b, h, first + group * TILE + own, column);
 }
 
 /* ---- backward */
 
-template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_queries(gpu_attention a) {
-    const uint32_t queries = aligned_room(), dys = queries + TILE_BYTES, stages = dys + TILE_BYTES;
+template <class V>
+__global__ static void __launch_bounds__(GROUP, 3)
+    wgmma_queries(gpu_attention a, const __grid_constant__ CUtensorMap turned, const __grid_constant__ CUtensorMap x,
+                  const __grid_constant__ CUtensorMap dy) {
+    __shared__ tile_barriers barriers;
+    const uint32_t queries = aligned_room(), dys = queries + TILE_BYTES;
+    const uint32_t own_barrier = (uint32_t)__cvta_generic_to_shared(&barriers.own);
+    tile_ring ring(dys + TILE_BYTES, &barriers);
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
     const int own = (int)threadIdx.x / 32 * 16 + lane / 4;
-    const size_t b = blockIdx.x / a.h, h = blockIdx.x % a.h, g = h / a.r;
-    const size_t tile = gridDim.y - 1 - blockIdx.y, first = tile * TILE, row = first + own;
-    const V *k = attention_key<V>(a, b, g), *v = attention_value<V>(a, b, g);
+    const block_place at_work = my_place(a, a.h, TILE);
+    const size_t b = at_work.b, h = at_work.h, g = h / a.r;
+    const size_t first = at_work.number * TILE, row = first + own;
+    const int tile = (int)at_work.number;
+    const tile_pair mine = {&turned, &dy, query_column(h), query_column(h), (int)b};
+    const tile_pair pair = {&turned, &x, key_column(a, g), value_column(a, g), (int)b};
     sums dq = {};
+    uint32_t p[TILE / 16][4] = {};
     float lse[2], delta[2];
+    if (threadIdx.x == 0) {
+        mine.ask(queries, (int)first, own_barrier);
+        pair.ask(ring.place(0), 0, ring.barrier(0));
+    }
     for (int half = 0; half < 2; half++) {
         const size_t number = (b * a.h + h) * a.t + row + 8 * half;
         lse[half] = row + 8 * half < a.t ? a.lse[number] : 0;
         delta[half] = row + 8 * half < a.t ? a.delta[number] : 0;
     }
-    bring<TILE, GROUP>(queries, attention_query<V>(a, b, h), a.ld, first, a.t);
-    bring<TILE, GROUP>(dys, (const V *)a.dy + b * a.t * a.out + h * D, a.out, first, a.t);
-    bring<TILE, GROUP>(stages, k, a.ld, 0, a.t);
-    bring<TILE, GROUP>(stages + TILE_BYTES, v, a.in, 0, a.t);
-    for (size_t i = 0; i <= tile; i++) {
-        const uint32_t at = stage_of(stages, i), next = stage_of(stages, i + 1);
+    barrier_wait(own_barrier, 0);
+    for (int i = 0; i <= tile; i++, ring.step()) {
+        const uint32_t at = ring.place(ring.stage);
         sums s, dp;
-        uint32_t p[TILE / 16][4];
-        wait_copies();
-        __syncthreads();
-        if (i < tile) {
-            bring<TILE, GROUP>(next, k, a.ld, (i + 1) * TILE, a.t);
-            bring<TILE, GROUP>(next + TILE_BYTES, v, a.in, (i + 1) * TILE, a.t);
-        }
+        ring.wait();
+        __syncthreads(); /* the tile before the last is free */
+        if (threadIdx.x == 0 && i < tile)
+            pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
         multiply_rows<V>(s, queries, at);
         multiply_rows<V>(dp, dys, at + TILE_BYTES);
-        wait_products<1>();
+        wait_products<1>(); /* of the tile before, too */
+        pin_weights(p);
+        pin_sums(dq);
         pin_sums(s);
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
@@ -221,51 +293,76 @@ template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_quer
             for (int e = 0; e < 4; e++) dp[n][e] = s[n][e] * (dp[n][e] - delta[e / 2]);
         make_left<V>(p, dp);
         add_product<V>(dq, p, at);
-        wait_products<0>();
-        pin_sums(dq);
     }
+    wait_products<0>();
+    pin_weights(p);
+    pin_sums(dq);
     give<V, D>(a, dq, b, h, row, column, a.scale, true);
 }
 
-/* lse and delta of a tile of queries. */
-__device__ static void bring_rows(float *to, const gpu_attention &a, size_t head, size_t first) {
-    const size_t number = first + threadIdx.x % TILE;
-    const float *from = threadIdx.x < TILE ? a.lse : a.delta;
-    to[threadIdx.x] = number < a.t ? from[head * a.t + number] : 0;
+/* Starts to bring lse and delta of a tile of queries: one number a thread. */
+__device__ static void bring_rows(uint32_t to, const gpu_attention &a, size_t head, int first) {
+    const int number = first + (int)threadIdx.x % TILE;
+    const bool valid = number < (int)a.t;
+    const float *from = (threadIdx.x < TILE ? a.lse : a.delta) + head * a.t + (valid ? number : 0);
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + threadIdx.x * 4), "l"(from),
+                 "r"(valid ? 4 : 0)
+                 : "memory");
 }
 
-template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys(gpu_attention a) {
-    __shared__ __align__(8) float rows[2][2 * TILE];
-    const uint32_t keys = aligned_room(), values = keys + TILE_BYTES, stages = values + TILE_BYTES;
+/* The tile behind this one of those that a block of keys passes: of all queries from its own on, of all heads. */
+struct query_walk {
+    int first, tiles; /* its own tile, and how many there are from it on */
+    int tile, head;
+    __device__ void step() {
+        if (++tile < first + tiles) return;
+        tile = first;
+        head++;
+    }
+};
+
+template <class V>
+__global__ static void __launch_bounds__(GROUP, 3)
+    wgmma_keys(gpu_attention a, const __grid_constant__ CUtensorMap turned, const __grid_constant__ CUtensorMap x,
+               const __grid_constant__ CUtensorMap dy) {
+    __shared__ tile_barriers barriers;
+    __shared__ __align__(8) float rows[STAGES][2 * TILE];
+    const uint32_t keys = aligned_room(), own_barrier = (uint32_t)__cvta_generic_to_shared(&barriers.own);
+    const uint32_t values = keys + TILE_BYTES, row_room = (uint32_t)__cvta_generic_to_shared(rows);
+    tile_ring ring(values + TILE_BYTES, &barriers);
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
     const int own = (int)threadIdx.x / 32 * 16 + lane / 4;
-    const size_t b = blockIdx.x / a.g, g = blockIdx.x % a.g, tile = blockIdx.y, first = tile * TILE;
-    const int tiles = (int)(gridDim.y - tile), count = tiles * (int)a.r; /* of queries, of all heads */
-    int asked_head = (int)(g * a.r), asked_tile = 0;
+    const block_place at_work = my_place(a, a.g, TILE);
+    const size_t b = at_work.b, g = at_work.h;
+    const int tiles = (int)at_work.number + 1, tile = (int)gpu_attention_tiles(&a) - tiles;
+    const size_t first = (size_t)tile * TILE;
+    const int count = tiles * (int)a.r;
+    query_walk ahead = {tile, tiles, tile, (int)(g * a.r)};
     sums dk = {}, dv = {};
-    const auto ask = [&](int i) {
-        const size_t h = (size_t)asked_head, q0 = (tile + (size_t)asked_tile) * TILE;
-        const uint32_t to = stage_of(stages, (size_t)i);
-        bring<TILE, GROUP>(to, attention_query<V>(a, b, h), a.ld, q0, a.t);
-        bring<TILE, GROUP>(to + TILE_BYTES, (const V *)a.dy + b * a.t * a.out + h * D, a.out, q0, a.t);
-        bring_rows(rows[i % 2], a, b * a.h + h, q0);
-        if (++asked_tile == tiles) {
-            asked_tile = 0;
-            asked_head++;
-        }
+    const auto ask = [&](int stage) {
+        const int column_of_head = query_column((size_t)ahead.head);
+        const tile_pair pair = {&turned, &dy, column_of_head, column_of_head, (int)b};
+        if (threadIdx.x == 0) pair.ask(ring.place(stage), ahead.tile * TILE, ring.barrier(stage));
+        bring_rows(row_room + (uint32_t)(stage * (int)sizeof rows[0]), a, b * a.h + (size_t)ahead.head,
+                   ahead.tile * TILE);
+        ahead.step();
     };
-    bring<TILE, GROUP>(keys, attention_key<V>(a, b, g), a.ld, first, a.t);
-    bring<TILE, GROUP>(values, attention_value<V>(a, b, g), a.in, first, a.t);
+    if (threadIdx.x == 0) {
+        const tile_pair mine = {&turned, &x, key_column(a, g), value_column(a, g), (int)b};
+        mine.ask(keys, (int)first, own_barrier);
+    }
     ask(0);
-    for (int i = 0; i < count; i++) {
-        const bool diagonal = asked_tile == 1 % tiles; /* the tile behind this one is the next to ask for */
-        const uint32_t at = stage_of(stages, (size_t)i);
-        const float *lse = rows[i % 2], *delta = lse + TILE;
+    barrier_wait(own_barrier, 0);
+    for (int i = 0; i < count; i++, ring.step()) {
+        const bool diagonal = i % tiles == 0;
+        const uint32_t at = ring.place(ring.stage);
+        const float *lse = rows[ring.stage], *delta = lse + TILE;
         sums s, dp;
         uint32_t p[TILE / 16][4];
-        wait_copies();
-        __syncthreads();
-        if (i + 1 < count) ask(i + 1);
+        asm volatile("cp.async.wait_all;" ::: "memory");
+        ring.wait();
+        __syncthreads(); /* all rows are there, and the tile before the last is free */
+        if (i + 1 < count) ask(ring.after());
         multiply_rows<V>(s, keys, at);
         multiply_rows<V>(dp, values, at + TILE_BYTES);
         wait_products<1>();
@@ -306,36 +403,78 @@ template <class V> __global__ static void __launch_bounds__(GROUP, 3) wgmma_keys
 
 /* ---- launches */
 
+typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
+                              const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+/* Tiles of [batch][t][columns] values; outside of a sample's tokens there are zeros. */
+static tern_status describe_tokens(CUtensorMap *map, tern_gpu_plan *plan, size_t node, const gpu_attention *a,
+                                   const void *values, size_t columns, tern_error *err) {
+    const char *name = gpu_graph_node(plan, node)->name;
+    void *encode = NULL;
+    cudaDriverEntryPointQueryResult found;
+    CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
+             name, err);
+    const cuuint64_t size[3] = {columns, a->t, a->batch}, stride[2] = {columns * 2, columns * 2 * a->t};
+    const cuuint32_t box[3] = {D, TILE, 1}, step[3] = {1, 1, 1};
+    const CUresult result = ((encode_fn)encode)(
+        map, plan->type == TERN_BF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3,
+        (void *)values, size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+        CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result != CUDA_SUCCESS)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                         "%s: the driver refuses a tensor map of %zu x %zu x %zu values (error %d)", name, a->batch,
+                         a->t, columns, (int)result);
+    return TERN_OK;
+}
+
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d) {
     return plan->type != TERN_F32 && plan->context->major == 9 && plan->context->minor == 0 && d == D;
 }
 
+/* As much shared memory as several blocks take: left to itself the driver keeps some of it as cache. */
+static tern_status allow_shared(const void *kernel, int bytes, const char *name, tern_error *err) {
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name, err);
+    CUDA_TRY(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        name, err);
+    return TERN_OK;
+}
+
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err) {
     const char *name = gpu_graph_node(plan, node)->name;
-    const cudaFuncAttribute shared = cudaFuncAttributeMaxDynamicSharedMemorySize;
     GPU_BY_HALF(plan->type, {
-        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_forward<V>, shared, FORWARD_BYTES), name, err);
-        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_queries<V>, shared, BACKWARD_BYTES), name, err);
-        CUDA_TRY(cudaFuncSetAttribute((const void *)wgmma_keys<V>, shared, BACKWARD_BYTES), name, err);
+        GPU_CHECK(allow_shared((const void *)wgmma_forward<V>, FORWARD_BYTES, name, err));
+        GPU_CHECK(allow_shared((const void *)wgmma_queries<V>, BACKWARD_BYTES, name, err));
+        GPU_CHECK(allow_shared((const void *)wgmma_keys<V>, BACKWARD_BYTES, name, err));
     });
     return TERN_OK;
 }
 
-static dim3 tile_grid(const gpu_attention *a, size_t heads, size_t rows) {
-    return dim3((unsigned)(a->batch * heads), (unsigned)((a->t + rows - 1) / rows));
+static unsigned tile_grid(const gpu_attention *a, size_t heads, size_t rows) {
+    return (unsigned)(a->batch * heads * ((a->t + rows - 1) / rows));
 }
 
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    const dim3 grid = tile_grid(a, a->h, FORWARD_GROUPS * TILE);
-    GPU_BY_HALF(plan->type, wgmma_forward<V><<<grid, FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(*a));
+    const unsigned blocks = tile_grid(a, a->h, FORWARD_GROUPS * TILE);
+    CUtensorMap turned, x;
+    GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
+    GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));
+    GPU_BY_HALF(plan->type,
+                wgmma_forward<V><<<blocks, FORWARD_GROUPS * GROUP, FORWARD_BYTES, plan->stream>>>(*a, turned, x));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }
 
 tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err) {
-    GPU_BY_HALF(plan->type, wgmma_queries<V><<<tile_grid(a, a->h, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a));
+    const unsigned of_queries = tile_grid(a, a->h, TILE), of_keys = tile_grid(a, a->g, TILE);
+    CUtensorMap turned, x, dy;
+    GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
+    GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));
+    GPU_CHECK(describe_tokens(&dy, plan, node, a, a->dy, a->out, err));
+    GPU_BY_HALF(plan->type, wgmma_queries<V><<<of_queries, GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy));
     GPU_LAUNCHED(plan, node, err);
-    GPU_BY_HALF(plan->type, wgmma_keys<V><<<tile_grid(a, a->g, TILE), GROUP, BACKWARD_BYTES, plan->stream>>>(*a));
+    GPU_BY_HALF(plan->type, wgmma_keys<V><<<of_keys, GROUP, BACKWARD_BYTES, plan->stream>>>(*a, turned, x, dy));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -24,6 +24,7 @@ struct lt_functions {
     decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy;
     decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set;
     decltype(&cublasLtMatmulAlgoGetHeuristic) heuristic;
+    decltype(&cublasLtMatmulAlgoConfigGetAttribute) algo_get;
     decltype(&cublasLtMatmul) matmul;
 };
 
@@ -41,6 +42,8 @@ struct gpu_lt {
     cublasLtHandle_t handle;
     void *workspace;
     const float *numbers; /* 0 and 1 on the device */
+    int major;            /* of the GPU */
+    size_t multiprocessors;
     prepared *list;
     size_t count, room;
 };
@@ -68,6 +71,7 @@ static tern_status load(lt_functions *f, tern_error *err) {
                                        "cublasLtMatmulPreferenceDestroy",
                                        "cublasLtMatmulPreferenceSetAttribute",
                                        "cublasLtMatmulAlgoGetHeuristic",
+                                       "cublasLtMatmulAlgoConfigGetAttribute",
                                        "cublasLtMatmul"};
     static_assert(sizeof name / sizeof *name == sizeof *f / sizeof(void *), "a name for each function");
     void *library = NULL;
@@ -99,6 +103,8 @@ tern_status gpu_lt_create(tern_gpu_plan *plan, tern_error *err) {
     gpu_lt *lt = (gpu_lt *)calloc(1, sizeof *lt);
     if (!lt) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for a plan");
     plan->lt = lt;
+    lt->major = plan->context->major;
+    lt->multiprocessors = (size_t)plan->context->multiprocessors;
     GPU_CHECK(load(&lt->f, err));
     LT_TRY(lt->f.create(&lt->handle), "opening cuBLASLt", err);
     const float numbers[2] = {0, 1};
@@ -149,9 +155,56 @@ static tern_status layout_of(gpu_lt *lt, cublasLtMatrixLayout_t *out, tern_dtype
     return TERN_OK;
 }
 
+/* The tile of an algorithm, and into how many sums it splits k. */
+struct algo_shape {
+    uint32_t tile, splits;
+};
+
+static algo_shape shape_of(const gpu_lt *lt, const cublasLtMatmulAlgo_t *algo) {
+    algo_shape s = {};
+    size_t written;
+    lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, &s.tile, sizeof s.tile, &written);
+    lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &s.splits, sizeof s.splits, &written);
+    return s;
+}
+
+/* What is faster than cuBLASLt's first proposal for the layers of a language model, many rows of at least BROAD values, on
+ * an H200 (lab/cuda-training.md); tile 0: its own choice. A rule and no timing, so that a run has the same bits again. */
+static algo_shape preferred(const gpu_lt *lt, const gpu_gemm *g) {
+    enum { BROAD = 768, VOCABULARY = 16384, MANY = 8192 };
+    enum {
+        TILE_128x128 = 20,
+        TILE_128x160 = 29,
+        TILE_176x128 = 201
+    }; /* older headers have no names for all of them */
+    const size_t tiles = tern_ceil_div(g->m, 128) * tern_ceil_div(g->n, 128);
+    if (lt->major != 9 || g->operands != TERN_BF16 || g->m < BROAD || g->n < BROAD || g->k < BROAD) return {};
+    if (g->a_turned) /* gradients of weights: one wave of tiles that need not be added up */
+        return {g->k >= MANY && tiles <= lt->multiprocessors && 4 * tiles >= 3 * lt->multiprocessors
+                    ? (uint32_t)TILE_128x128
+                    : 0,
+                1};
+    if (g->m < MANY || g->result != TERN_BF16) return {};
+    if (g->b_turned) return {g->n >= VOCABULARY ? (uint32_t)TILE_176x128 : 0, 1};
+    if (g->k >= VOCABULARY) return {};
+    return {(uint32_t)(g->n <= 2 * BROAD ? TILE_128x128 : TILE_128x160), 1};
+}
+
+/* The first proposal, or the first of the shape that is preferred. */
+static cublasLtMatmulAlgo_t pick(const gpu_lt *lt, const gpu_gemm *g, const cublasLtMatmulHeuristicResult_t *found,
+                                 int count) {
+    const algo_shape wanted = preferred(lt, g);
+    for (int i = 0; wanted.tile && i < count; i++) {
+        const algo_shape s = shape_of(lt, &found[i].algo);
+        if (s.tile == wanted.tile && s.splits <= wanted.splits) return found[i].algo;
+    }
+    return found[0].algo;
+}
+
 static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error *err) {
+    enum { PROPOSALS = 8 };
     cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t found;
+    cublasLtMatmulHeuristicResult_t found[PROPOSALS];
     int count = 0;
     const size_t workspace = GPU_LT_WORKSPACE;
     LT_TRY(lt->f.preference_create(&preference), what, err);
@@ -163,13 +216,13 @@ static tern_status choose(gpu_lt *lt, prepared *p, const char *what, tern_error 
     for (int i = 0; i < 4 && code == CUBLAS_STATUS_SUCCESS; i++)
         code = lt->f.preference_set(preference, attribute[i], &p->aligned[i < 3 ? i : 2], sizeof *p->aligned);
     if (code == CUBLAS_STATUS_SUCCESS)
-        code = lt->f.heuristic(lt->handle, p->desc, p->b, p->a, p->c, p->c, preference, 1, &found, &count);
+        code = lt->f.heuristic(lt->handle, p->desc, p->b, p->a, p->c, p->c, preference, PROPOSALS, found, &count);
     lt->f.preference_destroy(preference);
     LT_TRY(code, what, err);
     if (!count)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: cuBLASLt has no product of %zu x %zu x %zu",
                          what, p->key.m, p->key.n, p->key.k);
-    p->algo = found.algo;
+    p->algo = pick(lt, &p->key, found, count);
     return TERN_OK;
 }
 

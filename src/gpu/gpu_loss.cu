@@ -1,12 +1,17 @@
 /* The loss of nn/loss.c: per row what it computes there, with exponentials of the device and sums of a warp's or a
- * block's order. */
+ * block's order.
+ *
+ * A row of many classes is read twice, for its softmax and for its gradient. Where a block has shared memory for all of it
+ * the row waits there in between, and the next one follows it pack by pack. */
+#include "gpu/gpu_async.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
 
 enum {
     WARP_CLASSES = 1024 /* a row of more classes is a block's work, not a warp's */,
     SUM_THREADS = 1024,
-    WIDE_THREADS = 512 /* so few rows at a time that the second reading of one still finds it in the L2 */
+    WIDE_THREADS = 512 /* so few rows at a time that a second reading of one still finds it in the L2 */,
+    STATIC_ROOM = 1024 /* no less than the shared memory of the sums */
 };
 
 /* The threads of one row: a warp, or with WIDE the block. */
@@ -43,10 +48,14 @@ template <bool WIDE> struct row_team {
     }
 };
 
-/* 16-bit logits do not show what the fast exponential leaves out. */
-__device__ static float exp_of(float x, float) { return expf(x); }
-__device__ static float exp_of(float x, __nv_bfloat16) { return __expf(x); }
-__device__ static float exp_of(float x, __half) { return __expf(x); }
+/* e^(x - largest). 16-bit logits do not show what the fast exponential leaves out. */
+__device__ static float exp_of(float x, float largest, float) { return expf(x - largest); }
+template <class T> __device__ static float exp_of(float x, float largest, T) {
+    const float log2_e = 1.4426950408889634f;
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(fmaf(x, log2_e, -largest * log2_e)));
+    return y;
+}
 
 /* f(first class, N logits) for all of the team's packs. */
 template <class Team, class T, int N, class F> __device__ static void each_pack(const T *x, size_t classes, F f) {
@@ -73,15 +82,15 @@ template <class Team, class T, int N> __device__ static softmax softmax_of(const
 #pragma unroll
         for (int k = 0; k < N; k++) most = fmaxf(most, v[k]);
         if (most > largest) {
-            sum *= exp_of(largest - most, T());
+            sum *= exp_of(largest, most, T());
             largest = most;
         }
 #pragma unroll
-        for (int k = 0; k < N; k++) sum += exp_of(v[k] - largest, T());
+        for (int k = 0; k < N; k++) sum += exp_of(v[k], largest, T());
     });
     softmax s;
     s.largest = Team::max(largest);
-    s.sum = Team::sum(largest > -INFINITY || sum != sum ? sum * exp_of(largest - s.largest, T()) : 0.0f);
+    s.sum = Team::sum(largest > -INFINITY || sum != sum ? sum * exp_of(largest, s.largest, T()) : 0.0f);
     s.log_sum = (double)s.largest + log((double)s.sum);
     return s;
 }
@@ -105,44 +114,67 @@ template <class Team, class T, int N>
 __device__ static double expected_logit(const softmax &s, const T *x, size_t classes) {
     double mean = 0;
     each_pack<Team, T, N>(x, classes, [&](size_t, const float(&v)[N]) {
-        for (int j = 0; j < N; j++) mean += (double)exp_of(v[j] - s.largest, T()) * (double)v[j];
+        for (int j = 0; j < N; j++) mean += (double)exp_of(v[j], s.largest, T()) * (double)v[j];
     });
     return Team::sum(mean) / (double)s.sum;
 }
 
-/* The gradient may take the place of the logits. */
-template <class T, int N, bool WIDE>
-__global__ static void __launch_bounds__(WIDE ? (int)WIDE_THREADS : (int)GPU_THREADS)
+/* Starts to bring a pack of a row to where the same thread looks for it. */
+template <class T, int N> __device__ static void ask_pack(T *to, const T *x, size_t first) {
+    static_assert(N == 1 || N * sizeof(T) == 16, "what one copy brings");
+    if constexpr (N > 1) gpu_copy_async(to + first, x + first);
+}
+
+/* The gradient may take the place of the logits. STAGED: classes of T in shared memory, and packs of 16 bytes. */
+template <class T, int N, bool WIDE, bool STAGED>
+__global__ static void __launch_bounds__(WIDE ? (int)WIDE_THREADS : (int)GPU_THREADS, STAGED ? 2 : 1)
     loss_rows(double *row_loss, T *grad, const T *logits, const int32_t *label, size_t rows, size_t classes,
               const gpu_loss_terms *terms) {
     using Team = row_team<WIDE>;
+    extern __shared__ __align__(16) char loss_room[];
+    T *const staged = (T *)loss_room;
     const gpu_loss_terms k = *terms;
     const bool extras = k.entropy != 0 || k.z != 0;
+    if (STAGED && Team::first() < rows)
+        for (size_t j = Team::lane() * N; j < classes; j += Team::lanes() * N)
+            ask_pack<T, N>(staged, logits + Team::first() * classes, j);
     for (size_t row = Team::first(); row < rows; row += Team::stride()) {
-        const T *x = logits + row * classes;
-        const size_t correct = (size_t)label[row];
+        const T *x = STAGED ? staged : logits + row * classes;
+        const size_t next = row + Team::stride();
+        if (STAGED) {
+            gpu_copies_commit();
+            gpu_copies_wait<0>();
+        }
         const softmax s = softmax_of<Team, T, N>(x, classes);
         const double mean = extras ? expected_logit<Team, T, N>(s, x, classes) : 0;
         const double ce = k.ce != 0 ? (double)k.ce * cross_entropy<Team, T, N>(s, x, label[row], classes, k) : 0;
         if (Team::lane() == 0)
             row_loss[row] = ce + (double)k.entropy * (s.log_sum - mean) + (double)k.z * s.log_sum * s.log_sum;
         const float factor = k.factor * k.ce, scale = factor / s.sum, rest = factor * k.smoothing / (float)classes;
+        const unsigned correct = (unsigned)label[row];
         Team::meet(); /* all have read the correct class */
         each_pack<Team, T, N>(x, classes, [&](size_t first, const float(&v)[N]) {
             gpu_few<T, N> out;
+            const unsigned place = correct - (unsigned)first;
+            float g[N];
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float e = exp_of(v[j] - s.largest, T());
-                float g = e * scale - rest;
-                if (first + j == correct) g -= factor * (1 - k.smoothing);
+                const float e = exp_of(v[j], s.largest, T());
+                g[j] = fmaf(e, scale, -rest);
                 if (extras) {
                     const double p = (double)e / (double)s.sum;
                     const double slope = (double)k.z * 2 * s.log_sum - (double)k.entropy * ((double)v[j] - mean);
-                    g += (float)((double)k.factor * slope * p);
+                    g[j] += (float)((double)k.factor * slope * p);
                 }
-                out.v[j] = from_float<T>(g);
             }
+            if (place < (unsigned)N)
+#pragma unroll
+                for (int j = 0; j < N; j++)
+                    if (place == (unsigned)j) g[j] -= factor * (1 - k.smoothing);
+#pragma unroll
+            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(g[j]);
             *(gpu_few<T, N> *)(grad + row * classes + first) = out;
+            if (STAGED && next < rows) ask_pack<T, N>(staged, logits + next * classes, first);
         });
     }
 }
@@ -157,8 +189,18 @@ __global__ static void mean_loss(double *out, const double *row_loss, size_t row
     if (!isfinite(sum) && !rules->trouble) rules->trouble = node;
 }
 
+/* Shared memory for a row of logits; 0 where a block has not so much. */
+static size_t staged_bytes(const tern_gpu_plan *plan) {
+    const size_t bytes = gpu_graph_node(plan, plan->graph->nodes - 1)->channels * gpu_bytes(plan->type);
+    return bytes + STATIC_ROOM <= (size_t)plan->context->shared_bytes ? bytes : 0;
+}
+
 tern_status gpu_loss_prepare(tern_gpu_plan *plan, tern_error *err) {
     gpu_trainer *t = plan->trainer;
+    GPU_BY_TYPE(plan->type, const auto kernel = loss_rows<T, gpu_pack<T>::N, true, true>;
+                CUDA_TRY(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                              (int)staged_bytes(plan)),
+                         "loss", err));
     const size_t rows = plan->batch_max * gpu_graph_node(plan, plan->graph->nodes - 1)->rows;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof *t->row_loss, "loss", err));
@@ -173,12 +215,20 @@ template <class T, int N> static void launch_rows(tern_gpu_plan *plan, size_t ro
     const gpu_node *out = &plan->node[plan->graph->nodes - 1];
     T *grad = (T *)out->grad;
     const T *logits = (const T *)out->value;
-    if (classes <= WARP_CLASSES)
-        loss_rows<T, N, false><<<gpu_blocks(plan, rows * 32), GPU_THREADS, 0, plan->stream>>>(
+    if (classes <= WARP_CLASSES) {
+        loss_rows<T, N, false, false><<<gpu_blocks(plan, rows * 32), GPU_THREADS, 0, plan->stream>>>(
             t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
-    else
-        loss_rows<T, N, true><<<gpu_blocks(plan, rows * GPU_THREADS), WIDE_THREADS, 0, plan->stream>>>(
-            t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
+        return;
+    }
+    if constexpr (N > 1)
+        if (const size_t staged = staged_bytes(plan)) {
+            loss_rows<T, N, true, true>
+                <<<(unsigned)plan->context->multiprocessors * 2, WIDE_THREADS, staged, plan->stream>>>(
+                    t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
+            return;
+        }
+    loss_rows<T, N, true, false><<<gpu_blocks(plan, rows * GPU_THREADS), WIDE_THREADS, 0, plan->stream>>>(
+        t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
 }
 
 tern_status gpu_loss(tern_gpu_plan *plan, size_t part, tern_error *err) {

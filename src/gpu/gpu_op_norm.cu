@@ -4,10 +4,15 @@
  * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone (layout.h) is
  * applied to values as they are read. Where a product of int8 activations is the only reader, the norm gives it these,
  * and no value of its own: they are of the fp32 values, as on the CPU. */
+#include "gpu/gpu_async.cuh"
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
-enum { KEPT = 24, WARP_PARTS = 264, BLOCK_PARTS = 528 /* blocks of a gradient */ };
+enum {
+    KEPT = 24,
+    FORWARD_BLOCKS = 6, /* of a multiprocessor, where rows are staged */
+    PARTS = 528         /* blocks of a gradient at most */
+};
 
 /* Of a row; kept for the backward pass. */
 struct row_moments {
@@ -30,11 +35,12 @@ struct row_norm {
     int centred, squares;
 };
 
-/* What a norm does to a value as it is read, `of`, and the slope of that; only centred ones have a mean and a bias. */
+/* What a norm does to a value as it is read, `of`, and the slope of that times r; only centred ones have a mean and a
+ * bias. */
 struct rms_rule {
     enum { CENTRED = 0 };
     __device__ static float of(float v) { return v; }
-    __device__ static float slope(float) { return 1; }
+    __device__ static float slope(float, float r) { return r; }
 };
 struct rms_of_squares_rule {
     enum { CENTRED = 0 };
@@ -42,12 +48,12 @@ struct rms_of_squares_rule {
         const float most = fmaxf(v, 0.0f);
         return most * most;
     }
-    __device__ static float slope(float v) { return 2 * fmaxf(v, 0.0f); }
+    __device__ static float slope(float v, float r) { return fmaxf(v, 0.0f) * (2 * r); }
 };
 struct layer_rule {
     enum { CENTRED = 1 };
     __device__ static float of(float v) { return v; }
-    __device__ static float slope(float) { return 1; }
+    __device__ static float slope(float, float r) { return r; }
 };
 
 /* Runs the statement with R = the rule. */
@@ -81,46 +87,61 @@ static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
 
 /* ---- rows in registers */
 
-/* One thread's share of a row of x and, with ROWS = 2, of dy: packs of N elements, WIDTH threads apart. They stay as
- * they are stored. */
-template <class T, int N, int WIDTH, int ROWS> struct norm_share {
-    enum { PACKS = KEPT / N };
-    typedef gpu_columns_pack<T, N> pack;
-    const T *from[ROWS];
-    size_t n, lane;
-    pack kept[ROWS][PACKS];
+/* Threads of a block, WIDTH a row, and rows that it has at once. */
+#define NORM_THREADS(WIDTH) (WIDTH < 128 ? 128 : WIDTH)
+#define NORM_TEAMS(WIDTH) (NORM_THREADS(WIDTH) / WIDTH)
 
-    __device__ void load(const T *x, const T *dy) {
-        from[0] = x;
-        from[ROWS - 1] = ROWS > 1 ? dy : x;
+/* Rows of bf16 in whole packs come by way of shared memory, the next one while one is worked at: two stages of three rows
+ * are all that every GPU lets a block have. */
+template <class T, int N, int WIDTH> struct norm_staging {
+    enum { PACKS = KEPT / N, STAGED = sizeof(T) == 2 && N > 1 && WIDTH <= 128, STAGES = STAGED ? 2 : 1 };
+    typedef gpu_columns_pack<T, N> pack;
+    typedef pack room[STAGES][STAGED ? PACKS : 1]
+                     [STAGED ? NORM_THREADS(WIDTH) : 1]; /* each thread has its own places */
+};
+
+/* One thread's share of rows of one array: packs of N elements, WIDTH threads apart. */
+template <class T, int N, int WIDTH> struct norm_share {
+    typedef norm_staging<T, N, WIDTH> staging;
+    typedef typename staging::pack pack;
+    enum { PACKS = staging::PACKS };
+    typename staging::room &room;
+    const T *from;
+    size_t n;
+
+    __device__ size_t column(int k) const { return ((size_t)k * WIDTH + threadIdx.x % WIDTH) * N; }
+    __device__ void ask(size_t row, int stage) const {
+        if constexpr (staging::STAGED)
 #pragma unroll
-        for (int k = 0; k < PACKS; k++)
-#pragma unroll
-            for (int row = 0; row < ROWS; row++)
-                if ((k * WIDTH + lane) * N < n) kept[row][k] = *(const pack *)(from[row] + (k * WIDTH + lane) * N);
+            for (int k = 0; k < PACKS; k++)
+                if (column(k) < n) gpu_copy_async(&room[stage][k][threadIdx.x], from + row * n + column(k));
     }
-    template <class F> __device__ static void give(const pack &x, const pack &dy, int k, size_t column, F f) {
-        float v[N], g[N];
-#pragma unroll
-        for (int j = 0; j < N; j++) {
-            v[j] = to_float(x.v[j]);
-            g[j] = ROWS > 1 ? to_float(dy.v[j]) : 0.0f;
-        }
-        f(k, column, v, g);
-    }
-    /* f(pack's number, column, N values of x, N of dy) for all packs; the number is -1 of those that are not kept. */
-    template <class F> __device__ void each(F f) const {
-#pragma unroll
-        for (int k = 0; k < PACKS; k++)
-            if ((k * WIDTH + lane) * N < n) give(kept[0][k], kept[ROWS - 1][k], k, (k * WIDTH + lane) * N, f);
-        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N)
-            give(*(const pack *)(from[0] + column), *(const pack *)(from[ROWS - 1] + column), -1, column, f);
+    __device__ pack get(size_t row, int stage, int k) const {
+        if constexpr (staging::STAGED) return room[stage][k][threadIdx.x];
+        return *(const pack *)(from + row * n + column(k));
     }
 };
 
-template <int WIDTH> __device__ static float share_sum(float v) {
-    if constexpr (WIDTH == 32) return warp_sum(v);
-    return block_sum(v);
+/* The sum of v over the threads of a row, and the largest. `room` has a place for each warp, and is not written again
+ * before another one has been used. */
+template <int WIDTH> __device__ static float team_sum(float v, float *room) {
+    v = warp_sum(v);
+    if constexpr (WIDTH > 32) {
+        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+        __syncthreads();
+        v = 0;
+        for (int i = 0; i < WIDTH / 32; i++) v += room[i];
+    }
+    return v;
+}
+template <int WIDTH> __device__ static unsigned team_max(unsigned v, unsigned *room) {
+    for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
+    if constexpr (WIDTH > 32) {
+        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+        __syncthreads();
+        for (int i = 0; i < WIDTH / 32; i++) v = max(v, room[i]);
+    }
+    return v;
 }
 
 /* N neighbours of a parameter. */
@@ -133,114 +154,141 @@ __device__ static gpu_columns_pack<float, N> factors(const float *p, size_t colu
     return f;
 }
 
-enum { WARP_ROWS = GPU_THREADS / 32 };
+/* ---- forward */
 
-/* Of this thread: WARP_ROWS rows a block, or one. */
-template <int WIDTH> __device__ static size_t my_row() {
-    return WIDTH == 32 ? (size_t)blockIdx.x * WARP_ROWS + threadIdx.x / 32 : blockIdx.x;
-}
+/* A thread's values of a row, as the rule reads them. */
+template <class R, class T, int N, int WIDTH> struct norm_values {
+    enum { PACKS = KEPT / N };
+    float kept[PACKS][N];
+    const T *row;
+    size_t n;
 
-/* Threads of a block. */
-#define NORM_THREADS(WIDTH) (WIDTH == 32 ? (int)GPU_THREADS : WIDTH)
-/* Blocks that a multiprocessor is to have at once, of bf16 values: with more of them sums leave the registers. */
-#define NORM_BLOCKS(T, WIDTH) (sizeof(T) == 4 || WIDTH == 512 ? 1 : WIDTH == 32 ? 2 : 4)
-
-template <int WIDTH> __device__ static unsigned share_max(unsigned v) {
-    for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
-    if constexpr (WIDTH > 32) {
-        __shared__ unsigned room[WIDTH / 32];
-        __syncthreads();
-        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
-        __syncthreads();
-        for (int i = 0; i < WIDTH / 32; i++) v = max(v, room[i]);
+    __device__ void take(const norm_share<T, N, WIDTH> &share, size_t number, int stage) {
+        gpu_columns_pack<T, N> p[PACKS];
+        row = share.from + number * share.n;
+        n = share.n;
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+            if (share.column(k) < n) p[k] = share.get(number, stage, k);
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+#pragma unroll
+            for (int j = 0; j < N; j++) kept[k][j] = share.column(k) < n ? R::of(to_float(p[k].v[j])) : 0;
     }
-    return v;
-}
+    /* f(is kept, column, N values) for all packs. Of those that are kept f may change the values. */
+    template <class F> __device__ void each(F f) {
+#pragma unroll
+        for (int k = 0; k < PACKS; k++) {
+            const size_t column = ((size_t)k * WIDTH + threadIdx.x % WIDTH) * N;
+            if (column < n) f(gpu_yes(), column, kept[k]);
+        }
+        for (size_t column = (PACKS * WIDTH + threadIdx.x % WIDTH) * N; column < n; column += WIDTH * N) {
+            const auto p = *(const gpu_columns_pack<T, N> *)(row + column);
+            float v[N];
+#pragma unroll
+            for (int j = 0; j < N; j++) v[j] = R::of(to_float(p.v[j]));
+            f(gpu_no(), column, v);
+        }
+    }
+};
 
-/* N neighbours of the result. */
+/* What sums of a block take, for three of them a row. */
+template <int WIDTH> union norm_room {
+    float sum[NORM_THREADS(WIDTH) / 32];
+    unsigned most[NORM_THREADS(WIDTH) / 32];
+};
+
+/* N neighbours become the result. */
 template <class R, int N>
-__device__ static void normalised(float (&out)[N], const row_norm &m, const row_moments &at, size_t column,
-                                  const float *v) {
+__device__ static void normalise(float (&v)[N], const row_norm &m, const row_moments &at, size_t column) {
     const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
     gpu_columns_pack<float, N> bias;
     if (R::CENTRED) bias = factors<N>(m.bias, column, 0);
 #pragma unroll
     for (int j = 0; j < N; j++)
-        out[j] =
-            R::CENTRED ? fmaf((R::of(v[j]) - at.mean) * at.r, gain.v[j], bias.v[j]) : R::of(v[j]) * at.r * gain.v[j];
+        v[j] = R::CENTRED ? fmaf((v[j] - at.mean) * at.r, gain.v[j], bias.v[j]) : v[j] * at.r * gain.v[j];
 }
 
-template <class R, class T, int N, int WIDTH>
-__device__ static row_moments find_moments(const norm_share<T, N, WIDTH, 1> &share, const row_norm &m) {
+template <class R, int N, int WIDTH, class Values>
+__device__ static row_moments find_moments(Values &values, const row_norm &m, norm_room<WIDTH> (&room)[3]) {
     float mean = 0, square = 0;
     if (R::CENTRED) {
-        share.each([&](int, size_t, const float *v, const float *) {
+        values.each([&](auto, size_t, float(&v)[N]) {
 #pragma unroll
-            for (int j = 0; j < N; j++) mean += R::of(v[j]);
+            for (int j = 0; j < N; j++) mean += v[j];
         });
-        mean = share_sum<WIDTH>(mean) / (float)m.n;
+        mean = team_sum<WIDTH>(mean, room[0].sum) / (float)m.n;
     }
-    share.each([&](int, size_t, const float *v, const float *) {
+    values.each([&](auto, size_t, float(&v)[N]) {
 #pragma unroll
         for (int j = 0; j < N; j++) {
-            const float far = R::CENTRED ? R::of(v[j]) - mean : R::of(v[j]);
+            const float far = R::CENTRED ? v[j] - mean : v[j];
             square = fmaf(far, far, square);
         }
     });
-    return {mean, 1.0f / sqrtf(share_sum<WIDTH>(square) / (float)m.n + m.epsilon)};
+    return {mean, 1.0f / sqrtf(team_sum<WIDTH>(square, room[1].sum) / (float)m.n + m.epsilon)};
 }
 
 /* A row by quantize_rows.cu's rule. Below 2^22 a sum with 3 * 2^22 has the nearest whole number in its last bits. */
-template <class R, class T, int N, int WIDTH>
-__device__ static void give_int8(int8_t *q, float *inv_scale, const norm_share<T, N, WIDTH, 1> &share,
-                                 const row_norm &m, const row_moments &at) {
+template <class R, int N, int WIDTH, class Values>
+__device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, const row_norm &m,
+                                 const row_moments &at, norm_room<WIDTH> &room) {
     unsigned most = 0;
-    share.each([&](int, size_t column, const float *v, const float *) {
-        float f[N];
-        normalised<R, N>(f, m, at, column, v);
+    values.each([&](auto, size_t column, float(&v)[N]) {
+        normalise<R, N>(v, m, at, column);
 #pragma unroll
-        for (int j = 0; j < N; j++) most = max(most, __float_as_uint(f[j]) & 0x7fffffffu);
+        for (int j = 0; j < N; j++) most = max(most, __float_as_uint(v[j]) & 0x7fffffffu);
     });
-    most = share_max<WIDTH>(most);
+    most = team_max<WIDTH>(most, room.most);
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
-    share.each([&](int, size_t column, const float *v, const float *) {
-        float f[N];
+    values.each([&](auto is_kept, size_t column, float(&v)[N]) {
         gpu_columns_pack<int8_t, N> out;
-        normalised<R, N>(f, m, at, column, v);
+        if (!is_kept) normalise<R, N>(v, m, at, column);
 #pragma unroll
         for (int j = 0; j < N; j++)
-            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(f[j], s), 12582912.0f)) : (int8_t)0;
+            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(v[j], s), 12582912.0f)) : (int8_t)0;
         *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
     });
     if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
 /* y, or with q int8 activations. */
-template <class R, class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH))
+template <class R, class T, int N, int WIDTH, bool EXACT>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH),
+                                         norm_staging<T, N, WIDTH>::STAGED ? (int)FORWARD_BLOCKS : 1)
     norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
-    const size_t row = my_row<WIDTH>();
-    if (row >= m.rows) return;
-    norm_share<T, N, WIDTH, 1> share = {};
-    share.n = m.n;
-    share.lane = threadIdx.x % WIDTH;
-    share.load(x + row * m.n, NULL);
-    const row_moments at = find_moments<R, T, N, WIDTH>(share, m);
-    if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
-    if (q) {
-        give_int8<R, T, N, WIDTH>(q + row * m.n, inv_scale + row, share, m, at);
-        return;
-    }
-    share.each([&](int, size_t column, const float *v, const float *) {
-        float f[N];
-        gpu_columns_pack<T, N> out;
-        normalised<R, N>(f, m, at, column, v);
+    if (EXACT) m.n = WIDTH * KEPT;
+    __shared__ typename norm_staging<T, N, WIDTH>::room staged;
+    __shared__ norm_room<WIDTH> sums[2][3]; /* rows take turns */
+    const norm_share<T, N, WIDTH> share = {staged, x, m.n};
+    const size_t step = (size_t)gridDim.x * NORM_TEAMS(WIDTH);
+    size_t row = (size_t)blockIdx.x * NORM_TEAMS(WIDTH) + threadIdx.x / WIDTH;
+    if (row < m.rows) share.ask(row, 0);
+    gpu_copies_commit();
+    for (int turn = 0; row < m.rows; row += step, turn ^= 1) {
+        if (row + step < m.rows) share.ask(row + step, turn ^ 1);
+        gpu_copies_commit();
+        gpu_copies_wait<1>();
+        norm_values<R, T, N, WIDTH> values;
+        values.take(share, row, turn);
+        const row_moments at = find_moments<R, N, WIDTH>(values, m, sums[turn]);
+        if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
+        if (q) {
+            give_int8<R, N, WIDTH>(q + row * m.n, inv_scale + row, values, m, at, sums[turn][2]);
+            continue;
+        }
+        values.each([&](auto, size_t column, float(&v)[N]) {
+            gpu_columns_pack<T, N> out;
+            normalise<R, N>(v, m, at, column);
 #pragma unroll
-        for (int j = 0; j < N; j++) out.v[j] = from_float<T>(f[j]);
-        *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
-    });
+            for (int j = 0; j < N; j++) out.v[j] = from_float<T>(v[j]);
+            *(gpu_columns_pack<T, N> *)(y + row * m.n + column) = out;
+        });
+    }
 }
+
+/* ---- gradients of rows, and of the gain */
 
 /* A block's sums of the gain's gradient, [n] of parts: of its warps in their order, or its threads' own. */
 template <int N, int WIDTH> __device__ static void give_part(float *part, const float (&sum)[KEPT], size_t n) {
@@ -267,42 +315,106 @@ template <int N, int WIDTH> __device__ static void give_part(float *part, const 
     }
 }
 
-/* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. */
-template <class R, class T, int N, int WIDTH>
-__global__ static void __launch_bounds__(NORM_THREADS(WIDTH), NORM_BLOCKS(T, WIDTH))
+/* Blocks that a multiprocessor is to have at once, of rows that are staged: as many registers as there are then. */
+#define GRADIENT_BLOCKS(T, N, WIDTH) (norm_staging<T, N, WIDTH>::STAGED ? 4 : 1)
+
+/* A row's x and dy, as they are stored: f(pack's number, column, N values of x, N of dy) for all packs. The number is -1 of
+ * those that registers do not hold. */
+template <class T, int N, int WIDTH> struct gradient_values {
+    enum { PACKS = KEPT / N };
+    gpu_columns_pack<T, N> x[PACKS], dy[PACKS];
+    const T *x_row, *dy_row;
+    size_t n;
+
+    __device__ void take(const norm_share<T, N, WIDTH> &of_x, const norm_share<T, N, WIDTH> &of_dy, size_t row,
+                         int stage) {
+        n = of_x.n;
+        x_row = of_x.from + row * n;
+        dy_row = of_dy.from + row * n;
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+            if (of_x.column(k) < n) {
+                x[k] = of_x.get(row, stage, k);
+                dy[k] = of_dy.get(row, stage, k);
+            }
+    }
+    template <class F>
+    __device__ static void give(const gpu_columns_pack<T, N> &x, const gpu_columns_pack<T, N> &dy, int k,
+                                size_t column, F f) {
+        float v[N], g[N];
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            v[j] = to_float(x.v[j]);
+            g[j] = to_float(dy.v[j]);
+        }
+        f(k, column, v, g);
+    }
+    template <class F> __device__ void each(F f) const {
+        const size_t lane = threadIdx.x % WIDTH;
+#pragma unroll
+        for (int k = 0; k < PACKS; k++)
+            if ((k * WIDTH + lane) * N < n) give(x[k], dy[k], k, (k * WIDTH + lane) * N, f);
+        for (size_t column = (PACKS * WIDTH + lane) * N; column < n; column += WIDTH * N)
+            give(*(const gpu_columns_pack<T, N> *)(x_row + column),
+                 *(const gpu_columns_pack<T, N> *)(dy_row + column), -1, column, f);
+    }
+};
+
+/* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. With
+ * v = x - mean and w = dy gain:  dx = r (w - mean of w - v r^2 mean of w v). */
+template <class R, class T, int N, int WIDTH, bool EXACT>
+__global__ static void __launch_bounds__(NORM_THREADS(WIDTH), GRADIENT_BLOCKS(T, N, WIDTH))
     norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
-    const size_t step = (size_t)gridDim.x * (WIDTH == 32 ? WARP_ROWS : 1);
-    norm_share<T, N, WIDTH, 2> share = {};
+    if (EXACT) m.n = WIDTH * KEPT;
+    typedef norm_share<T, N, WIDTH> share;
+    __shared__ typename norm_staging<T, N, WIDTH>::room staged[3];
+    __shared__ norm_room<WIDTH> sums[2][2]; /* rows take turns */
+    const share of_x = {staged[0], x, m.n}, of_dy = {staged[1], dy, m.n}, of_dx = {staged[2], dx, m.n};
+    const auto ask = [&](size_t row, int stage) {
+        if (row < m.rows) {
+            of_x.ask(row, stage);
+            of_dy.ask(row, stage);
+            if (add && dx) of_dx.ask(row, stage);
+        }
+        gpu_copies_commit();
+    };
+    const size_t step = (size_t)gridDim.x * NORM_TEAMS(WIDTH);
+    size_t row = (size_t)blockIdx.x * NORM_TEAMS(WIDTH) + threadIdx.x / WIDTH;
     float sum[KEPT] = {};
-    share.n = m.n;
-    share.lane = threadIdx.x % WIDTH;
-    for (size_t row = my_row<WIDTH>(); row < m.rows; row += step) {
-        share.load(x + row * m.n, dy + row * m.n);
-        const row_moments at = m.moments[row];
+    row_moments next = {};
+    if (row < m.rows) next = m.moments[row];
+    ask(row, 0);
+    for (int turn = 0; row < m.rows; row += step, turn ^= 1) {
+        const row_moments at = next;
+        if (row + step < m.rows) next = m.moments[row + step];
+        ask(row + step, turn ^ 1);
+        gpu_copies_wait<1>();
+        gradient_values<T, N, WIDTH> values;
+        values.take(of_x, of_dy, row, turn);
         float flat = 0, along = 0;
-        share.each([&](int k, size_t column, const float *v, const float *g) {
+        values.each([&](int k, size_t column, const float *v, const float *g) {
             const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
-                const float through = g[j] * gain.v[j];
-                if (R::CENTRED) flat += through;
-                along = fmaf(through, hat, along);
-                if (k >= 0) sum[k * N + j] = fmaf(g[j], hat, sum[k * N + j]);
+                const float product = g[j] * (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j]));
+                if (R::CENTRED) flat = fmaf(g[j], gain.v[j], flat);
+                along = fmaf(product, gain.v[j], along);
+                if (k >= 0) sum[k * N + j] = fmaf(product, at.r, sum[k * N + j]);
             }
         });
-        along = share_sum<WIDTH>(along) / (float)m.n;
-        if (R::CENTRED) flat = share_sum<WIDTH>(flat) / (float)m.n;
+        along = team_sum<WIDTH>(along, sums[turn][0].sum) / (float)m.n;
+        if (R::CENTRED) flat = team_sum<WIDTH>(flat, sums[turn][1].sum) / (float)m.n;
         if (!dx) continue;
-        share.each([&](int, size_t column, const float *v, const float *g) {
+        const float back = -along * at.r * at.r;
+        values.each([&](int k, size_t column, const float *v, const float *g) {
             const gpu_columns_pack<float, N> gain = factors<N>(m.gain, column, 1);
             gpu_columns_pack<T, N> *to = (gpu_columns_pack<T, N> *)(dx + row * m.n + column), out;
-            if (add) out = *to;
+            if (add) out = k >= 0 ? of_dx.get(row, turn, k) : *to;
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                const float hat = (R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j])) * at.r;
+                const float far = R::CENTRED ? R::of(v[j]) - at.mean : R::of(v[j]);
                 const float through = R::CENTRED ? g[j] * gain.v[j] - flat : g[j] * gain.v[j];
-                const float d = at.r * fmaf(-hat, along, through) * R::slope(v[j]);
+                const float d = fmaf(far, back, through) * R::slope(v[j], at.r);
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
@@ -328,23 +440,38 @@ __global__ static void __launch_bounds__(FINISH *FINISH)
     if (threadIdx.x == 0 && own < n) gain[own] += sum;
 }
 
-/* Runs the statement with WIDTH = the threads of a row of n elements, and `blocks` and `threads` to launch. */
-#define BY_WIDTH(n, rows, ...)                                                        \
-    do {                                                                              \
-        if ((n) <= 32 * KEPT) {                                                       \
-            constexpr int WIDTH = 32, threads = GPU_THREADS;                          \
-            const unsigned blocks = (unsigned)(((rows) + WARP_ROWS - 1) / WARP_ROWS); \
-            __VA_ARGS__;                                                              \
-        } else if ((n) <= 128 * KEPT) {                                               \
-            constexpr int WIDTH = 128, threads = WIDTH;                               \
-            const unsigned blocks = (unsigned)(rows);                                 \
-            __VA_ARGS__;                                                              \
-        } else {                                                                      \
-            constexpr int WIDTH = 512, threads = WIDTH;                               \
-            const unsigned blocks = (unsigned)(rows);                                 \
-            __VA_ARGS__;                                                              \
-        }                                                                             \
+/* Runs the statement with WIDTH = the threads of a row of n elements, and EXACT where they hold just as many: code without
+ * conditions, for packs of N. */
+#define BY_WIDTH(n, N, ...)               \
+    do {                                  \
+        if ((n) == 32 * KEPT) {           \
+            constexpr int WIDTH = 32;     \
+            constexpr bool EXACT = N > 1; \
+            __VA_ARGS__;                  \
+        } else if ((n) < 32 * KEPT) {     \
+            constexpr int WIDTH = 32;     \
+            constexpr bool EXACT = false; \
+            __VA_ARGS__;                  \
+        } else if ((n) == 128 * KEPT) {   \
+            constexpr int WIDTH = 128;    \
+            constexpr bool EXACT = N > 1; \
+            __VA_ARGS__;                  \
+        } else if ((n) < 128 * KEPT) {    \
+            constexpr int WIDTH = 128;    \
+            constexpr bool EXACT = false; \
+            __VA_ARGS__;                  \
+        } else {                          \
+            constexpr int WIDTH = 512;    \
+            constexpr bool EXACT = false; \
+            __VA_ARGS__;                  \
+        }                                 \
     } while (0)
+
+/* Blocks for all rows, and at most so many. */
+static unsigned blocks_of(const row_norm &m, size_t most) {
+    const size_t teams = m.n <= 32 * KEPT ? NORM_TEAMS(32) : 1, blocks = tern_ceil_div(m.rows, teams);
+    return (unsigned)(blocks < most ? blocks : most);
+}
 
 /* ---- gradients of gain and bias */
 
@@ -374,12 +501,6 @@ struct add_gradients {
 
 /* Rows of so many columns are whole in the registers of a block. */
 static bool fits(size_t n) { return n <= 512 * KEPT; }
-static unsigned gradient_parts(const row_norm &m) {
-    const size_t most = m.n <= 32 * KEPT ? WARP_PARTS : BLOCK_PARTS;
-    const size_t blocks = m.n <= 32 * KEPT ? (m.rows + WARP_ROWS - 1) / WARP_ROWS : m.rows;
-    return (unsigned)(blocks < most ? blocks : most);
-}
-
 /* The only reader of node i if it takes int8 of its rows; else 0. */
 static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
     size_t reader = 0, count = 0;
@@ -400,7 +521,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     state->int8_reader = find_int8_reader(plan, i);
     plan->node[i].gives_int8 = state->int8_reader != 0;
     const size_t pairs = gpu_pair_sums_scratch(plan->type, node->channels);
-    const size_t parts = BLOCK_PARTS * node->channels * sizeof(float);
+    const size_t parts = PARTS * node->channels * sizeof(float);
     if (plan->training) gpu_want_scratch(plan, pairs > parts ? pairs : parts);
     return gpu_keep(plan, (void **)&state->moments, plan->batch_max * node->rows * sizeof(row_moments), node->name,
                     err);
@@ -413,16 +534,17 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
     const void *x = gpu_in(plan, i, 0);
-    BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n,
-                                       BY_WIDTH(m.n, m.rows,
-                                                norm_forward<R, T, N, WIDTH><<<blocks, threads, 0, plan->stream>>>(
-                                                    (T *)y, q, inv_scale, (const T *)x, m)))));
+    const unsigned blocks = blocks_of(m, (size_t)plan->context->multiprocessors * FORWARD_BLOCKS);
+    BY_RULE(m, GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
+                                                   BY_WIDTH(m.n, N,
+                                                            norm_forward<R, T, N, WIDTH, EXACT>
+                                                            <<<blocks, NORM_THREADS(WIDTH), 0, plan->stream>>>(
+                                                                (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
 
-/* parts: of the gain's gradient, [gradient_parts][n]; NULL: not wanted. */
+/* parts: of the gain's gradient, [blocks][n]; NULL: not wanted. */
 static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &m, float *parts, tern_error *err) {
     void *dx = gpu_in_grad(plan, i, 0);
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
@@ -430,9 +552,9 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     if (!dx && !parts) return TERN_OK;
     BY_RULE(m, GPU_BY_TYPE(plan->type,
                            GPU_BY_PACK(T, m.n,
-                                       BY_WIDTH(m.n, m.rows,
-                                                norm_gradient<R, T, N, WIDTH>
-                                                <<<parts ? gradient_parts(m) : blocks, threads, 0, plan->stream>>>(
+                                       BY_WIDTH(m.n, N,
+                                                norm_gradient<R, T, N, WIDTH, EXACT>
+                                                <<<blocks_of(m, PARTS), NORM_THREADS(WIDTH), 0, plan->stream>>>(
                                                     (T *)dx, (const T *)x, (const T *)dy, m, add, parts)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
@@ -441,7 +563,7 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
 static tern_status add_parts(tern_gpu_plan *plan, size_t i, const row_norm &m, float *gain, const float *parts,
                              tern_error *err) {
     const unsigned blocks = (unsigned)((m.n + FINISH - 1) / FINISH);
-    add_gain_parts<<<blocks, dim3(FINISH, FINISH), 0, plan->stream>>>(gain, parts, gradient_parts(m), m.n);
+    add_gain_parts<<<blocks, dim3(FINISH, FINISH), 0, plan->stream>>>(gain, parts, blocks_of(m, PARTS), m.n);
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

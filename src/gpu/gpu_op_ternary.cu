@@ -228,9 +228,17 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     GPU_CHECK(gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err));
-    if (state->turned.tiles) GPU_CHECK(gpu_turned_refresh(&state->turned, plan, i, &state->w, err));
     if (!state->trits || plan->mixed) return TERN_OK;
     return gpu_conv_int8_trits(plan, i, state->trits, state->w.operand, state->w.rows * state->w.cols, err);
+}
+
+static bool is_ternary(const tern_gpu_plan *plan, size_t i) {
+    return plan->node[i].op && plan->node[i].op->prepare == prepare;
+}
+
+tern_status gpu_ternary_turn(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    if (!is_ternary(plan, i) || !state_of(plan, i)->turned.tiles) return TERN_OK;
+    return gpu_turned_refresh(&state_of(plan, i)->turned, plan, i, &state_of(plan, i)->w, err);
 }
 
 /* ---- forward */
@@ -261,10 +269,19 @@ static tern_cuda_weights matrix_of(const ternary_state *state, size_t group, boo
     return w;
 }
 
-static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x,
-                                 const float *inv_scale, size_t m, tern_error *err) {
+/* Floats go by the rule alone: their sums are those of the kernel. */
+static void choose_kernel(tern_device_product *d, const tern_gpu_plan *plan, const tern_cuda_weights *w) {
     const tern_cuda_context *c = plan->context;
     const tern_cuda_limits limits = {c->major, c->minor, c->multiprocessors, c->shared_bytes};
+    const tern_cuda_measured *measured = &plan->measured;
+    if (d->x_type == TERN_I8 && measured->choose &&
+        measured->choose(&d->kernel, &d->variant, measured->table, &limits, w, d))
+        return;
+    tern_cuda_choose(&d->kernel, &d->variant, &limits, w, d);
+}
+
+static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_rows &p, void *y, const void *x,
+                                 const float *inv_scale, size_t m, tern_error *err) {
     const size_t k = (size_t)p.w.cols;
     tern_device_product d = {};
     d.x = x;
@@ -275,7 +292,7 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const packed_row
     d.y_type = plan->type;
     d.bias = p.bias;
     d.residual = p.add ? y : NULL;
-    tern_cuda_choose(&d.kernel, &d.variant, &limits, &p.w, &d);
+    choose_kernel(&d, plan, &p.w);
     if (p.ldx % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
         return tern_cuda_multiply(plan->context, &p.w, &d, p.ldx, err);
     GPU_CHECK(gpu_pad_rows(plan, i, gpu_bytes(p.type), p.room, padded(k), x, m, k, err));
@@ -468,8 +485,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
 /* ---- sums, in fp32: every integer up to 2^24 is one */
 
 static ternary_state *int8_state(const tern_gpu_plan *plan, size_t i) {
-    const bool ternary = plan->node[i].op && plan->node[i].op->prepare == prepare;
-    return ternary && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
+    return is_ternary(plan, i) && state_of(plan, i)->int8 ? state_of(plan, i) : NULL;
 }
 
 tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t i, tern_error *err) {

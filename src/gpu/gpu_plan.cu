@@ -182,6 +182,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     plan->training = desc->training != 0;
     plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
+    plan->measured = desc->measured;
     const tern_status status = build(plan, desc, err);
     if (status)
         plan_release(plan);
@@ -204,6 +205,7 @@ static bool refreshes_apart(const tern_gpu_plan *plan, size_t i) {
 
 static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
     tern_status status = TERN_OK;
+    GPU_CHECK(gpu_weights_list_refresh(&plan->trainer->weights, plan, err));
     GPU_CHECK(gpu_branches_begin(plan, err));
     for (size_t i = 1, next = 0; i < plan->graph->nodes && !status; i++) {
         if (!plan->node[i].op || !plan->node[i].op->refresh || !refreshes_apart(plan, i)) continue;
@@ -213,13 +215,23 @@ static tern_status refresh_apart(tern_gpu_plan *plan, tern_error *err) {
     return gpu_branches_end(plan, status, err);
 }
 
+static tern_status turn_weights(tern_gpu_plan *plan, bool branches, tern_error *err) {
+    tern_status status = TERN_OK;
+    if (branches) GPU_CHECK(gpu_branches_begin(plan, err));
+    for (size_t i = 1; i < plan->graph->nodes && !status; i++) {
+        if (branches) gpu_branch(plan, i);
+        status = gpu_ternary_turn(plan, i, err);
+    }
+    return branches ? gpu_branches_end(plan, status, err) : status;
+}
+
 tern_status gpu_refresh(tern_gpu_plan *plan, tern_error *err) {
     const bool branches = plan->trainer && plan->trainer->branches;
     if (branches) GPU_CHECK(refresh_apart(plan, err));
     for (size_t i = 1; i < plan->graph->nodes; i++)
         if (plan->node[i].op && plan->node[i].op->refresh && !(branches && refreshes_apart(plan, i)))
             GPU_CHECK(plan->node[i].op->refresh(plan, i, err));
-    return TERN_OK;
+    return plan->int8_gradients ? turn_weights(plan, branches, err) : TERN_OK;
 }
 
 void *gpu_node_integers(const tern_gpu_plan *plan, size_t i, const char *suffix) {

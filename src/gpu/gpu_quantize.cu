@@ -1,6 +1,6 @@
 #include "gpu/gpu_quantize.cuh"
 
-#include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_columns.cuh"
 
 /* ---- to int8: a short row by src/cuda's kernel; what shares a scale in an image by a block, or in parts */
 
@@ -180,31 +180,40 @@ tern_status gpu_from_int8(tern_gpu_plan *plan, size_t node, tern_dtype type, voi
     return TERN_OK;
 }
 
-/* N values of one row at a time, as columns are a multiple of N. */
+/* A thread keeps to its N columns; several rows are asked for before the first is looked at. */
 template <class T, int N>
-__global__ static void from_int8_rows(T *to, const int8_t *from, const float *factor, size_t rows, unsigned packs) {
-    GPU_FOR(i, rows * packs) {
-        const float by = factor[i / packs];
-        const gpu_few<int8_t, N> v = ((const gpu_few<int8_t, N> *)from)[i];
-        gpu_few<T, N> out;
+__global__ static void __launch_bounds__(GPU_THREADS)
+    from_int8_rows(T *to, const int8_t *from, const float *factor, gpu_columns m) {
+    const unsigned pack = blockIdx.x * blockDim.x + threadIdx.x;
+    const size_t step = (size_t)gridDim.y * blockDim.y, column = (size_t)pack * N;
+    if (pack >= m.packs) return;
+    for (size_t row = (size_t)blockIdx.y * blockDim.y + threadIdx.y; row < m.rows; row += GPU_ROWS_AT_ONCE * step) {
+        gpu_columns_pack<int8_t, N> v[GPU_ROWS_AT_ONCE];
+        float by[GPU_ROWS_AT_ONCE];
 #pragma unroll
-        for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v.v[j] * by);
-        ((gpu_few<T, N> *)to)[i] = out;
+        for (int r = 0; r < GPU_ROWS_AT_ONCE; r++) {
+            const size_t own = row + r * step < m.rows ? row + r * step : row;
+            v[r] = *(const gpu_columns_pack<int8_t, N> *)(from + own * m.columns + column);
+            by[r] = factor[own];
+        }
+#pragma unroll
+        for (int r = 0; r < GPU_ROWS_AT_ONCE; r++) {
+            gpu_columns_pack<T, N> out;
+#pragma unroll
+            for (int j = 0; j < N; j++) out.v[j] = from_float<T>((float)v[r].v[j] * by[r]);
+            if (row + r * step < m.rows)
+                *(gpu_columns_pack<T, N> *)(to + (row + r * step) * m.columns + column) = out;
+        }
     }
 }
 
 tern_status gpu_from_int8_rows(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const int8_t *from,
                                const float *factor, size_t rows, size_t columns, tern_error *err) {
-    const size_t n = rows * columns;
-    GPU_BY_TYPE(type, constexpr int N = gpu_pack<T>::N;
-                const auto by = columns % (2 * N) == 0 ? from_int8_rows<T, 2 * N>
-                                : columns % N == 0     ? from_int8_rows<T, N>
-                                                       : from_int8_rows<T, 1>;
-                const unsigned each = columns % (2 * N) == 0 ? 2 * N
-                                      : columns % N == 0     ? N
-                                                             : 1;
-                by<<<gpu_blocks(plan, n, each > 1 ? each : 4), GPU_THREADS, 0, plan->stream>>>(
-                    (T *)to, from, factor, rows, (unsigned)(columns / each)));
+    GPU_BY_TYPE(type, GPU_BY_PACK(T, columns, {
+                    const gpu_columns m = gpu_columns_cut(rows, columns, N);
+                    const dim3 grid(m.tiles, gpu_columns_blocks(plan, m));
+                    from_int8_rows<T, N><<<grid, m.block, 0, plan->stream>>>((T *)to, from, factor, m);
+                }));
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;
 }

@@ -6,7 +6,7 @@
 #ifndef TERN_GPU_GPU_TABLE_H
 #define TERN_GPU_GPU_TABLE_H
 
-#include "cuda/backend.h"
+#include "cuda/launch_shapes.h"
 #include "nn/layout.h"
 #include "nn/nodes.h"
 
@@ -21,6 +21,7 @@ typedef struct tern_gpu_plan_desc {
     tern_dtype products; /* operands of dense products in training, sums are fp32: of 16-bit values their type */
     int int8_gradients;  /* ternary products of int8 activations pass gradients on as int8 rows (op_ternary) */
     uint64_t seed;
+    tern_cuda_measured measured; /* of this device; outlives the plan */
 } tern_gpu_plan_desc;
 
 /* What differs from pass to pass. */

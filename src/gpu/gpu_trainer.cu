@@ -26,6 +26,7 @@ static tern_status make_trainer(tern_gpu_plan *plan, tern_error *err) {
     none.result.scaling = gpu_loss_scale_of(plan, {});
     plan->trainer = t;
     GPU_CHECK(gpu_branches_create(plan, err));
+    GPU_CHECK(gpu_weights_list_make(&t->weights, plan, err));
     GPU_CHECK(gpu_keep_copy(plan, &memory, &none, sizeof none, "training", err));
     t->verdict = (gpu_verdict *)memory;
     return TERN_OK;

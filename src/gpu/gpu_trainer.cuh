@@ -8,6 +8,7 @@
 #define TERN_GPU_GPU_TRAINER_CUH
 
 #include "gpu/gpu_plan.cuh"
+#include "gpu/gpu_weights.cuh"
 
 /* The loss of nn/loss.h: factors of its components, and of the gradients (over the number of rows and of parts). */
 struct gpu_loss_terms {
@@ -93,6 +94,7 @@ struct gpu_branches; /* gpu_branches.cuh */
 
 struct gpu_trainer {
     gpu_branches *branches;
+    gpu_weights_list weights;
 
     /* data; one of the two is set */
     gpu_image_set images;

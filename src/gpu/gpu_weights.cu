@@ -1,6 +1,9 @@
 #include "gpu/gpu_weights.cuh"
 
+#include <stdlib.h>
+
 #include "gpu/gpu_kernels.cuh"
+#include "gpu/gpu_trainer.cuh"
 
 #include "cuda/device_memory.cuh"
 
@@ -25,9 +28,9 @@ struct slices {
 
 struct slice_part {
     size_t slice, begin, end;
-    __device__ slice_part(const slices &s) {
-        slice = blockIdx.x / s.parts;
-        begin = blockIdx.x % s.parts * s.part;
+    __device__ slice_part(const slices &s, unsigned number) {
+        slice = number / s.parts;
+        begin = number % s.parts * s.part;
         end = begin + s.part < s.length ? begin + s.part : s.length;
     }
 };
@@ -65,8 +68,9 @@ struct twn_scale {
     }
 };
 
-template <class Rule> __global__ static void __launch_bounds__(GPU_THREADS) sum_magnitudes(slices s) {
-    const slice_part p(s);
+/* By a block: part `number` of all slices. */
+template <class Rule> __device__ static void sum_part(const slices &s, unsigned number) {
+    const slice_part p(s, number);
     const float *w = s.w + p.slice * s.length;
     const float above = Rule::Above ? s.threshold[p.slice] : 0;
     double sum = 0;
@@ -82,8 +86,8 @@ template <class Rule> __global__ static void __launch_bounds__(GPU_THREADS) sum_
     kept = block_sum(kept);
     if (s.parts > 1) {
         if (threadIdx.x == 0) {
-            s.sum[blockIdx.x] = sum;
-            s.kept[blockIdx.x] = kept;
+            s.sum[number] = sum;
+            s.kept[number] = kept;
         }
         if (!is_last(&s.arrived[p.slice], s.parts)) return;
         sum = 0;
@@ -96,6 +100,10 @@ template <class Rule> __global__ static void __launch_bounds__(GPU_THREADS) sum_
         kept = block_sum(kept);
     }
     if (threadIdx.x == 0) Rule::settle(&s.scale[p.slice], &s.threshold[p.slice], sum, kept);
+}
+
+template <class Rule> __global__ static void __launch_bounds__(GPU_THREADS) sum_magnitudes(slices s) {
+    sum_part<Rule>(s, blockIdx.x);
 }
 
 /* The two weights in the middle, which are one where the count is odd: their bits as far as they are known, and how many
@@ -134,7 +142,7 @@ __global__ static void __launch_bounds__(GPU_THREADS) select_digit(slices s, gpu
     const int shift = Pass == 0 ? 20 : Pass == 1 ? 10 : 0;
     const uint32_t digits = Pass == 0 ? 0x7ffu : 0x3ffu;
     const uint32_t settled = Pass == 0 ? 0 : Pass == 1 ? 0x7ff00000u : 0x7ffffc00u;
-    const slice_part p(s);
+    const slice_part p(s, blockIdx.x);
     const float *w = s.w + p.slice * s.length;
     gpu_median *m = &median[p.slice];
     uint32_t found[2], below[2];
@@ -179,7 +187,7 @@ static size_t part_of(const gpu_weights *w) {
 static size_t parts_of(const gpu_weights *w) { return tern_ceil_div(w->length, part_of(w)); }
 static size_t sums_bytes(const gpu_weights *w) { return gpu_round_up(w->slices * parts_of(w) * sizeof(double), 256); }
 
-static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+static slices slices_of(const gpu_weights *w, const tern_gpu_plan *plan, size_t i) {
     slices s = {};
     s.w = gpu_node_param(plan, i, 0)->value;
     s.length = w->length;
@@ -190,6 +198,11 @@ static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t
     s.arrived = w->arrived;
     s.scale = w->scale;
     s.threshold = w->threshold;
+    return s;
+}
+
+static tern_status make_scales(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const slices s = slices_of(w, plan, i);
     const unsigned blocks = (unsigned)(w->slices * s.parts);
     if (w->rule == TERN_RULE_TWN) {
         sum_magnitudes<twn_delta><<<blocks, GPU_THREADS, 0, plan->stream>>>(s);
@@ -245,7 +258,7 @@ __device__ static void store_four(T *row, size_t column, size_t cols, const gpu_
 }
 
 /* A lane's part of a tile: of 2 rows, in 2 halves, 4 columns of each chunk. */
-enum { LANE_ROWS = 2, HALVES = 2, HALF = TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK };
+enum { LANE_ROWS = 2, HALVES = 2, HALF = TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK, TILES_AT_ONCE = GPU_THREADS / 32 };
 
 /* One lane's word, of one row and half. */
 template <class T, operand_form Form, bool Whole>
@@ -269,45 +282,49 @@ __device__ static uint32_t make_word(const float4 (&w)[TERN_TILE_CHUNKS_T2], T *
     return word;
 }
 
-/* All of a lane's weights are asked for before the first is looked at: a tile is little work and much waiting. */
+/* By a warp. All of a lane's weights are asked for before the first is looked at: a tile is little work and much waiting. */
+template <class T, operand_form Form, bool Whole>
+__device__ static void make_tile(const tiling &p, T *operand, size_t tile, float lambda) {
+    const int lane = (int)threadIdx.x % 32;
+    const size_t tile_row = tile / p.k_tiles, group = tile_row / p.row_tiles;
+    const size_t column = tile % p.k_tiles * (HALVES * HALF) + lane % 4 * 4;
+    float4 w[LANE_ROWS][HALVES][TERN_TILE_CHUNKS_T2];
+    float threshold[LANE_ROWS], scale[LANE_ROWS];
+    size_t row[LANE_ROWS];
+    bool is_row[LANE_ROWS];
+#pragma unroll
+    for (int r = 0; r < LANE_ROWS; r++) {
+        const size_t in_group = tile_row % p.row_tiles * TERN_TILE_ROWS + lane / 4 + r * 8;
+        is_row[r] = in_group < p.rows;
+        row[r] = group * p.rows + (is_row[r] ? in_group : 0);
+        const size_t slice = p.scale_per_row ? row[r] : 0;
+        threshold[r] = p.threshold[slice];
+        scale[r] = p.scale[slice];
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+#pragma unroll
+            for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++)
+                w[r][half][chunk] =
+                    load_four<Whole>(p.w + row[r] * p.cols, column + half * HALF + chunk * TERN_TILE_CHUNK, p.cols);
+    }
+    uint32_t words[LANE_ROWS * HALVES] = {};
+#pragma unroll
+    for (int r = 0; r < LANE_ROWS; r++)
+#pragma unroll
+        for (int half = 0; half < HALVES; half++)
+            if (is_row[r])
+                words[2 * half + r] =
+                    make_word<T, Form, Whole>(w[r][half], Form == NO_OPERAND ? NULL : operand + row[r] * p.cols,
+                                              column + half * HALF, p.cols, threshold[r], scale[r], lambda);
+    ((uint4 *)p.tiles)[tile * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
 template <class T, operand_form Form, bool Whole>
 __global__ static void __launch_bounds__(GPU_THREADS) make_tiles(tiling p, T *operand) {
-    const size_t warps = (size_t)gridDim.x * (GPU_THREADS / 32);
-    const int lane = (int)threadIdx.x % 32;
+    const size_t warps = (size_t)gridDim.x * TILES_AT_ONCE;
     const float lambda = Form == MIXED ? p.now->lambda : 1;
-    for (size_t tile = (size_t)blockIdx.x * (GPU_THREADS / 32) + threadIdx.x / 32; tile < p.count; tile += warps) {
-        const size_t tile_row = tile / p.k_tiles, group = tile_row / p.row_tiles;
-        const size_t column = tile % p.k_tiles * (HALVES * HALF) + lane % 4 * 4;
-        float4 w[LANE_ROWS][HALVES][TERN_TILE_CHUNKS_T2];
-        float threshold[LANE_ROWS], scale[LANE_ROWS];
-        size_t row[LANE_ROWS];
-        bool is_row[LANE_ROWS];
-#pragma unroll
-        for (int r = 0; r < LANE_ROWS; r++) {
-            const size_t in_group = tile_row % p.row_tiles * TERN_TILE_ROWS + lane / 4 + r * 8;
-            is_row[r] = in_group < p.rows;
-            row[r] = group * p.rows + (is_row[r] ? in_group : 0);
-            const size_t slice = p.scale_per_row ? row[r] : 0;
-            threshold[r] = p.threshold[slice];
-            scale[r] = p.scale[slice];
-#pragma unroll
-            for (int half = 0; half < HALVES; half++)
-#pragma unroll
-                for (int chunk = 0; chunk < TERN_TILE_CHUNKS_T2; chunk++)
-                    w[r][half][chunk] = load_four<Whole>(p.w + row[r] * p.cols,
-                                                         column + half * HALF + chunk * TERN_TILE_CHUNK, p.cols);
-        }
-        uint32_t words[LANE_ROWS * HALVES] = {};
-#pragma unroll
-        for (int r = 0; r < LANE_ROWS; r++)
-#pragma unroll
-            for (int half = 0; half < HALVES; half++)
-                if (is_row[r])
-                    words[2 * half + r] =
-                        make_word<T, Form, Whole>(w[r][half], Form == NO_OPERAND ? NULL : operand + row[r] * p.cols,
-                                                  column + half * HALF, p.cols, threshold[r], scale[r], lambda);
-        ((uint4 *)p.tiles)[tile * 32 + lane] = make_uint4(words[0], words[1], words[2], words[3]);
-    }
+    for (size_t tile = (size_t)blockIdx.x * TILES_AT_ONCE + threadIdx.x / 32; tile < p.count; tile += warps)
+        make_tile<T, Form, Whole>(p, operand, tile, lambda);
 }
 
 template <class T, operand_form Form> static void launch_tiles(tern_gpu_plan *plan, const tiling &p, void *operand) {
@@ -318,7 +335,7 @@ template <class T, operand_form Form> static void launch_tiles(tern_gpu_plan *pl
         make_tiles<T, Form, true><<<blocks, GPU_THREADS, 0, plan->stream>>>(p, (T *)operand);
 }
 
-static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+static tiling tiling_of(const gpu_weights *w, const tern_gpu_plan *plan, size_t i) {
     tiling p = {};
     p.w = gpu_node_param(plan, i, 0)->value;
     p.scale = w->scale;
@@ -331,11 +348,106 @@ static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t 
     p.count = w->groups * p.row_tiles * p.k_tiles;
     p.scale_per_row = w->first.scale_per_row;
     p.now = plan->now;
+    return p;
+}
+
+static tern_status make_trits(const gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
+    const tiling p = tiling_of(w, plan, i);
     GPU_BY_TYPE(plan->products, if (!w->operand) launch_tiles<T, NO_OPERAND>(plan, p, NULL);
                 else if (plan->mixed) launch_tiles<T, MIXED>(plan, p, w->operand);
                 else if (w->scaled) launch_tiles<T, SCALED>(plan, p, w->operand);
                 else launch_tiles<T, TRITS>(plan, p, w->operand));
     GPU_LAUNCHED(plan, i, err);
+    return TERN_OK;
+}
+
+/* ---- all nodes of a kind in two launches */
+
+struct gpu_weights_job {
+    slices s;
+    tiling t;
+    void *operand;
+    int scaled;
+    unsigned first_part, first_block; /* of the blocks that sum and that make tiles, those of the jobs before */
+};
+
+/* The last job whose `first` is not above the block. */
+__device__ static const gpu_weights_job &find_job(const gpu_weights_job *job, unsigned jobs,
+                                                  unsigned gpu_weights_job::*first) {
+    unsigned low = 0;
+    for (unsigned high = jobs; high - low > 1;) {
+        const unsigned middle = (low + high) / 2;
+        if (job[middle].*first <= blockIdx.x)
+            low = middle;
+        else
+            high = middle;
+    }
+    return job[low];
+}
+
+__global__ static void __launch_bounds__(GPU_THREADS) sum_jobs(const gpu_weights_job *list, unsigned jobs) {
+    const gpu_weights_job &job = find_job(list, jobs, &gpu_weights_job::first_part);
+    const slices s = job.s;
+    sum_part<absmean>(s, blockIdx.x - job.first_part);
+}
+
+template <class T, bool Mixed>
+__global__ static void __launch_bounds__(GPU_THREADS) tile_jobs(const gpu_weights_job *list, unsigned jobs) {
+    const gpu_weights_job &job = find_job(list, jobs, &gpu_weights_job::first_block);
+    const tiling p = job.t;
+    const size_t tile = (size_t)(blockIdx.x - job.first_block) * TILES_AT_ONCE + threadIdx.x / 32;
+    if (tile >= p.count) return;
+    if (Mixed)
+        make_tile<T, MIXED, true>(p, (T *)job.operand, tile, p.now->lambda);
+    else if (job.scaled)
+        make_tile<T, SCALED, true>(p, (T *)job.operand, tile, 1);
+    else
+        make_tile<T, TRITS, true>(p, (T *)job.operand, tile, 1);
+}
+
+static bool is_listed(const gpu_weights *w) {
+    return w && !w->trits.exponent && w->tiles && w->operand && w->rule == TERN_RULE_ABSMEAN && w->cols % 4 == 0;
+}
+
+/* Fills `job` unless it is NULL. */
+static void list_jobs(gpu_weights_list *list, gpu_weights_job *job, const tern_gpu_plan *plan) {
+    *list = {};
+    for (size_t i = 1; i < plan->graph->nodes; i++) {
+        const gpu_weights *w = plan->node[i].op ? gpu_node_weights(plan, i) : NULL;
+        if (!is_listed(w)) continue;
+        const slices s = slices_of(w, plan, i);
+        const tiling t = tiling_of(w, plan, i);
+        if (job) job[list->jobs] = {s, t, w->operand, w->scaled, list->parts, list->blocks};
+        list->node = i;
+        list->jobs++;
+        list->parts += (unsigned)w->slices * s.parts;
+        list->blocks += (unsigned)tern_ceil_div(t.count, TILES_AT_ONCE);
+    }
+}
+
+tern_status gpu_weights_list_make(gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err) {
+    static const char op[] = "weights";
+    list_jobs(list, NULL, plan);
+    if (!list->jobs) return TERN_OK;
+    gpu_weights_job *job = (gpu_weights_job *)calloc(list->jobs, sizeof *job);
+    if (!job) return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "no memory for training");
+    list_jobs(list, job, plan);
+    void *memory;
+    tern_status status = gpu_keep(plan, &memory, list->jobs * sizeof *job, op, err);
+    if (!status) status = tern_cuda_upload(plan->context, memory, job, list->jobs * sizeof *job, err);
+    list->job = (const gpu_weights_job *)memory;
+    free(job);
+    return status;
+}
+
+tern_status gpu_weights_list_refresh(const gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err) {
+    if (!list->jobs) return TERN_OK;
+    sum_jobs<<<list->parts, GPU_THREADS, 0, plan->stream>>>(list->job, list->jobs);
+    GPU_LAUNCHED(plan, list->node, err);
+    GPU_BY_TYPE(plan->products, if (plan->mixed) tile_jobs<T, true>
+                <<<list->blocks, GPU_THREADS, 0, plan->stream>>>(list->job, list->jobs);
+                else tile_jobs<T, false><<<list->blocks, GPU_THREADS, 0, plan->stream>>>(list->job, list->jobs));
+    GPU_LAUNCHED(plan, list->node, err);
     return TERN_OK;
 }
 
@@ -514,8 +626,10 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (w->trits.exponent) return gpu_trits_refresh(w, plan, i, err);
     if (!w->tiles) return TERN_OK;
-    GPU_CHECK(make_scales(w, plan, i, err));
-    GPU_CHECK(make_trits(w, plan, i, err));
+    if (!plan->trainer || !is_listed(w)) { /* else gpu_weights_list_refresh came first */
+        GPU_CHECK(make_scales(w, plan, i, err));
+        GPU_CHECK(make_trits(w, plan, i, err));
+    }
     return w->counts && plan->count_trits ? gpu_weights_count(w, plan, i, err) : TERN_OK;
 }
 

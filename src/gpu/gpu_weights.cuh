@@ -44,6 +44,15 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Trits, and those that have changed since they were counted last. */
 tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+/* All latent weights of a plan for training that take their mean: scales and trits in two launches, in front of the nodes'
+ * own refresh, which does the rest. */
+struct gpu_weights_list {
+    const struct gpu_weights_job *job; /* device memory */
+    unsigned jobs, parts, blocks;
+    size_t node; /* for messages */
+};
+tern_status gpu_weights_list_make(gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
+tern_status gpu_weights_list_refresh(const gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
 /* The matrix of a group, for products. */
 tern_cuda_weights gpu_weights_matrix(const gpu_weights *w, size_t group);
 

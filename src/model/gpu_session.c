@@ -16,6 +16,7 @@ static tern_status open_device(tern_gpu_session *s, int device, tern_error *err)
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "libtern_cuda.so was built without networks");
     TERN_TRY(s->backend->describe(&s->info, device, err));
     TERN_TRY(tern_cuda_check_device(&s->info, device, err));
+    TERN_TRY(tern_tuning_open(&s->tuning, &s->info, 1, err));
     return s->backend->open(&s->context, device, 0, err);
 }
 
@@ -40,7 +41,8 @@ static tern_status make_plan(tern_gpu_session *s, const tern_gpu_session_desc *d
                                   .values = values,
                                   .products = values,
                                   .int8_gradients = desc->int8_gradients,
-                                  .seed = desc->seed};
+                                  .seed = desc->seed,
+                                  .measured = {tern_tuning_choose_by, &s->tuning.table}};
     tern_status status = s->table->create(&s->plan, s->context, &d, err);
     tern_layout_free(&layout);
     return status;
@@ -69,6 +71,7 @@ void tern_gpu_session_close(tern_gpu_session **session) {
     if (!s) return;
     if (s->plan) s->table->release(s->plan);
     if (s->context) s->backend->close(s->context);
+    tern_tuning_free(&s->tuning.table);
     free(s->output);
     free(s);
     *session = NULL;

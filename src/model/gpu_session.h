@@ -2,6 +2,7 @@
 #ifndef TERN_MODEL_GPU_SESSION_H
 #define TERN_MODEL_GPU_SESSION_H
 
+#include "cuda/tuning_file.h"
 #include "gpu/gpu_table.h"
 #include "model/configuration.h"
 #include "model/evaluate.h"
@@ -13,6 +14,7 @@ typedef struct tern_gpu_session {
     tern_cuda_context *context;
     tern_gpu_plan *plan;
     tern_device_info info;
+    tern_tuning tuning; /* what was measured on this kind of device */
     const tern_graph *graph;
     size_t batch;
     int device, training;

@@ -41,12 +41,17 @@ static float draw_x(const gpu_case *c, size_t i) {
     return c->fill == FILL_EXTREME ? (i % 3 ? 6.0e4f : 6.0e-5f) : tern_random_normal(7, i);
 }
 
+static int8_t draw_exponent(const gpu_case *c, size_t i) {
+    const uint32_t drawn = tern_random_u32(3, i);
+    return c->wide_exponents ? (int8_t)drawn : (int8_t)((int)(drawn % 12) - 8);
+}
+
 static void *alloc_values(size_t count, size_t size) { return calloc(count ? count : 1, size); }
 
 static void draw(gpu_case *c) {
     const size_t n = c->rows, k = c->cols, m = c->m;
     for (size_t i = 0; i < n * k; i++) c->trits[i] = draw_trit(c, i);
-    for (size_t i = 0; i < n * c->groups; i++) c->exponents[i] = (int8_t)((int)(tern_random_u32(3, i) % 12) - 8);
+    for (size_t i = 0; i < n * c->groups; i++) c->exponents[i] = draw_exponent(c, i);
     for (size_t i = 0; i < n; i++) c->scales[i] = 0.25f + (float)(i % 7) * 0.1f;
     for (size_t i = 0; i < m; i++) c->inv_scale[i] = 0.01f + 0.001f * (float)(i % 50);
     for (size_t i = 0; i < n; i++) c->bias[i] = tern_random_signed(6, i);

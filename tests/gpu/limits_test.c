@@ -136,6 +136,38 @@ static void test_time(const tern_graph *g) {
     backend->graphs->release(plan);
 }
 
+/* ---- kernels that were measured */
+
+static int asked;
+
+static int choose_tiled(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                        const tern_cuda_weights *w, const tern_device_product *product) {
+    (void)limits, (void)w;
+    asked++;
+    if (product->x_type != TERN_I8 || table != &asked) return 0;
+    *kernel = TERN_DEVICE_KERNEL_TILED;
+    *variant = 2;
+    return 1;
+}
+
+/* A table goes before the rule, and results stay what they are. */
+static void test_measured(const tern_graph *g) {
+    static float x[32 * 3072], by_rule[32 * 64], by_table[32 * 64];
+    tern_gpu_plan *plan;
+    tern_error err;
+    const tern_gpu_pass pass = {.batch = 32};
+    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(tern_philox(4, i, 2).v[0] >> 8) * 1e-7f - 0.8f;
+    for (int i = 0; i < 2; i++) {
+        const tern_gpu_plan_desc d = {
+            .graph = g, .batch_max = 32, .values = TERN_F32, .measured = {i ? choose_tiled : NULL, &asked}};
+        must(create_as(&plan, d, &err), &err, "a plan");
+        must(backend->graphs->send(plan, 1, &err), &err, "a plan");
+        must(backend->graphs->forward(plan, i ? by_table : by_rule, x, &pass, &err), &err, "a pass");
+        backend->graphs->release(plan);
+    }
+    check(asked > 0 && !memcmp(by_rule, by_table, sizeof by_rule), "measured kernels, the same bits", "");
+}
+
 /* ---- sums */
 
 static tern_value add_odd(tern_graph *g, tern_value x) {
@@ -216,6 +248,7 @@ int main(void) {
     test_data(g);
     test_devices();
     test_time(g);
+    test_measured(g);
     test_sums("sums of a linear layer", add_odd, (tern_shape){3, {333, 1, 1}}, 5);
     test_sums("sums of one row", add_odd, (tern_shape){3, {256, 1, 1}}, 1);
     test_sums("sums of a convolution", add_conv, (tern_shape){3, {9, 7, 5}}, 3);

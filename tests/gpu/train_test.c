@@ -41,6 +41,15 @@ static void mlp_of(tern_graph *g, size_t classes, int norm) {
 static void mlp(tern_graph *g) { mlp_of(g, 10, 0); }
 static void mlp_of_many_classes(tern_graph *g) { mlp_of(g, 1500, 0); }
 static void normed_mlp(tern_graph *g) { mlp_of(g, 10, 1); }
+static void ternary_mlp(tern_graph *g) {
+    tern_value x = tern_graph_input(g, (tern_shape){3, {SIDE, SIDE, 3}});
+    x = tern_graph_add(g, "flatten", "flat", x, NULL);
+    x = tern_graph_add(g, "bit_linear", "first", x, &(tern_attrs){.outputs = 48, .bias = 1});
+    x = tern_graph_add(g, "relu", "relu1", x, NULL);
+    x = tern_graph_add(g, "bit_linear", "second", x, &(tern_attrs){.outputs = 40, .granularity = TERN_PER_ROW});
+    x = tern_graph_add(g, "relu", "relu2", x, NULL);
+    tern_graph_add(g, "bit_linear", "head", x, &(tern_attrs){.outputs = 10, .bias = 1});
+}
 static void text(tern_graph *g) {
     tern_value x = tern_graph_input_tokens(g, WINDOW, VOCABULARY);
     x = tern_graph_add(g, "embedding", "table", x, &(tern_attrs){.outputs = VOCABULARY, .width = 16});
@@ -59,10 +68,22 @@ typedef struct train_case {
     tern_loss_weights loss;
     double tolerance; /* of what the steps change, in fp32; of bf16 below */
     double tolerance_bf16;
+    int int8_gradients;
 } train_case;
 
 #define CE \
     { 1, 0, 0, 0 }
+/* Steps that turn many trits: of what they were before, gradients would be others. */
+static const train_case int8_case = {.name = "int8 gradients",
+                                     .build = ternary_mlp,
+                                     .matrices = TERN_SGD,
+                                     .others = TERN_SGD,
+                                     .lr = 0.5f,
+                                     .lr_others = 0.02f,
+                                     .parts = 2,
+                                     .loss = CE,
+                                     .int8_gradients = 1};
+
 /* With weights of make_hot what flows back through HOT_UNIT is more than fp16 has. */
 enum { HOT_UNIT = 5, HOT_LOSS = 127 };
 static const train_case hot_case = {"a gradient beyond fp16", mlp,  TERN_SGD, TERN_SGD, 0.01f, 0.01f, 0, 0, 0, 1, 0,
@@ -282,7 +303,13 @@ static int gpu_open(gpu_run *r, const train_case *c, tern_dtype type) {
     tern_error err;
     int32_t methods[64];
     *r = (gpu_run){.c = c, .graph = make_graph(c->build, c->name)};
-    const tern_status status = create_on_gpu(&r->plan, r->graph, BATCH, type, 1, 5, &err);
+    const tern_gpu_plan_desc plan = {.graph = r->graph,
+                                     .batch_max = BATCH,
+                                     .training = 1,
+                                     .values = type,
+                                     .int8_gradients = c->int8_gradients,
+                                     .seed = 5};
+    const tern_status status = create_as(&r->plan, plan, &err);
     if (status == TERN_E_UNSUPPORTED && strstr(err.message, "does not run on a GPU yet")) {
         printf("%-32s skipped: %s\n", c->name, err.message);
         gpu_close(r);
@@ -652,6 +679,31 @@ static void send_and_fetch(const train_case *c, tern_dtype type) {
     gpu_close(&h);
 }
 
+/* ---- gradients of inputs by int8 products */
+
+/* Near those of floats, and not the same; send_and_fetch then tells whether a step's are made of its own weights. */
+static void compare_gradients(tern_dtype type) {
+    train_case floats = int8_case;
+    float *all[2], *start = NULL;
+    size_t n = 0;
+    floats.int8_gradients = 0;
+    for (int int8 = 0; int8 < 2; int8++) {
+        gpu_run g;
+        if (!gpu_open(&g, int8 ? &int8_case : &floats, type)) exit(1);
+        if (!start) start = gpu_everything(&g, &n);
+        gpu_step(&g, 0, 1, 0);
+        all[int8] = gpu_everything(&g, &n);
+        gpu_close(&g);
+    }
+    for (size_t i = 0; i < n; i++) all[0][i] -= start[i], all[1][i] -= start[i];
+    const double d = distance(all[1], all[0], n);
+    if (!(d > 0 && d < 0.03)) fail(int8_case.name, "int8 gradients are not near those of floats, or the same");
+    printf("%-32s %s  %.2g off after a step\n", int8_case.name, name_of(type), d);
+    free(start);
+    free(all[0]);
+    free(all[1]);
+}
+
 /* ---- batches */
 
 typedef struct augment_case {
@@ -769,6 +821,11 @@ int main(int argc, char **argv) {
         find_scale(c);
     }
     if (argc < 2 || strstr(hot_case.name, argv[1])) overflow();
+    for (tern_dtype type = TERN_F32; type <= TERN_F16; type++) {
+        if (argc > 1 && !strstr(int8_case.name, argv[1])) continue;
+        compare_gradients(type);
+        send_and_fetch(&int8_case, type);
+    }
     backend->close(context);
     printf("%d failed\n", failures);
     return failures != 0;

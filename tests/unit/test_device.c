@@ -75,10 +75,14 @@ static void test_choice(void **state) {
     const tern_cuda_weights w = weights(2560, 6912, 0);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
-    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&ampere, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&ampere, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&blackwell, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_MMA);
-    assert_int_equal(chosen(&turing, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_PLAIN);
+    assert_int_equal(chosen(&turing, &w, TERN_I8, 300), TERN_DEVICE_KERNEL_TILED);
+    assert_int_equal(chosen(&turing, &w, TERN_F16, 1), TERN_DEVICE_KERNEL_PLAIN);
     assert_int_equal(chosen(&orin, &w, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
 }
 
@@ -110,14 +114,32 @@ static void test_reasons(void **state) {
     assert_non_null(strstr(why, "8.0 or newer, this device has 7.5"));
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &orin, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "shared memory"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 4, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "this type"));
     p.x_type = TERN_F16;
-    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &ampere, &w, &p, why, sizeof why));
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 4, &ampere, &w, &p, why, sizeof why));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, 1, &hopper, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "int8"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, 1, &turing, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "int8"));
+    p.x_type = TERN_I8;
     const int8_t exponent = 0;
     w.exponents = &exponent;
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &ampere, &w, &p, why, sizeof why));
-    assert_non_null(strstr(why, "cuda-plain"));
+    assert_non_null(strstr(why, "cuda-tiled"));
     assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_PLAIN, 1, &turing, &w, &p, why, sizeof why));
+    w.group = 48;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 2, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "32, 64"));
+    w.group = 64;
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 2, &ampere, &w, &p, why, sizeof why));
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, 1, &turing, &w, &p, why, sizeof why));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, TERN_TILED_ROW, &turing, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "up to 8 rows"));
+    p.m = 8;
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, TERN_TILED_ROW, &turing, &w, &p, why, sizeof why));
+    w.group = 96;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, TERN_TILED_ROW, &turing, &w, &p, why, sizeof why));
 }
 
 /* ---- loading ----------------------------------------------------------------------------------------------------- */

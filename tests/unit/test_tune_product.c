@@ -131,9 +131,9 @@ static void test_fastest(void **state) {
     assert_int_equal(tuned.chosen.kernel, TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(tuned.chosen.variant, 4);
     assert_true(tuned.chosen.seconds == 7e-6 && tuned.by_rule.seconds == 1e-5);
-    assert_int_equal(tuned.tried, 1 + TERN_DECODE_VARIANTS + TERN_MMA_VARIANTS + TERN_WGMMA_VARIANTS);
+    assert_int_equal(tuned.tried, 1 + (TERN_TILED_VARIANTS - 1) + TERN_DECODE_VARIANTS + 3 + TERN_WGMMA_VARIANTS);
     assert_int_equal(fake.long_ones[TERN_DEVICE_KERNEL_PLAIN], 0); /* one call said enough */
-    assert_int_equal(fake.long_ones[TERN_DEVICE_KERNEL_MMA], TERN_MMA_VARIANTS);
+    assert_int_equal(fake.long_ones[TERN_DEVICE_KERNEL_MMA], 3);   /* those of int8 */
     assert_true(tuned.cold);
     assert_true(fake.weights * 64 * 256 / 4 >= 3 * fake.l2_bytes);
     for (size_t m = 9; m <= 16; m++) check_chosen(w, m, TERN_DEVICE_KERNEL_DECODE, 4);
@@ -196,18 +196,30 @@ static void test_refusals(void **state) {
     assert_int_equal(tuned.m, 99);
     assert_int_equal(d.tuning.table.count, 0);
     free_all(&d, w);
+}
+
+/* Matrices with scales per group have rows of their own. */
+static void test_groups(void **state) {
+    (void)state;
+    tern_device d;
+    tern_error err;
+    tern_device_tuned tuned;
     make_device(&d);
-    w = make_matrix(&d, TERN_SCALE_GROUP_EXP);
-    REFUSED(tern_device_tune(&tuned, w, TERN_I8, 1, &err), TERN_E_UNSUPPORTED, "scales per group");
+    tern_device_matrix *w = make_matrix(&d, TERN_SCALE_GROUP_EXP), *whole = make_matrix(&d, TERN_SCALE_TENSOR);
+    fake.seconds[TERN_DEVICE_KERNEL_TILED][2] = 8e-6;
+    OK(tern_device_tune(&tuned, w, TERN_I8, 1, &err));
+    assert_int_equal(tuned.tried, 1 + TERN_TILED_VARIANTS);
+    assert_int_equal(tuned.by_rule.variant, TERN_TILED_ROW);
+    check_chosen(w, 1, TERN_DEVICE_KERNEL_TILED, 2);
+    check_chosen(whole, 1, TERN_DEVICE_KERNEL_DECODE, 7);
+    tern_device_matrix_free(&whole);
     free_all(&d, w);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fastest),
-        cmocka_unit_test(test_margin),
-        cmocka_unit_test(test_little_memory),
-        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_fastest),  cmocka_unit_test(test_margin), cmocka_unit_test(test_little_memory),
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,13 +134,17 @@ static void test_text(void **state) {
     put(&table, r);
     r.t5 = 1, r.x_type = TERN_BF16, r.kernel = TERN_DEVICE_KERNEL_PLAIN, r.variant = 1, r.nanoseconds = 2000000007;
     put(&table, r);
+    r.group = 64;
+    put(&table, r);
     OK(tern_tuning_format(&text, &size, &table, &key, &err));
     assert_int_equal(strlen(text), size);
     assert_int_equal(strncmp(text, header, strlen(header)), 0);
     assert_non_null(strstr(text, "\nt2 2560 6912 i8 16 cuda-wgmma 12 12.345\n"));
     assert_non_null(strstr(text, "\nt5 2560 6912 bf16 16 cuda-plain 1 2000000.007\n"));
+    assert_non_null(strstr(text, "\nt5/64 2560 6912 bf16 16 cuda-plain 1 2000000.007\n"));
     OK(tern_tuning_parse(&again, &ignored, why, sizeof why, &key, text, size, &err));
     assert_int_equal(ignored, 0);
+    assert_int_equal(again.count, 3);
     OK(tern_tuning_format(&second, &second_size, &again, &key, &err));
     assert_string_equal(text, second);
     free(text);
@@ -213,6 +217,9 @@ static void test_lines(void **state) {
                                            {"t2 64 64 i8 1 cuda-plain 1 1.000 ", "eight words"},
                                            {"t2\t64 64 i8 1 cuda-plain 1 1.000", "eight words"},
                                            {"t3 64 64 i8 1 cuda-plain 1 1.000", "packing"},
+                                           {"t2/0 64 64 i8 1 cuda-plain 1 1.000", "packing"},
+                                           {"t2/ 64 64 i8 1 cuda-plain 1 1.000", "packing"},
+                                           {"t2/-4 64 64 i8 1 cuda-plain 1 1.000", "packing"},
                                            {"T2 64 64 i8 1 cuda-plain 1 1.000", "packing"},
                                            {"t2 0 64 i8 1 cuda-plain 1 1.000", "shape"},
                                            {"t2 -64 64 i8 1 cuda-plain 1 1.000", "shape"},

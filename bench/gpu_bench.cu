@@ -24,6 +24,7 @@ static const char help[] =
     "  --m LIST           rows of activations\n"
     "  --packing LIST     t2, t5 (t2,t5)\n"
     "  --acts LIST        i8, f16, bf16, f32 (i8)\n"
+    "  --outputs TYPE     f32, bf16, f16 (f32)\n"
     "  --kernel NAME      cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma (chosen by shape)\n"
     "  --group LIST       an exponent for each so many columns of a row; 0: one scale for all (0)\n"
     "  --variants         every launch shape of that kernel\n"
@@ -43,6 +44,7 @@ struct options {
                                  {8192, 8192}, {5120, 27648}, {55296, 5120}};
     std::vector<size_t> m = {1, 8, 32, 128, 512, 2048};
     std::vector<std::string> packings = {"t2", "t5"}, acts = {"i8"};
+    std::string outputs = "f32";
     tern_device_kernel kernel = TERN_DEVICE_KERNEL_AUTO;
     std::vector<size_t> groups = {0};
     bool variants = false, peers = false, serial = false, json = false;
@@ -342,6 +344,7 @@ static void bench_products(const matrices &w, shape s, const std::string &packin
     p.inv_scale = (const float *)device_bytes(m * sizeof(float));
     check(cudaMemset((void *)p.inv_scale, 0x3c, m * sizeof(float)), "memset");
     p.y = device_bytes(m * s.n * sizeof(float));
+    p.y_type = type_of(opt.outputs);
     p.kernel = opt.kernel;
     const int last = opt.variants ? tern_device_variants(opt.kernel) : 0;
     for (p.variant = opt.variants ? 1 : 0; p.variant <= last; p.variant++) {
@@ -417,6 +420,9 @@ static bool read_option(const std::string &name, const char *value) {
         opt.packings = split(value);
     } else if (name == "--acts") {
         opt.acts = split(value);
+    } else if (name == "--outputs") {
+        opt.outputs = value;
+        return type_of(opt.outputs) != TERN_F32 || opt.outputs == "f32";
     } else if (name == "--group") {
         opt.groups.clear();
         for (const std::string &item : split(value)) opt.groups.push_back(strtoull(item.c_str(), NULL, 10));

@@ -6,7 +6,7 @@
  * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations are
  * read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
  *
- * One row of int8 or halves has a kernel of its own: decode_row.cuh. */
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper: decode_ring.cu. */
 #include "cuda/decode_row.cuh"
 #include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
@@ -349,6 +349,7 @@ static tern_status launch_density(tern_cuda_context *context, const product &p, 
 
 tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                              tern_error *err) {
+    if (shapes[variant - 1].splits) return tern_cuda_decode_ring(context, p, variant, err);
     return p.w.t5 ? launch_density<t5>(context, p, x_type, variant, err)
                   : launch_density<t2>(context, p, x_type, variant, err);
 }

@@ -10,10 +10,17 @@
 #include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
 
+/* (a ^ b) & c in one instruction: the compiler would share a ^ b. */
+__device__ inline uint32_t xor_and(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
 /* The operands that chunk i of a word is, and what they are: 4^i (trit + 2). */
 __device__ inline void masked_codes(t2, uint32_t word, uint32_t (&codes)[4]) {
 #pragma unroll
-    for (int i = 0; i < 4; i++) codes[i] = (word ^ 0xaaaaaaaau) & 0x03030303u << 2 * i;
+    for (int i = 0; i < 4; i++) codes[i] = xor_and(word, 0xaaaaaaaau, 0x03030303u << 2 * i);
 }
 /* The number that the digits trit + 1 of the chunks 0 .. i make. */
 __device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
@@ -36,12 +43,13 @@ struct int8_row {
     typedef uint32_t part;
     typedef int32_t sum_type;
 
-    template <class Density, int R>
-    __device__ static void add(int32_t (&c)[R][Density::Chunks][4], int32_t (&ones)[4], const uint4 (&tile)[R],
-                               const part (&x)[2]) {
-        enum { N = Density::Chunks };
+    __device__ static void count(int32_t (&ones)[4], const part (&x)[2]) {
         const uint32_t one = 0x01010101u;
         mma_u8(ones, one, one, one, one, x[0], x[1]);
+    }
+    template <class Density, int R>
+    __device__ static void add(int32_t (&c)[R][Density::Chunks][4], const uint4 (&tile)[R], const part (&x)[2]) {
+        enum { N = Density::Chunks };
 #pragma unroll
         for (int r = 0; r < R; r++) {
             uint32_t a[4][N];
@@ -63,9 +71,9 @@ template <bool Bf16> struct half_row {
     typedef uint2 part;
     typedef float sum_type;
 
+    __device__ static void count(float (&)[4], const part (&)[2]) {}
     template <class Density, int R>
-    __device__ static void add(float (&c)[R][Density::Chunks][4], float (&)[4], const uint4 (&tile)[R],
-                               const part (&x)[2]) {
+    __device__ static void add(float (&c)[R][Density::Chunks][4], const uint4 (&tile)[R], const part (&x)[2]) {
         enum { N = Density::Chunks };
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -149,7 +157,8 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_row_cuda(product p) {
         for (int u = 0; u < U; u++) {
             const int k = k0 + u * warps, next = k + U * warps;
             if (k >= end) break;
-            Acts::template add<Density, R>(c, ones, tile[u], parts[u]);
+            Acts::count(ones, parts[u]);
+            Acts::template add<Density, R>(c, tile[u], parts[u]);
             if (next < end) {
                 load_tiles(tile[u], next);
                 load_x(parts[u], next);

@@ -30,6 +30,38 @@ size_t tern_decode_shared_bytes(int variant, size_t m) {
     return (size_t)(s.warps * s.row_tiles * TERN_TILE_ROWS) * tern_min_size(m, TERN_DECODE_MAX_M) * sizeof(int32_t);
 }
 
+/* Two blocks a multiprocessor, no more: where a kernel has one each, the next kernel's blocks spread as evenly. */
+enum { RING_LEAST_BYTES = 78 << 10, RING_ALIGN = 128 };
+
+static int up(int a, int b) { return (a + b - 1) / b; }
+static int aligned(int bytes) { return up(bytes, RING_ALIGN) * RING_ALIGN; }
+
+void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
+                         size_t m) {
+    const tern_decode_shape *s = &decode_shapes[variant - 1];
+    const int most = multiprocessors * s->each / s->splits, groups = w->row_tiles < most ? w->row_tiles : most;
+    const int row_units = up(up(w->k_tiles, TERN_RING_UNIT), s->splits), rows = up(w->row_tiles, groups);
+    const int run = up(rows * row_units, TERN_RING_WARPS);
+    const int sum_bytes = (m > 1 ? TERN_RING_MAX_M : 1) * TERN_TILE_ROWS * (int)sizeof(int32_t);
+    tern_ring_plan p = {.groups = groups,
+                        .splits = s->splits,
+                        .rows = w->row_tiles / groups,
+                        .more = w->row_tiles % groups,
+                        .row_units = row_units,
+                        .row_units_inverse = UINT32_MAX / (uint32_t)row_units + 1,
+                        .touched = 1 + up(run - 1, row_units)};
+    p.x_pitch = aligned(row_units * TERN_RING_UNIT * (int)tern_tile_cols(w->t5)) + TERN_RING_GAP;
+    p.x = TERN_RING_WARPS * TERN_RING_UNITS * TERN_RING_UNIT * TERN_TILE_BYTES;
+    p.x_sums = p.x + aligned((int)m * p.x_pitch);
+    p.spans = p.x_sums + aligned(TERN_RING_MAX_M * (int)sizeof(int32_t));
+    p.partial = p.spans + aligned(rows * TERN_RING_SPAN_BYTES);
+    p.inbox = p.partial + aligned(TERN_RING_WARPS * p.touched * sum_bytes);
+    p.barrier = p.inbox + (s->splits > 1 ? aligned(rows * sum_bytes + s->splits * (int)sizeof(int32_t)) : 0);
+    p.bytes = p.barrier + (int)sizeof(uint64_t);
+    if (p.bytes < RING_LEAST_BYTES) p.bytes = RING_LEAST_BYTES;
+    *plan = p;
+}
+
 /* Stages of activations, rows longer than a tile is wide so that they start in different banks. */
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type) {
     const tern_mma_shape s = mma_shapes[variant - 1];
@@ -41,21 +73,33 @@ size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type) {
     }
 }
 
-/* Stages of activations, a barrier pair a stage; 1024 bytes of them may be lost to alignment. The sums that the blocks
- * of a cluster exchange take the place of the stages. */
-size_t tern_wgmma_shared_bytes(int variant) {
+/* 1024 bytes may be lost to alignment. The sums that the blocks of a cluster exchange take the place of the stages. */
+size_t tern_wgmma_shared_bytes(int variant, int t5) {
     const tern_wgmma_shape s = wgmma_shapes[variant - 1];
+    const size_t around = 1024 + TERN_WGMMA_BARRIER_BYTES;
+    if (s.ring)
+        return around + (size_t)(TERN_WGMMA_SLOTS(s.m_tile, t5) * TERN_WGMMA_SLOT_BYTES(s.m_tile, t5)) +
+               TERN_WGMMA_OUTPUT_BYTES;
     const size_t stages = (size_t)(TERN_WGMMA_STAGES * s.m_tile * TERN_WGMMA_SLOT_COLS);
     const size_t sums = s.splits > 1 ? (size_t)(TERN_WGMMA_SUM_PITCH * s.m_tile) * sizeof(int32_t) : 0;
-    return 1024 + TERN_WGMMA_BARRIER_BYTES + tern_max_size(stages, sums);
+    return around + tern_max_size(stages, sums);
 }
 
-static size_t shared_bytes(tern_device_kernel kernel, int variant, int t5, const tern_device_product *product) {
+static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    tern_ring_plan plan;
+    tern_ring_plan_make(&plan, variant, limits->multiprocessors, w, m);
+    return (size_t)plan.bytes;
+}
+
+static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits,
+                           const tern_cuda_weights *w, const tern_device_product *product) {
     switch (kernel) {
     case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_SHARED_BYTES;
-    case TERN_DEVICE_KERNEL_DECODE: return tern_decode_shared_bytes(variant, product->m);
-    case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, t5, product->x_type);
-    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant);
+    case TERN_DEVICE_KERNEL_DECODE:
+        return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product->m)
+                                                 : tern_decode_shared_bytes(variant, product->m);
+    case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, w->t5, product->x_type);
+    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant, w->t5);
     default: return 0;
     }
 }
@@ -94,6 +138,20 @@ static int row_fits(const tern_cuda_weights *w, size_t m) {
     return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
+static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                     const tern_device_product *product, char *why, size_t why_bytes) {
+    const int splits = decode_shapes[variant - 1].splits;
+    if (limits->major * 10 + limits->minor != 90)
+        return refuse(why, why_bytes, "variant %d takes compute capability 9.0, this device has %d.%d", variant,
+                      limits->major, limits->minor);
+    if (product->x_type != TERN_I8 || product->m > TERN_RING_MAX_M)
+        return refuse(why, why_bytes, "variant %d takes up to %d rows of int8 activations", variant, TERN_RING_MAX_M);
+    if (splits > w->k_tiles || splits > limits->multiprocessors)
+        return refuse(why, why_bytes, "variant %d has more blocks a cluster than this matrix has tiles a row",
+                      variant);
+    return 1;
+}
+
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                    const tern_device_product *product, char *why, size_t why_bytes) {
     if (!device_fits(kernel, limits, why, why_bytes)) return 0;
@@ -118,14 +176,17 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
         return refuse(why, why_bytes,
                       "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
                       variant, TERN_TILED_ROW_MAX_M, round_cols(w));
-    const size_t shared = shared_bytes(kernel, variant, w->t5, product);
+    if (kernel == TERN_DEVICE_KERNEL_DECODE && decode_shapes[variant - 1].splits &&
+        !ring_fits(variant, limits, w, product, why, why_bytes))
+        return 0;
+    const size_t shared = shared_bytes(kernel, variant, limits, w, product);
     if (shared > limits->shared_bytes)
         return refuse(why, why_bytes, "variant %d takes %zu bytes of shared memory a block, this device has %zu",
                       variant, shared, limits->shared_bytes);
     return 1;
 }
 
-/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt) ---------------------------------- */
+/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) ------------- */
 
 static int blocks_of(size_t rows, int per_block) { return (int)((rows + (size_t)per_block - 1) / (size_t)per_block); }
 
@@ -136,9 +197,16 @@ static int decode_variant(int warps, int row_tiles) {
     return 1;
 }
 
-static int wgmma_variant(int m_tile, int splits) {
+static int wgmma_variant(int m_tile, int splits, int ring) {
     for (int v = 0; v < TERN_WGMMA_VARIANTS; v++)
-        if (wgmma_shapes[v].m_tile == m_tile && wgmma_shapes[v].splits == splits) return v + 1;
+        if (wgmma_shapes[v].m_tile == m_tile && wgmma_shapes[v].splits == splits && wgmma_shapes[v].ring == ring)
+            return v + 1;
+    return 1;
+}
+
+static int ring_variant(int splits, int each) {
+    for (int v = 0; v < TERN_DECODE_VARIANTS; v++)
+        if (decode_shapes[v].splits == splits && decode_shapes[v].each == each) return v + 1;
     return 1;
 }
 
@@ -153,14 +221,37 @@ static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weigh
 
 /* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the more
  * blocks there are, the fewer warps each needs. */
-static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
-                       const tern_device_product *product) {
+static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                               const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
     if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, integer);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
     const int blocks = blocks_of((size_t)w->row_tiles, 4);
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
+}
+
+enum { RING_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
+
+/* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
+ * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they do
+ * not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer to
+ * multiply than to fetch. */
+static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
+    const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)RING_TILES * sm;
+    if (m == 1 && (!is_large || w->row_tiles < 2 * sm)) return 0;
+    if (m == 1) return w->t5 && few ? ring_variant(2, 1) : ring_variant(1, 2);
+    if (few) return ring_variant(is_long ? 2 : 1, 1);
+    return is_long && w->row_tiles <= 5 * sm ? 0 : ring_variant(1, 1);
+}
+
+static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                       const tern_device_product *product) {
+    char why[160];
+    const int ring = decode_ring_wish(limits, w, product->m);
+    if (ring && tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, ring, limits, w, product, why, sizeof why)) return ring;
+    return decode_columns_wish(limits, w, product);
 }
 
 /* The largest tile that gives every multiprocessor something to do, or the smallest that has all rows. */
@@ -190,27 +281,55 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
-enum { SHORT_TILES = 8 };
-
 /* Patches of images: many short rows for few outputs. Most of a block's time is its beginning and its end, which other
  * blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
 
-/* The largest tile where it still fills the device. Else small ones, and the columns are split as long as there are
- * multiprocessors without a block, or as each part stays long. */
+enum { LONG_TILES = 40, RING_TILES = 16 };
+
+/* How many rows of activations a multiprocessor takes one after another, with m_tile of them at a time and `at_once`
+ * such tiles beside one another. */
+static int64_t turns(int n_blocks, size_t m, int m_tile, int at_once, int sm) {
+    return (int64_t)blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
+}
+
+/* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or where
+ * there is one long tile a multiprocessor. 0: neither. */
+static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
+    const int64_t tiles = (int64_t)n_blocks * blocks_of(m, 128), at_160 = turns(n_blocks, m, 160, 1, sm);
+    if (10 * tiles >= 18 * sm) {
+        if (is_short(w, n_blocks)) return wgmma_variant(64, 1, 0);
+        const int idle = 10 * turns(n_blocks, m, 128, 2, sm) >= 14 * at_160;
+        return idle && w->k_tiles >= RING_TILES ? wgmma_variant(160, 1, 1) : wgmma_variant(128, 1, 0);
+    }
+    if (w->k_tiles >= LONG_TILES && tiles <= sm && 2 * tiles > sm) return wgmma_variant(128, 1, 1);
+    return 0;
+}
+
+/* Up to 128 rows: few outputs, whose columns a cluster shares, or one whole tile for nearly every multiprocessor. 0:
+ * neither. */
+static int few_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
+    const int tiles = n_blocks * blocks_of(m, 64);
+    if (m <= 32 && 8 * n_blocks <= 2 * sm) return wgmma_variant(32, 8, 1);
+    if (m > 32 && 8 * tiles <= 3 * sm) return wgmma_variant(64, 4, 1);
+    const int fills = tiles <= sm && 4 * tiles >= 3 * sm;
+    if (fills && (m <= 64 || w->k_tiles >= LONG_TILES)) return wgmma_variant(64, 1, 1);
+    return 0;
+}
+
+/* Else small tiles, and the columns are split as long as there are multiprocessors without a block, or as each part
+ * stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
-    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128 && is_short(w, n_blocks)) return wgmma_variant(64, 1);
-    /* Few columns are soon multiplied: then two smaller blocks a multiprocessor, one of which begins or ends meanwhile. */
-    if (w->k_tiles <= SHORT_TILES && n_blocks * blocks_of(m, 128) >= 4 * sm) return wgmma_variant(128, 1);
-    if (10 * n_blocks * blocks_of(m, 256) >= 9 * sm && m > 128) return wgmma_variant(256, 1);
+    const int wish = m > 128 ? many_rows_wish(sm, w, m, n_blocks) : few_rows_wish(sm, w, m, n_blocks);
+    if (wish) return wish;
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;
-    while (splits < 8 &&
+    while (splits < 4 &&
            (splits * blocks < enough || (m > 128 && splits == 1 && w->k_tiles >= 48 && blocks < 2 * sm)))
         splits *= 2;
-    return wgmma_variant(m_tile, splits);
+    return wgmma_variant(m_tile, splits, 0);
 }
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,

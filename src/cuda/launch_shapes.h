@@ -4,6 +4,7 @@
 #define TERN_CUDA_LAUNCH_SHAPES_H
 
 #include "cuda/backend.h"
+#include "cuda/wgmma_shapes.h"
 
 /* What a launch may use. */
 typedef struct tern_cuda_limits {
@@ -11,10 +12,22 @@ typedef struct tern_cuda_limits {
     size_t shared_bytes; /* a block */
 } tern_cuda_limits;
 
-/* decode: a block of `warps` warps shares the columns of `row_tiles` rows of tiles. */
+/* decode: a block of `warps` warps shares the columns of `row_tiles` rows of tiles. Or, with `splits`, decode_ring.cu: a
+ * cluster of that many blocks shares those of some rows of tiles, `each` blocks a multiprocessor have all of them. */
 typedef struct tern_decode_shape {
-    int warps, row_tiles;
+    int warps, row_tiles, splits, each;
 } tern_decode_shape;
+
+/* How decode_ring.cu runs a product. `groups` clusters of `splits` blocks; a group has `rows` rows of tiles, the first
+ * `more` of them one more; a block has `row_units` units of each. In a block's shared memory the rings of its warps come
+ * first; the others are bytes from its start. */
+typedef struct tern_ring_plan {
+    int groups, splits, rows, more, row_units;
+    uint32_t row_units_inverse; /* i / row_units is the upper half of i times this */
+    int touched;                /* rows of tiles that a warp has a share of, at most */
+    int x, x_pitch, x_sums, spans, partial, inbox, barrier;
+    int bytes;
+} tern_ring_plan;
 
 /* mma: a block computes 16 * row_tiles * warps_n outputs for 8 * m_tiles * warps_m rows of activations;
  * int8 has the first three shapes, halves all but the first, fp32 the second and third. */
@@ -28,49 +41,42 @@ typedef struct tern_tiled_shape {
     int outputs, rows;
 } tern_tiled_shape;
 
-/* wgmma: a block of two consumer warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a
- * cluster share the columns. */
-typedef struct tern_wgmma_shape {
-    int m_tile, splits;
-} tern_wgmma_shape;
-
 #define TERN_TILED_SHAPES                                \
     {                                                    \
         {64, 64}, {64, 32}, {32, 16}, {32, 8}, { 16, 1 } \
     }
-#define TERN_DECODE_SHAPES                                                                                          \
-    {                                                                                                               \
-        {2, 1}, {4, 1}, {8, 1}, {16, 1}, {4, 2}, {8, 2}, {16, 2}, {2, 4}, {4, 4}, {8, 4}, {16, 4}, {1, 2}, { 2, 2 } \
+#define TERN_DECODE_SHAPES                                                                                 \
+    {                                                                                                      \
+        {8, 1, 0, 0}, {2, 2, 0, 0}, {4, 2, 0, 0}, {8, 2, 0, 0}, {16, 2, 0, 0}, {4, 4, 0, 0}, {8, 4, 0, 0}, \
+            {16, 4, 0, 0}, {16, 0, 1, 1}, {16, 0, 2, 1}, {                                                 \
+            16, 0, 1, 2                                                                                    \
+        }                                                                                                  \
     }
 #define TERN_MMA_SHAPES                                                                       \
     {                                                                                         \
         {4, 2, 2, 8}, {2, 2, 2, 4}, {4, 1, 1, 4}, {4, 1, 1, 8}, {4, 1, 2, 16}, { 4, 2, 4, 8 } \
     }
-#define TERN_WGMMA_SHAPES                                                                                        \
-    {                                                                                                            \
-        {256, 1}, {128, 1}, {64, 1}, {32, 1}, {128, 2}, {64, 2}, {32, 2}, {128, 4}, {64, 4}, {32, 4}, {64, 8}, { \
-            32, 8                                                                                                \
-        }                                                                                                        \
-    }
 
 enum {
     TERN_TILED_VARIANTS = 5,
     TERN_TILED_ROW = 5, /* the variant for few rows */
-    TERN_DECODE_VARIANTS = 13,
+    TERN_DECODE_VARIANTS = 11,
+    TERN_RING_VARIANTS = 3, /* of these, the last ones: with splits */
     TERN_MMA_VARIANTS = 6,
-    TERN_WGMMA_VARIANTS = 12,
     TERN_TILED_SHARED_BYTES = 48 << 10, /* at most, so that it runs everywhere */
     TERN_TILED_ROW_MAX_M = 8,
     TERN_TILED_ROW_TILES = 8, /* in a round */
     TERN_DECODE_MAX_M = 32,   /* rows of activations that one block of decode takes */
+    TERN_RING_MAX_M = 8,
+    TERN_RING_WARPS = 16,
+    TERN_RING_UNIT = 4,  /* tiles that a warp asks for at once */
+    TERN_RING_UNITS = 2, /* that it has on their way */
+    TERN_RING_GAP = 16,  /* bytes behind a row of activations, so that rows start in different banks */
+    TERN_RING_SPAN_BYTES = 16,
     TERN_MMA_STAGES = 3,
     TERN_MMA_GAP_I8 = 16, /* bytes between two rows of activations in shared memory */
     TERN_MMA_GAP_HALF = 32,
     TERN_MMA_GAP_F32 = 64,
-    TERN_WGMMA_STAGES = 4,
-    TERN_WGMMA_SLOT_COLS = 128, /* columns of activations in one stage */
-    TERN_WGMMA_SUM_PITCH = 132, /* sums of a row of activations, 128 and a gap that keeps banks apart */
-    TERN_WGMMA_BARRIER_BYTES = 128,
     TERN_FAST_MAX_OUTPUTS = 128 * 65535,
     TERN_FAST_MAX_ROWS = 8 * 65535, /* of activations: what the second dimension of a grid holds */
     TERN_FAST_MAX_COLS = 1 << 17    /* t2 sums 64 * trit * x in an int32: 2^13 * cols must stay below 2^31 */
@@ -80,8 +86,9 @@ int tern_cuda_variants(tern_device_kernel kernel);
 
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
+void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
+                         size_t m);
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type);
-size_t tern_wgmma_shared_bytes(int variant);
 
 /* Nonzero when the kernel can run this product with these limits; else the reason is in why. */
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,

@@ -4,24 +4,17 @@
  * other one keeps the tensor cores busy.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
- * through each other's shared memory. */
-#include <cooperative_groups.h>
-#include <stdio.h>
-
-#include "cuda/epilogue.cuh"
-#include "cuda/hopper.cuh"
-#include "cuda/unpack.cuh"
+ * through each other's shared memory. Long rows for one or two blocks a multiprocessor are wgmma_ring.cu's. */
+#include "cuda/wgmma_common.cuh"
 
 enum {
     STAGES = TERN_WGMMA_STAGES,
     SLOT_COLS = TERN_WGMMA_SLOT_COLS,
     SLOT_STEPS = SLOT_COLS / 32,
     UNIT_TILES = 4, /* a unit ends with a tile and with a slot of activations, for t2 and for t5 */
-    WARPS = 8,
-    THREADS = 32 * WARPS,
-    AHEAD = STAGES / 2, /* slots from the one that is multiplied to the one that is asked for */
-    BLOCK_ROWS = 128,
-    SUM_PITCH = TERN_WGMMA_SUM_PITCH
+    THREADS = MULTIPLIERS,
+    WARPS = THREADS / 32,
+    AHEAD = STAGES / 2 /* slots from the one that is multiplied to the one that is asked for */
 };
 
 /* Slot i of the activations lies in stage i % STAGES, for the (i / STAGES)-th time. */
@@ -141,37 +134,17 @@ __device__ static void multiply_part(int32_t (&c)[Sums], const ring &r, const su
     }
 }
 
-/* Sum i of a thread is that of output row n0 + 8 (i / 2 % 2), activations m0 + 8 (i / 4) + i % 2. */
-struct place {
-    int m0, n0, m_end, n_end;
-    __device__ int m(int i) const { return m0 + i / 4 * 8 + i % 2; }
-    __device__ int n(int i) const { return n0 + i / 2 % 2 * 8; }
-    __device__ bool valid(int i) const { return m(i) < m_end && n(i) < n_end; }
-};
-
-__device__ static place my_place(const epilogue &out, int n0, int m0) {
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-    return {m0 + lane % 4 * 2, n0 + warp * TERN_TILE_ROWS + lane / 4, out.m, out.rows};
-}
-
 /* A thread's sums lie 8 activations and 8 outputs apart, so that a warp would write 16 bytes here and there. Outputs of two
  * bytes go by shared memory instead: `room` has rows of BLOCK_ROWS of them, 16 bytes longer to spread over the banks. */
-enum { OUTPUT_PITCH = BLOCK_ROWS + 8, OUTPUT_PACK = 8 };
+enum { OUTPUT_PITCH = BLOCK_ROWS + 8 };
 static_assert(OUTPUT_PITCH * 2 <= STAGES * SLOT_COLS, "outputs take the place of the stages");
-
-__device__ static bool can_stage(const epilogue &out) {
-    return out.y_type != TERN_F32 && out.rows % OUTPUT_PACK == 0 && (uintptr_t)out.y % 16 == 0;
-}
 
 template <int Sums>
 __device__ static void store_staged(const float (&v)[Sums], const epilogue &out, uint16_t *room, int n0, int m0) {
     const place in_block = my_place(out, 0, 0);
     __syncthreads(); /* the stages are no longer read */
 #pragma unroll
-    for (int i = 0; i < Sums; i++)
-        room[in_block.m(i) * OUTPUT_PITCH + in_block.n(i)] = out.y_type == TERN_BF16
-                                                                 ? __bfloat16_as_ushort(__float2bfloat16_rn(v[i]))
-                                                                 : __half_as_ushort(__float2half_rn(v[i]));
+    for (int i = 0; i < Sums; i++) room[in_block.m(i) * OUTPUT_PITCH + in_block.n(i)] = half_of(v[i], out.y_type);
     __syncthreads();
     for (int i = (int)threadIdx.x; i < 2 * Sums * (BLOCK_ROWS / OUTPUT_PACK); i += THREADS) {
         const int row = i / (BLOCK_ROWS / OUTPUT_PACK), column = i % (BLOCK_ROWS / OUTPUT_PACK) * OUTPUT_PACK;
@@ -198,20 +171,6 @@ __device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, ui
     activate(v, out.activation);
     add_residual(v, out, at);
     store_staged(v, out, room, n0, m0);
-}
-
-/* Adds up what the blocks of the cluster left in their shared memory, each block a share of the activations' rows. */
-template <class Density>
-__device__ static void put_shared(int32_t *sums, const epilogue &out, int n0, int m0, int m_tile) {
-    const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
-    const int splits = (int)cluster.num_blocks(), share = m_tile / splits, first = (int)cluster.block_rank() * share;
-    for (int i = (int)threadIdx.x; i < share * BLOCK_ROWS; i += THREADS) {
-        const int column = first + i / BLOCK_ROWS, row = i % BLOCK_ROWS, m = m0 + column, n = n0 + row;
-        int32_t sum = 0;
-        for (int s = 0; s < splits; s++) sum += cluster.map_shared_rank(sums, (unsigned)s)[column * SUM_PITCH + row];
-        if (m < out.m && n < out.rows) put_sum(out, m, n, Density::finish(sum));
-    }
-    cluster.sync(); /* nobody leaves while its sums are read */
 }
 
 template <class Density, int MTile, int Splits>
@@ -244,46 +203,43 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
         put_all<Density>(c, p.out, (uint16_t *)(shared + (stages - base)), n0, m0);
     } else {
         int32_t *sums = (int32_t *)(shared + (stages - base));
-        const place in_block = my_place(p.out, 0, 0);
         __syncthreads(); /* the stages are no longer read */
-#pragma unroll
-        for (int i = 0; i < MTile / 2; i++) sums[in_block.m(i) * SUM_PITCH + in_block.n(i)] = c[i];
-        cooperative_groups::this_cluster().sync();
+        leave_sums(sums, c, p.out);
         put_shared<Density>(sums, p.out, n0, m0, MTile);
     }
 }
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
 
+static const char op[] = "cuda-wgmma";
+
 typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                               const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-/* Boxes of 128 columns x m_tile rows of the activations; outside of them there are zeros. */
-static tern_status describe_acts(CUtensorMap *map, const product &p, int m_tile, tern_error *err) {
+tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_error *err) {
     void *encode = NULL;
     cudaDriverEntryPointQueryResult found;
     CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
-             "cuda-wgmma", err);
-    const cuuint64_t size[2] = {(cuuint64_t)p.w.cols, (cuuint64_t)p.out.m}, stride[1] = {(cuuint64_t)p.ldx};
-    const cuuint32_t box[2] = {SLOT_COLS, (cuuint32_t)m_tile}, step[2] = {1, 1};
-    const CUresult result = ((encode_fn)encode)(
-        map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, (void *)p.x, size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
-        CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-    if (result != CUDA_SUCCESS)
-        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "cuda-wgmma: the driver refuses a tensor map of %d x %d bytes (error %d)", p.out.m, p.w.cols,
-                         (int)result);
-    return TERN_OK;
+             op, err);
+    const cuuint64_t size[2] = {b.width, b.height}, stride[1] = {b.pitch};
+    const cuuint32_t box[2] = {(cuuint32_t)b.columns, (cuuint32_t)b.rows}, step[2] = {1, 1};
+    const CUresult result =
+        ((encode_fn)encode)(map, b.type, 2, (void *)b.from, size, stride, box, step, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                            b.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    if (result == CUDA_SUCCESS) return TERN_OK;
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                     "%s: the driver refuses a tensor map of %zu x %zu (error %d)", op, b.height, b.width,
+                     (int)result);
 }
 
 template <class Density, int MTile, int Splits>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    static const char op[] = "cuda-wgmma";
     const auto kernel = tern_matmul_wgmma_cuda<Density, MTile, Splits>;
-    const size_t shared = tern_wgmma_shared_bytes(variant);
+    const size_t shared = tern_wgmma_shared_bytes(variant, Density::T5);
     CUtensorMap acts;
-    tern_status status = describe_acts(&acts, p, MTile, err);
+    tern_status status =
+        tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, SLOT_COLS, MTile), err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);
     /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */
@@ -296,18 +252,14 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
 template <class Density>
 static tern_status launch_variant(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (variant) {
-    case 1: return launch<Density, 256, 1>(context, p, variant, err);
-    case 2: return launch<Density, 128, 1>(context, p, variant, err);
-    case 3: return launch<Density, 64, 1>(context, p, variant, err);
-    case 4: return launch<Density, 32, 1>(context, p, variant, err);
-    case 5: return launch<Density, 128, 2>(context, p, variant, err);
-    case 6: return launch<Density, 64, 2>(context, p, variant, err);
-    case 7: return launch<Density, 32, 2>(context, p, variant, err);
-    case 8: return launch<Density, 128, 4>(context, p, variant, err);
-    case 9: return launch<Density, 64, 4>(context, p, variant, err);
-    case 10: return launch<Density, 32, 4>(context, p, variant, err);
-    case 11: return launch<Density, 64, 8>(context, p, variant, err);
-    default: return launch<Density, 32, 8>(context, p, variant, err);
+    case 1: return launch<Density, 128, 1>(context, p, variant, err);
+    case 2: return launch<Density, 64, 1>(context, p, variant, err);
+    case 3: return launch<Density, 32, 1>(context, p, variant, err);
+    case 4: return launch<Density, 64, 2>(context, p, variant, err);
+    case 5: return launch<Density, 32, 2>(context, p, variant, err);
+    case 6: return launch<Density, 64, 4>(context, p, variant, err);
+    case 7: return launch<Density, 32, 4>(context, p, variant, err);
+    default: return tern_cuda_wgmma_ring(context, p, variant, err);
     }
 }
 

@@ -163,6 +163,22 @@ static void check_int8(run *r) {
                                                  .with_bias = i % 2});
 }
 
+/* Blocks of several rows of tiles, whose warps begin in the midst of them: outputs by the thousand. */
+static void check_many_outputs(run *r) {
+    static const size_t large[][2] = {{40000, 130}, {9001, 1400}};
+    for (int s = 0; s < 2; s += step_of(r))
+        for (size_t m = 1; m <= 8; m += 7)
+            for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+                check_case(r, (gpu_case){.rows = large[s][0],
+                                         .cols = large[s][1],
+                                         .m = m,
+                                         .packing = (tern_packing)packing,
+                                         .scale_kind = TERN_SCALE_ROW,
+                                         .fill = m > 1 ? FILL_RANDOM : FILL_EXTREME,
+                                         .x_type = TERN_I8,
+                                         .with_bias = 1});
+}
+
 static void check_many_rows(run *r) {
     for (int packing = 0; packing <= TERN_PACK_T5; packing++) {
         check_case(
@@ -493,6 +509,7 @@ typedef struct family {
 } family;
 
 static const family families[] = {{"int8", check_int8},
+                                  {"many outputs", check_many_outputs},
                                   {"many rows", check_many_rows},
                                   {"floats", check_floats},
                                   {"groups", check_groups},

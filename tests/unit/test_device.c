@@ -103,6 +103,88 @@ static void test_choice_always_fits(void **state) {
                     }
 }
 
+/* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------------- */
+
+/* The units of one block, warp by warp as the kernel walks them: each is counted in units[row][unit], and the tiles that
+ * a warp sums for a row are found again where `total` of the kernel looks. */
+static void walk_block(const tern_ring_plan *p, int rows, uint8_t *units) {
+    const int all = rows * p->row_units, run = (all + TERN_RING_WARPS - 1) / TERN_RING_WARPS;
+    int *sums = calloc((size_t)(TERN_RING_WARPS * p->touched), sizeof *sums);
+    for (int warp = 0; warp < TERN_RING_WARPS; warp++) {
+        const int first = warp * run < all ? warp * run : all;
+        const int row = p->row_units > 1 ? (int)((uint64_t)first * p->row_units_inverse >> 32) : first;
+        assert_int_equal(row, first / p->row_units);
+        for (int i = first; i < first + run && i < all; i++) {
+            const int touched = i / p->row_units - row;
+            assert_true(touched < p->touched);
+            units[i]++;
+            sums[warp * p->touched + touched]++;
+        }
+    }
+    for (int row = 0; row < rows; row++) {
+        const int first = row * p->row_units / run, last = ((row + 1) * p->row_units - 1) / run;
+        int sum = sums[first * p->touched + row - first * run / p->row_units];
+        for (int warp = first + 1; warp <= last; warp++) sum += sums[warp * p->touched];
+        assert_int_equal(sum, p->row_units);
+    }
+    free(sums);
+}
+
+static void check_plan(int row_tiles, int k_tiles, int t5, int variant, size_t m) {
+    const tern_cuda_weights w = {.row_tiles = row_tiles, .k_tiles = k_tiles, .t5 = t5};
+    tern_ring_plan p;
+    tern_ring_plan_make(&p, variant, 132, &w, m);
+    assert_int_equal(p.groups * p.rows + p.more, row_tiles);
+    assert_true(p.splits * p.row_units * TERN_RING_UNIT >= k_tiles && p.rows > 0);
+    assert_true(p.x_pitch >= p.row_units * TERN_RING_UNIT * (int)tern_tile_cols(t5) + TERN_RING_GAP);
+    assert_int_equal(p.x_pitch % 128, TERN_RING_GAP);
+    assert_true(p.x % 16 == 0 && p.spans % 16 == 0 && p.barrier % 8 == 0 && p.bytes >= p.barrier + 8);
+    for (int rows = p.rows; rows <= p.rows + (p.more > 0); rows++) {
+        uint8_t *units = calloc((size_t)(rows * p.row_units), 1);
+        walk_block(&p, rows, units);
+        for (int i = 0; i < rows * p.row_units; i++) assert_int_equal(units[i], 1);
+        free(units);
+        const int outputs = rows * TERN_TILE_ROWS * (m > 1 ? TERN_RING_MAX_M : 1),
+                  each = (outputs + p.splits - 1) / p.splits;
+        assert_true(rows * TERN_RING_SPAN_BYTES <= p.partial - p.spans);
+        assert_true(p.splits == 1 || p.splits * each * 4 <= p.barrier - p.inbox);
+    }
+}
+
+static void test_ring_plan(void **state) {
+    (void)state;
+    static const int rows[] = {1, 2, 131, 132, 133, 160, 320, 512, 864, 3456},
+                     cols[] = {1, 2, 3, 4, 5, 20, 52, 54, 173, 216};
+    for (int r = 0; r < 10; r++)
+        for (int c = 0; c < 10; c++)
+            for (int v = TERN_DECODE_VARIANTS - TERN_RING_VARIANTS + 1; v <= TERN_DECODE_VARIANTS; v++)
+                for (int m = 1; m <= TERN_RING_MAX_M; m += 7) check_plan(rows[r], cols[c], (r + c) % 2, v, (size_t)m);
+}
+
+/* Which launch shape an int8 product gets on Hopper: the last ones where they were faster. */
+static int variant_of(int rows, int cols, int t5, size_t m) {
+    const tern_cuda_weights w = weights(rows, cols, t5);
+    const tern_device_product p = {.x_type = TERN_I8, .m = m};
+    char why[160];
+    return tern_cuda_choose_variant(TERN_DEVICE_KERNEL_DECODE, &hopper, &w, &p, why, sizeof why);
+}
+
+static void test_ring_choice(void **state) {
+    (void)state;
+    const int first = TERN_DECODE_VARIANTS - TERN_RING_VARIANTS + 1;
+    assert_true(variant_of(2560, 2560, 0, 1) < first);
+    assert_true(variant_of(8192, 8192, 0, 1) < first);
+    assert_int_equal(variant_of(5120, 27648, 0, 1), first + 2);
+    assert_int_equal(variant_of(5120, 27648, 1, 1), first + 1);
+    assert_int_equal(variant_of(55296, 5120, 1, 1), first + 2);
+    assert_int_equal(variant_of(2560, 2560, 0, 8), first);
+    assert_int_equal(variant_of(2560, 6912, 0, 8), first + 1);
+    assert_true(variant_of(8192, 8192, 0, 8) < first);
+    assert_int_equal(variant_of(55296, 5120, 0, 8), first);
+    assert_true(variant_of(55296, 131072, 0, 8) < first); /* their activations do not fit */
+    assert_true(variant_of(2560, 2560, 0, 9) < first);
+}
+
 static void test_reasons(void **state) {
     (void)state;
     char why[160];
@@ -223,6 +305,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
         cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice),
         cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
         cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
     };

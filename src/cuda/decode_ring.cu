@@ -1,0 +1,347 @@
+/* Up to eight rows of int8 activations on Hopper, where decode.cu would leave multiprocessors without work at the end.
+ *
+ * One or two blocks a multiprocessor have equal shares of the tiles: a group of blocks, a cluster, has some rows of tiles;
+ * its blocks share their columns, and the warps of a block cut the block's tiles, row after row, into runs of one length.
+ *
+ * A warp's tiles come through a ring in shared memory, in which each lane reads what it has asked for itself: what is on
+ * its way costs no registers, and nobody waits for others. Two blocks fit a multiprocessor, so that where a product has
+ * one each, those of the next kernel fill their rings while this one works. The activations of a block's columns are in
+ * shared memory, too, with zeros behind them: what a unit lacks of tiles is multiplied with these.
+ *
+ * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order of
+ * the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
+ * activations is taken away in the end. */
+#include "cuda/decode_row.cuh"
+#include "cuda/hopper.cuh"
+
+static const char op[] = "cuda-decode";
+
+enum {
+    WARPS = TERN_RING_WARPS,
+    THREADS = WARPS * 32,
+    UNIT = TERN_RING_UNIT,
+    UNITS = TERN_RING_UNITS,
+    UNIT_BYTES = UNIT * TERN_TILE_BYTES
+};
+
+/* ---- activations ------------------------------------------------------------------------------------------------- *
+ * `Parts` words of them meet a tile in a lane, lane_offset and part_offset say where in the tile's columns. */
+
+/* One row, in chunks: decode_row.cuh. */
+template <class Density> struct one_row {
+    enum { N = Density::Chunks, Parts = 2, MaxM = 1 };
+
+    __device__ static int lane_offset(int lane, int, int) {
+        return min(lane / 4, N - 1) * TERN_TILE_CHUNK + lane % 4 * 4;
+    }
+    __device__ static int part_offset(int i) { return i * N * TERN_TILE_CHUNK; }
+
+    __device__ static void add(int32_t (&c)[1][N][4], const uint4 (&tile)[1], const uint32_t (&x)[Parts]) {
+        int8_row::add<Density, 1>(c, tile, x);
+    }
+    /* to[row of the tile] */
+    __device__ static void leave(int32_t *to, const int32_t (&c)[1][N][4], int lane) {
+        const int32_t none[4] = {};
+        int32_t sums[2];
+        add_chunks<Density, int8_row>(sums, c[0], none, lane);
+        if (lane % 4 < 2) to[lane % 4 * 8 + lane / 4] = lane % 4 ? sums[1] : sums[0];
+    }
+};
+
+__device__ static inline void row_codes(t2, uint32_t word, uint32_t (&codes)[4]) { masked_codes(t2(), word, codes); }
+__device__ static inline void row_codes(t5, uint32_t word, uint32_t (&codes)[5]) { digits(word, codes); }
+__device__ static inline int32_t row_sum(t2, int i, int32_t sum) { return sum >> 2 * i; }
+__device__ static inline int32_t row_sum(t5, int, int32_t sum) { return sum; }
+
+/* Rows in the columns of the product. */
+template <class Density> struct eight_rows {
+    enum { N = Density::Chunks, Parts = 2 * N, MaxM = 8 };
+
+    /* Rows that are not there are read as the last one. */
+    __device__ static int lane_offset(int lane, int m, int pitch) {
+        return min(lane / 4, m - 1) * pitch + lane % 4 * 4;
+    }
+    __device__ static int part_offset(int i) { return i * TERN_TILE_CHUNK; }
+
+    __device__ static void add(int32_t (&c)[1][N][4], const uint4 (&tile)[1], const uint32_t (&x)[Parts]) {
+        uint32_t a[4][N];
+        row_codes(Density(), tile[0].x, a[0]);
+        row_codes(Density(), tile[0].y, a[1]);
+        row_codes(Density(), tile[0].z, a[2]);
+        row_codes(Density(), tile[0].w, a[3]);
+#pragma unroll
+        for (int i = 0; i < N; i++) mma_u8(c[0][i], a[0][i], a[1][i], a[2][i], a[3][i], x[i], x[N + i]);
+    }
+    /* to[row of activations][row of the tile] */
+    __device__ static void leave(int32_t *to, const int32_t (&c)[1][N][4], int lane) {
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            const int row = lane % 4 * 2 + j % 2;
+            int32_t sum = 0;
+#pragma unroll
+            for (int i = 0; i < N; i++) sum += row_sum(Density(), i, c[0][i][j]);
+            to[row * TERN_TILE_ROWS + lane / 4 + j / 2 * 8] = sum;
+        }
+    }
+};
+
+/* What a zero trit is in the operands. */
+__device__ static inline int32_t zero_code(t2) { return 2; }
+__device__ static inline int32_t zero_code(t5) { return 1; }
+
+/* ---- the share of a block and of a warp -------------------------------------------------------------------------- */
+
+struct block_share {
+    int row, rows, k, cols; /* in tiles; cols: that are there of all units */
+    int run;                /* units of a warp */
+
+    __device__ block_share(const product &p, const tern_ring_plan &plan) {
+        const int group = (int)blockIdx.x;
+        row = group * plan.rows + min(group, plan.more);
+        rows = plan.rows + (group < plan.more);
+        k = (int)blockIdx.z * plan.row_units * UNIT;
+        cols = min(p.w.k_tiles - k, plan.row_units * UNIT);
+        run = (rows * plan.row_units + WARPS - 1) / WARPS;
+    }
+};
+
+/* The units of a warp: `count` from unit `unit` of the block's row of tiles `row` on. */
+struct warp_share {
+    int row, unit, count;
+
+    __device__ warp_share(const tern_ring_plan &plan, const block_share &b, int warp) {
+        const int first = min(warp * b.run, b.rows * plan.row_units);
+        row = plan.row_units > 1 ? (int)__umulhi((unsigned)first, plan.row_units_inverse) : first;
+        unit = first - row * plan.row_units;
+        count = min(b.run, b.rows * plan.row_units - first);
+    }
+};
+
+/* ---- weights: a warp's ring --------------------------------------------------------------------------------------- */
+
+__device__ static inline void copy_16(uint32_t to, const uint8_t *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
+struct warp_ring {
+    uint32_t slots;      /* what this lane reads of them */
+    const uint8_t *from; /* what this lane asks for next */
+    ptrdiff_t next_row;  /* from the end of a row of tiles to the next one */
+    int unit, row_units, cols, left;
+
+    __device__ warp_ring(const product &p, const tern_ring_plan &plan, const block_share &b, const warp_share &w,
+                         uint32_t slots_, int lane)
+        : slots(slots_ + lane * 16), unit(w.unit), row_units(plan.row_units), cols(b.cols), left(w.count) {
+        const size_t row_bytes = (size_t)p.w.k_tiles * TERN_TILE_BYTES;
+        from = p.w.tiles + (size_t)(b.row + w.row) * row_bytes + (size_t)(b.k + unit * UNIT) * TERN_TILE_BYTES +
+               lane * 16;
+        next_row = (ptrdiff_t)row_bytes - row_units * UNIT_BYTES;
+    }
+    __device__ void ask(uint32_t slot) {
+        if (left > 0) {
+            const int there = cols - unit * UNIT;
+#pragma unroll
+            for (int u = 0; u < UNIT; u++)
+                if (u < there) copy_16(slot + u * TERN_TILE_BYTES, from + u * TERN_TILE_BYTES);
+            left--;
+            from += UNIT_BYTES;
+            if (++unit == row_units) {
+                unit = 0;
+                from += next_row;
+            }
+        }
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+    __device__ void ask_first() {
+#pragma unroll
+        for (int i = 0; i < UNITS; i++) ask(slots + i * UNIT_BYTES);
+    }
+    /* The unit that was asked for first is there. */
+    __device__ void wait() const { asm volatile("cp.async.wait_group %0;" ::"n"(UNITS - 1) : "memory"); }
+};
+
+__device__ static inline uint4 shared_uint4(uint32_t at) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+    return v;
+}
+__device__ static inline uint32_t shared_word(uint32_t at) {
+    uint32_t v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
+    return v;
+}
+
+/* ---- activations into shared memory -------------------------------------------------------------------------------- */
+
+__device__ static inline int32_t sum_of(const uint4 &v) {
+    const int ones = 0x01010101;
+    return __dp4a((int)v.x, ones, __dp4a((int)v.y, ones, __dp4a((int)v.z, ones, __dp4a((int)v.w, ones, 0))));
+}
+
+/* The block's columns of m rows, zeros where there are none, and their sums. A warp takes 512 bytes of a row at once. */
+template <class Density>
+__device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, const block_share &b, int pitch,
+                                  int m) {
+    enum { AT_ONCE = 4, STRETCH = 512 };
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, begin = b.k * Density::Cols;
+    const int bytes = pitch - TERN_RING_GAP, there = p.ldx - begin, stretches = (bytes + STRETCH - 1) / STRETCH * m;
+    for (int first = warp; first < stretches; first += AT_ONCE * WARPS) {
+        uint4 v[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
+            v[i] = make_uint4(0, 0, 0, 0);
+            if (s < stretches && at < there)
+                v[i] = __ldg((const uint4 *)((const uint8_t *)p.x + (size_t)(s % m) * (size_t)p.ldx + begin + at));
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
+            if (s >= stretches) break;
+            if (at < bytes) *(uint4 *)(x + s % m * pitch + at) = v[i];
+            const int32_t sum = __reduce_add_sync(0xffffffffu, at < bytes ? sum_of(v[i]) : 0);
+            if (lane == 0) atomicAdd(&sums[s % m], sum);
+        }
+    }
+}
+
+/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+
+/* The sums of the warps: [warp][row of tiles that it touches][row of activations][16]. */
+template <int MaxM> struct block_sums {
+    enum { EACH = MaxM * TERN_TILE_ROWS };
+    int32_t *partial;
+    int4 *spans; /* of each row of tiles: the first place, the warps after the first that have a share of it */
+    int touched;
+
+    __device__ int32_t *place(int warp, int i) const { return partial + (warp * touched + i) * EACH; }
+
+    /* A warp that is not the first of a row of tiles begins with it. */
+    __device__ void find_spans(const block_share &b, int row_units) const {
+        for (int tile = (int)threadIdx.x; tile < b.rows; tile += (int)blockDim.x) {
+            const int first = tile * row_units / b.run, last = ((tile + 1) * row_units - 1) / b.run;
+            spans[tile] = make_int4(first * touched + tile - first * b.run / row_units, first + 1, last, 0);
+        }
+    }
+    /* Output i of the block: a row of tiles after the other, in it the rows of activations. */
+    __device__ int32_t total(int i) const {
+        const int4 span = spans[i / EACH];
+        int32_t sum = partial[span.x * EACH + i % EACH];
+        for (int v = span.y; v <= span.z; v++) sum += partial[v * touched * EACH + i % EACH];
+        return sum;
+    }
+};
+
+template <class Density, class Acts>
+__device__ static void multiply_run(const block_sums<Acts::MaxM> &sums, warp_ring &ring, const warp_share &mine,
+                                    uint32_t x, int warp, int lane) {
+    enum { N = Density::Chunks, TILE_X = Density::Cols };
+    int32_t c[1][N][4] = {};
+    uint32_t slot = ring.slots, x_at = x + mine.unit * UNIT * TILE_X;
+    int unit = mine.unit, row = 0;
+    for (int i = 1; i <= mine.count; i++) {
+        ring.wait();
+#pragma unroll
+        for (int u = 0; u < UNIT; u++) {
+            const uint4 tile[1] = {shared_uint4(slot + u * TERN_TILE_BYTES)};
+            uint32_t parts[Acts::Parts];
+#pragma unroll
+            for (int j = 0; j < Acts::Parts; j++) parts[j] = shared_word(x_at + u * TILE_X + Acts::part_offset(j));
+            Acts::add(c, tile, parts);
+        }
+        ring.ask(slot); /* overwrites what this lane alone has read */
+        slot = slot == ring.slots + (UNITS - 1) * UNIT_BYTES ? ring.slots : slot + UNIT_BYTES;
+        x_at += UNIT * TILE_X;
+        if (++unit == ring.row_units || i == mine.count) {
+            Acts::leave(sums.place(warp, row++), c, lane);
+#pragma unroll
+            for (int j = 0; j < N * 4; j++) c[0][j / 4][j % 4] = 0;
+            unit = 0;
+            x_at = x;
+        }
+    }
+}
+
+template <class Density, class Acts>
+__global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(product p, tern_ring_plan plan) {
+    enum { EACH = Acts::MaxM * TERN_TILE_ROWS };
+    extern __shared__ __align__(16) uint8_t shared[];
+    const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
+    const int mine = (int)threadIdx.x, lane = mine % 32, warp = mine / 32, m = Acts::MaxM > 1 ? p.out.m : 1;
+    const block_share b(p, plan);
+    const warp_share share(plan, b, warp);
+    warp_ring ring(p, plan, b, share, base + warp * UNITS * UNIT_BYTES, lane);
+    ring.ask_first();
+
+    /* What does not depend on the last kernel. The outputs of a cluster are finished by its blocks in equal parts. */
+    const int splits = plan.splits, split = (int)blockIdx.z, outputs = b.rows * EACH;
+    const int each = splits > 1 ? (outputs + splits - 1) / splits : outputs, first = split * each;
+    const uint32_t received = base + plan.barrier, inbox = base + plan.inbox; /* [split][output] */
+    int32_t *const x_sums = (int32_t *)(shared + plan.x_sums);
+    const block_sums<Acts::MaxM> sums = {(int32_t *)(shared + plan.partial), (int4 *)(shared + plan.spans),
+                                         plan.touched};
+    sums.find_spans(b, plan.row_units);
+    if (mine < Acts::MaxM) x_sums[mine] = 0;
+    if (splits > 1 && mine == 0) {
+        barrier_init(received, 1);
+        barrier_init_fence();
+        barrier_arrive_expecting(received, splits * max(min(each, outputs - first), 0) * (int)sizeof(int32_t));
+    }
+    __syncthreads();
+    if (splits > 1) cluster_arrive();
+    const auto m_of = [&](int i) { return i % EACH / TERN_TILE_ROWS; };
+    const auto n_of = [&](int i) { return (b.row + i / EACH) * TERN_TILE_ROWS + i % TERN_TILE_ROWS; };
+    const int early_m = min(m_of(first + mine), m - 1), early_n = min(n_of(first + mine), p.w.rows - 1);
+    let_next_kernel_start();
+    wait_for_last_kernel();
+
+    stage_acts<Density>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
+    const float factor = factor_of(p.out, int32_t(), early_m, early_n), bias = bias_of(p.out, early_n);
+    __syncthreads();
+    multiply_run<Density, Acts>(sums, ring, share, base + plan.x + Acts::lane_offset(lane, m, plan.x_pitch), warp,
+                                lane);
+    __syncthreads();
+    const auto product_at = [&](int i) { return sums.total(i) - zero_code(Density()) * x_sums[m_of(i)]; };
+    if (splits > 1) {
+        cluster_wait();
+        for (int i = mine; i < outputs; i += THREADS) {
+            const int to = i / each, at = split * each + i - to * each;
+            send_word(address_at(inbox + at * (int)sizeof(int32_t), to), (uint32_t)product_at(i),
+                      address_at(received, to));
+        }
+        barrier_wait(received, 0);
+    }
+    for (int i = mine; i < each && first + i < outputs; i += THREADS) {
+        const int row = m_of(first + i), n = n_of(first + i);
+        if (n >= p.w.rows || row >= m) continue;
+        int32_t sum = splits > 1 ? 0 : product_at(i);
+        for (int s = 0; s < splits && splits > 1; s++) sum += ((const int32_t *)(shared + plan.inbox))[s * each + i];
+        if (i == mine)
+            put_product(p.out, row, n, product_of(sum, factor, bias));
+        else
+            put_sum(p.out, row, n, sum);
+    }
+}
+
+/* ---- launching --------------------------------------------------------------------------------------------------- */
+
+template <class Density, class Acts>
+static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    const auto kernel = tern_matmul_decode_ring_cuda<Density, Acts>;
+    tern_ring_plan plan;
+    tern_ring_plan_make(&plan, variant, context->multiprocessors, &p.w, (size_t)p.out.m);
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
+    const dim3 grid((unsigned)plan.groups, 1, (unsigned)plan.splits);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, plan.splits, p, plan), op, err);
+    return TERN_OK;
+}
+
+template <class Density>
+static tern_status launch_density(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    return p.out.m > 1 ? launch<Density, eight_rows<Density>>(context, p, variant, err)
+                       : launch<Density, one_row<Density>>(context, p, variant, err);
+}
+
+tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    return p.w.t5 ? launch_density<t5>(context, p, variant, err) : launch_density<t2>(context, p, variant, err);
+}

@@ -9,6 +9,11 @@
 
 enum { GPU_PAIR_PARTS = 256, GPU_PAIR_STRIPE = 64, GPU_ROWS_AT_ONCE = 4 };
 
+/* Rows whose loads are under way together: of two operands fewer, so that two blocks fit a multiprocessor. */
+template <bool TWO> struct gpu_rows_at_once {
+    enum { COUNT = TWO ? GPU_ROWS_AT_ONCE / 2 : GPU_ROWS_AT_ONCE };
+};
+
 /* A condition that is known where the code is made. */
 struct gpu_yes {
     __device__ constexpr operator bool() const { return true; }
@@ -66,9 +71,10 @@ static inline size_t gpu_pair_sums_scratch(tern_dtype type, size_t columns) {
 /* parts[part][2][columns]. F: column at(c) and row of(r) bring what it needs per column and row, add(a, b, x, dy,
  * column, row) adds to the two sums. dy may be NULL: it arrives as 0. */
 template <bool TWO, class T, int N, class F>
-__global__ static void __launch_bounds__(GPU_THREADS)
+__global__ static void __launch_bounds__(GPU_THREADS, 2)
     gpu_pair_parts_kernel(double *parts, const T *x, const T *dy, gpu_columns m, size_t length, F f) {
     using P = gpu_columns_pack<T, N>;
+    enum { AT_ONCE = gpu_rows_at_once<TWO>::COUNT };
     __shared__ double room[N * GPU_THREADS];
     const unsigned pack = blockIdx.x * blockDim.x + threadIdx.x, me = threadIdx.y * blockDim.x + threadIdx.x;
     const size_t begin = blockIdx.y * length, stop = begin + length < m.rows ? begin + length : m.rows;
@@ -81,9 +87,9 @@ __global__ static void __launch_bounds__(GPU_THREADS)
             float a[N] = {}, b[N] = {};
             const auto add_rows =
                 [&](auto all) { /* all of them are rows: loads without conditions */
-                                P px[GPU_ROWS_AT_ONCE], pg[GPU_ROWS_AT_ONCE];
+                                P px[AT_ONCE], pg[AT_ONCE];
 #pragma unroll
-                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                for (int r = 0; r < AT_ONCE; r++)
                                     if (all || row + r * step < stop) {
                                         px[r] = *(const P *)(x + (row + r * step) * m.columns + (size_t)pack * N);
                                         if (TWO)
@@ -91,7 +97,7 @@ __global__ static void __launch_bounds__(GPU_THREADS)
                                                 *(const P *)(dy + (row + r * step) * m.columns + (size_t)pack * N);
                                     }
 #pragma unroll
-                                for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+                                for (int r = 0; r < AT_ONCE; r++)
                                     if (all || row + r * step < stop) {
                                         const typename F::row per_row = f.of(row + r * step);
 #pragma unroll
@@ -100,12 +106,12 @@ __global__ static void __launch_bounds__(GPU_THREADS)
                                                   column[j], per_row);
                                     }
                 };
-            for (int stripe = 0; stripe < GPU_PAIR_STRIPE && row < stop; stripe += GPU_ROWS_AT_ONCE) {
-                if (row + (GPU_ROWS_AT_ONCE - 1) * step < stop)
+            for (int stripe = 0; stripe < GPU_PAIR_STRIPE && row < stop; stripe += AT_ONCE) {
+                if (row + (AT_ONCE - 1) * step < stop)
                     add_rows(gpu_yes());
                 else
                     add_rows(gpu_no());
-                row += GPU_ROWS_AT_ONCE * step;
+                row += AT_ONCE * step;
             }
             for (int j = 0; j < N; j++) {
                 sum[0][j] += (double)a[j];
@@ -173,19 +179,20 @@ static tern_status gpu_pair_sums(tern_gpu_plan *plan, size_t node, const T *x, c
 
 /* y[row][c] (+)= f.value(a[row][c], b[row][c], f.at(c)); b may be NULL: it arrives as 0. */
 template <bool TWO, class T, int N, class F>
-__global__ static void __launch_bounds__(GPU_THREADS)
+__global__ static void __launch_bounds__(GPU_THREADS, 2)
     gpu_columns_map_kernel(T *y, const T *a, const T *b, gpu_columns m, int add, F f) {
     using P = gpu_columns_pack<T, N>;
+    enum { AT_ONCE = gpu_rows_at_once<TWO>::COUNT };
     const unsigned pack = blockIdx.x * blockDim.x + threadIdx.x;
     if (pack >= m.packs) return;
     typename F::column column[N];
     for (int j = 0; j < N; j++) column[j] = f.at((size_t)pack * N + j);
     const size_t step = (size_t)gridDim.y * blockDim.y;
-    for (size_t row = (size_t)blockIdx.y * blockDim.y + threadIdx.y; row < m.rows; row += GPU_ROWS_AT_ONCE * step) {
+    for (size_t row = (size_t)blockIdx.y * blockDim.y + threadIdx.y; row < m.rows; row += AT_ONCE * step) {
         const auto map_rows = [&](auto all) {
-            P pa[GPU_ROWS_AT_ONCE], pb[GPU_ROWS_AT_ONCE], py[GPU_ROWS_AT_ONCE];
+            P pa[AT_ONCE], pb[AT_ONCE], py[AT_ONCE];
 #pragma unroll
-            for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+            for (int r = 0; r < AT_ONCE; r++)
                 if (all || row + r * step < m.rows) {
                     const size_t at = (row + r * step) * m.columns + (size_t)pack * N;
                     pa[r] = *(const P *)(a + at);
@@ -193,7 +200,7 @@ __global__ static void __launch_bounds__(GPU_THREADS)
                     if (add) py[r] = *(const P *)(y + at);
                 }
 #pragma unroll
-            for (int r = 0; r < GPU_ROWS_AT_ONCE; r++)
+            for (int r = 0; r < AT_ONCE; r++)
                 if (all || row + r * step < m.rows) {
 #pragma unroll
                     for (int j = 0; j < N; j++) {
@@ -203,7 +210,7 @@ __global__ static void __launch_bounds__(GPU_THREADS)
                     *(P *)(y + (row + r * step) * m.columns + (size_t)pack * N) = py[r];
                 }
         };
-        if (row + (GPU_ROWS_AT_ONCE - 1) * step < m.rows)
+        if (row + (AT_ONCE - 1) * step < m.rows)
             map_rows(gpu_yes());
         else
             map_rows(gpu_no());

@@ -2,11 +2,13 @@
  *
  * Patches are made for as many images at a time as keep scratch small. A convolution whose patches are the image itself
  * multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh), and so do the outputs of small
- * patches (gpu_small_patches.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
+ * patches (gpu_small_patches.cuh, gpu_small_images.cuh) and what Hopper does without any (gpu_conv_wgmma.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
+#include "gpu/gpu_conv_wgmma.cuh"
 #include "gpu/gpu_depthwise.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
+#include "gpu/gpu_small_images.cuh"
 #include "gpu/gpu_small_patches.cuh"
 
 struct conv_sizes {
@@ -55,6 +57,10 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_want_scratch(plan, gpu_value_room(plan, s.x) + gpu_weight_room(plan, s.w) + gpu_value_room(plan, s.y) +
                                gpu_round_up(s.n * row_of(&s, plan->products) * sizeof(float), 256) +
                                (of_products > of_values ? of_products : of_values));
+    const gpu_conv conv = gpu_conv_of(plan, i, plan->batch_max);
+    if (plan->training && gpu_conv_fits(plan, i))
+        gpu_want_scratch(plan, gpu_weight_room(plan, s.w) + gpu_conv_weight_scratch(plan, &conv));
+    if (plan->training && gpu_small_filters_fit(plan, i)) gpu_want_scratch(plan, gpu_small_filters_scratch(plan, i));
     return gpu_weight_prepare(plan, i, s.w, err);
 }
 
@@ -105,9 +111,15 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (gpu_depthwise_fits(plan, i))
         return gpu_depthwise_forward(plan, i, type, y, gpu_in(plan, i, 0), gpu_node_param(plan, i, 0)->value, bias,
                                      room, err);
+    if (gpu_small_images_fit(plan, i)) return gpu_small_images_forward(plan, i, bias, err);
     if (gpu_small_patches_fit(plan, i)) return gpu_small_patches_forward(plan, i, type, bias, err);
     GPU_CHECK(gpu_value_operand(plan, i, &x, &room, type, gpu_in(plan, i, 0), s.x / s.c, s.c, err));
     GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, type, s.w, err));
+    if (gpu_conv_fits(plan, i)) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        GPU_CHECK(gpu_conv_forward(plan, i, &conv, y, x, w, err));
+        return bias ? gpu_add_bias(plan, i, y, bias, s.y / s.co, s.co, err) : TERN_OK;
+    }
     GPU_CHECK(for_chunks(plan, i, &s, type, [&](const chunk &now) {
         const void *patches;
         gpu_gemm g = {};
@@ -162,6 +174,18 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const conv_size
     });
 }
 
+/* Values are operands as they are. */
+static tern_status direct_backward(tern_gpu_plan *plan, size_t i, const conv_sizes *s, float *dw, void *dx,
+                                   tern_error *err) {
+    const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+    const void *dy = plan->node[i].grad, *w;
+    char *room = (char *)plan->scratch;
+    if (dw) GPU_CHECK(gpu_conv_weight_gradient(plan, i, &conv, dw, dy, gpu_in(plan, i, 0), room, err));
+    if (!dx) return TERN_OK;
+    GPU_CHECK(gpu_weight_operand(plan, i, &w, &room, plan->products, s->w, err));
+    return gpu_conv_input_gradient(plan, i, &conv, dx, plan->node[i].add_to[0], dy, w, NULL, err);
+}
+
 static tern_status depthwise_backward(tern_gpu_plan *plan, size_t i, float *dw, void *dx, tern_error *err) {
     const void *dy = plan->node[i].grad;
     if (dw)
@@ -181,9 +205,14 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const void *dy;
     if (gpu_depthwise_fits(plan, i)) {
         GPU_CHECK(depthwise_backward(plan, i, dw, dx, err));
+    } else if (gpu_conv_fits(plan, i)) {
+        GPU_CHECK(direct_backward(plan, i, &s, dw, dx, err));
     } else {
         GPU_CHECK(gpu_value_operand(plan, i, &dy, &room, plan->products, plan->node[i].grad, s.y / s.co, s.co, err));
-        if (dw) GPU_CHECK(weight_gradient(plan, i, &s, dw, dy, room, err));
+        if (dw && gpu_small_filters_fit(plan, i))
+            GPU_CHECK(gpu_small_filters_gradient(plan, i, dw, room, err));
+        else if (dw)
+            GPU_CHECK(weight_gradient(plan, i, &s, dw, dy, room, err));
         if (dx) GPU_CHECK(input_gradient(plan, i, &s, dx, dy, room, err));
     }
     if (!gpu_graph_node(plan, i)->at.bias) return TERN_OK;

@@ -8,7 +8,7 @@
     op(linear) op(conv2d) \
     op(bit_linear) op(bit_conv2d) op(ternary_linear) op(ternary_conv2d) op(packed_linear) op(packed_conv2d) \
     op(trit_linear) op(trit_conv2d) op(trit_rmsnorm) op(trit_embedding) \
-    op(batch_norm) op(affine) op(rmsnorm) op(layernorm) \
+    op(batch_norm) op(batch_norm_pool) op(affine) op(rmsnorm) op(layernorm) \
     op(relu) op(relu2) op(gelu) op(silu) \
     op(max_pool) op(avg_pool) \
     op(add) op(mul) op(scale) op(dropout) \

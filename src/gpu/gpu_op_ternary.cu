@@ -6,6 +6,7 @@
  * prepare, so that all of it can be captured. */
 #include <string.h>
 
+#include "gpu/gpu_conv_int8.cuh"
 #include "gpu/gpu_gemm.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -23,6 +24,8 @@ struct ternary_state {
     bool int8;
     bool plain_gradient; /* dy takes no scales: the activations have theirs, and so have the weights */
     bool windows;        /* patches are made; else rows of the input are those of the product */
+    bool direct;         /* gradients are made without patches: gpu_conv_wgmma.cuh */
+    int8_t *trits;       /* [rows][columns of weights], where outputs are too: gpu_conv_int8.cuh */
     int8_t *q;           /* [batch][elements of the input], kept for the backward pass; else in scratch */
     float *inv_scale;    /* 1/s, one for each of the batch's `scales` */
     size_t packed_images, float_images; /* of a chunk, in products of trits and of floats */
@@ -109,12 +112,14 @@ static size_t packed_scratch(const tern_gpu_plan *plan, const ternary_state *sta
 }
 
 /* Forward: x, patches. Backward: dy, x, patches or their gradient. */
-static size_t float_scratch(const tern_gpu_plan *plan, const ternary_state *state, const ternary_sizes &s) {
+static size_t float_scratch(const tern_gpu_plan *plan, size_t i, const ternary_state *state, const ternary_sizes &s) {
     const size_t operand = gpu_bytes(plan->products), value = gpu_bytes(plan->type);
     const bool plain = state->plain_gradient && operand == value; /* dy is an operand as it is */
     const size_t widest = operand > value ? operand : value;
     size_t bytes = room_for(plain ? 0 : s.y * operand) + room_for(s.x * operand) +
                    gpu_quantize_scratch(s.scales, s.scale_elements);
+    const gpu_conv conv = state->direct ? gpu_conv_of(plan, i, plan->batch_max) : gpu_conv();
+    if (state->direct) bytes += gpu_conv_weight_scratch(plan, &conv);
     if (state->windows)
         bytes += room_for(state->float_images * s.places * gpu_patches_row(s.k, operand) * widest) +
                  room_for(s.n * gpu_patches_row(s.k, operand) * sizeof(float));
@@ -204,18 +209,27 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(gpu_weights_prepare(&state->w, plan, i, err));
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
+    state->direct = state->windows && gpu_conv_fits(plan, i);
+    if (state->direct && state->int8 && state->w.operand) {
+        void *memory;
+        GPU_CHECK(gpu_keep(plan, &memory, state->w.rows * state->w.cols, node->name, err));
+        state->trits = (int8_t *)memory;
+    }
     const ternary_sizes s = sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, packed_scratch(plan, state, s));
     if (plan->training)
         gpu_want_scratch(plan,
-                         float_scratch(plan, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
+                         float_scratch(plan, i, state, s) + (state->w.trits.exponent ? trit_room(plan, state) : 0));
     if (!has_int8_gradient(plan, i, state)) return TERN_OK;
     gpu_want_scratch(plan, int8_gradient_scratch(plan, state, s));
     return gpu_turned_prepare(&state->turned, plan, i, &state->w, err);
 }
 
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
-    return gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err);
+    const ternary_state *state = state_of(plan, i);
+    GPU_CHECK(gpu_weights_refresh(&state_of(plan, i)->w, plan, i, err));
+    if (!state->trits || plan->mixed) return TERN_OK;
+    return gpu_conv_int8_trits(plan, i, state->trits, state->w.operand, state->w.rows * state->w.cols, err);
 }
 
 static bool is_ternary(const tern_gpu_plan *plan, size_t i) {
@@ -350,14 +364,14 @@ struct float_rows {
     size_t ld; /* of patches, or of x where it has no windows */
 };
 
-/* Takes room unless x is such values already or its patches are made of q. */
-static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, float_rows *f,
-                                    char **room, tern_error *err) {
+/* Takes room unless x is such values already or its patches are made of q; `whole`: they are not. */
+static tern_status make_activations(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, bool scaled, bool whole,
+                                    float_rows *f, char **room, tern_error *err) {
     const ternary_state *state = state_of(plan, i);
     *f = {NULL, scaled ? state->inv_scale : NULL,
           state->windows ? gpu_patches_row(s.k, gpu_bytes(plan->products)) : s.k};
     if (!state->int8) return gpu_value_operand(plan, i, &f->x, room, plan->products, gpu_in(plan, i, 0), 1, s.x, err);
-    if (state->windows) return TERN_OK;
+    if (state->windows && !whole) return TERN_OK;
     void *to = take(room, s.x * gpu_bytes(plan->products));
     f->x = to;
     if (!scaled) return gpu_from_int8(plan, i, plan->products, to, state->q, s.x, err);
@@ -400,7 +414,7 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
     const ternary_state *state = state_of(plan, i);
     char *room = (char *)plan->scratch;
     float_rows x;
-    GPU_CHECK(make_activations(plan, i, s, false, &x, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, false, false, &x, &room, err));
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         gpu_gemm m = {};
         m.operands = plan->products;
@@ -445,7 +459,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)take(&room, s.x);
         void *largest = take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
-        float *of_rows = s.rows_per_scale == 1 || floats ? NULL : (float *)take(&room, s.rows * sizeof(float));
+        float *of_rows =
+            s.rows_per_scale == 1 || floats || state->trits ? NULL : (float *)take(&room, s.rows * sizeof(float));
         if (!given_int8(plan, i))
             GPU_CHECK(gpu_quantize(plan, i, q, state->inv_scale, of_rows, s.rows_per_scale, x, s.scales,
                                    s.scale_elements, largest, err));
@@ -453,6 +468,12 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
         x = q;
     }
     if (floats) return float_product(plan, i, s, err);
+    if (state->trits) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        const gpu_conv_scales scales = {state->w.scale, state->w.slices == 1, state->inv_scale, bias_of(plan, i)};
+        return gpu_conv_int8_forward(plan, i, &conv, plan->node[i].value, (const int8_t *)x, state->trits, &scales,
+                                     err);
+    }
     if (state->sums) {
         CUDA_TRY(cudaMemcpyAsync(state->seen, x, s.x, cudaMemcpyDeviceToDevice, plan->stream),
                  gpu_graph_node(plan, i)->name, err);
@@ -528,7 +549,11 @@ static tern_status weight_gradient(tern_gpu_plan *plan, size_t i, const ternary_
     const void *dy;
     float_rows x;
     GPU_CHECK(make_gradient(plan, i, s, NULL, &dy, &room, err));
-    GPU_CHECK(make_activations(plan, i, s, true, &x, &room, err));
+    GPU_CHECK(make_activations(plan, i, s, true, state->direct, &x, &room, err));
+    if (state->direct) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        return gpu_conv_weight_gradient(plan, i, &conv, dw, dy, x.x, room, err);
+    }
     char *sums = take(&room, state->windows ? s.n * x.ld * sizeof(float) : 0);
     const auto multiply_chunk = [&](size_t g, const void *patches, size_t begin, size_t rows) {
         return gpu_weight_product(plan, i, dw + g * s.n * s.k, columns_of(plan, dy, s, g, begin), s.columns, patches,
@@ -582,6 +607,11 @@ static tern_status int8_input_gradient(tern_gpu_plan *plan, size_t i, const tern
     return TERN_OK;
 }
 
+/* What weights lack as operands, where it is one number. */
+static const float *factor_of(const tern_gpu_plan *plan, const ternary_state *state) {
+    return state->plain_gradient && !state->w.scaled && !plan->mixed ? state->w.scale : NULL;
+}
+
 /* dx of a group, or the gradient of its patches. */
 static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const void *dy, const void *w,
                                  size_t g, size_t begin, size_t rows, void *to, int add, tern_error *err) {
@@ -589,8 +619,7 @@ static tern_status input_product(tern_gpu_plan *plan, size_t i, const ternary_si
     m.operands = plan->products;
     m.result = plan->type;
     m.add = add;
-    if (state_of(plan, i)->plain_gradient && !state_of(plan, i)->w.scaled && !plan->mixed)
-        m.factor = state_of(plan, i)->w.scale;
+    m.factor = factor_of(plan, state_of(plan, i));
     m.m = rows;
     m.n = s.k;
     m.k = s.n;
@@ -607,6 +636,10 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
     if (!dx) return TERN_OK;
     const void *dy;
     GPU_CHECK(make_gradient(plan, i, s, column_scale, &dy, &room, err));
+    if (state->direct) {
+        const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
+        return gpu_conv_input_gradient(plan, i, &conv, dx, add, dy, w, factor_of(plan, state), err);
+    }
     if (!state->windows) return input_product(plan, i, s, dy, w, 0, 0, s.rows, dx, add, err);
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);

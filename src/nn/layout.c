@@ -32,17 +32,26 @@ static int is_activation(const tern_graph *graph, size_t node) {
            is_op(graph, node, "silu");
 }
 
+/* Windows of 2 x 2 pixels that tile the image. */
+static int pools_quarters(const tern_graph *graph, size_t node) {
+    const tern_node *pool = &graph->node[node];
+    const tern_shape *in = &tern_node_input(graph, pool, 0)->shape;
+    return is_op(graph, node, "max_pool") && pool->at.kernel == 2 && pool->at.stride == 2 && !pool->at.padding &&
+           in->dim[0] % 2 == 0 && in->dim[1] % 2 == 0;
+}
+
 /* An activation in front of a norm alone is the norm's work, and a batch norm in front of an activation alone is that
- * one's. */
+ * one's; or both are the work of a pool behind them. */
 static void find_sources(const tern_graph *graph, int purpose, tern_layout_node *at) {
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         for (int k = 0; k < node->inputs; k++) at[i].from[k] = node->input[k];
         const size_t in = (size_t)node->input[0];
         const int fits = (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && !at[in].normed) ||
-                         (is_activation(graph, i) && is_op(graph, in, "batch_norm"));
+                         (is_activation(graph, i) && is_op(graph, in, "batch_norm")) ||
+                         (pools_quarters(graph, i) && at[in].normed);
         if (!(purpose & TERN_LAYOUT_FUSED) || !in || !fits || readers(graph, in) != 1) continue;
-        at[i].normed = is_op(graph, in, "batch_norm");
+        at[i].normed = is_op(graph, in, "batch_norm") || at[in].normed;
         at[in].within = 1;
         at[i].from[0] = at[in].from[0];
     }
@@ -115,7 +124,7 @@ static void find_spans(const tern_graph *graph, size_t sample_bytes, int trainin
             size_t in = owner(graph, (size_t)at[i].from[k]), shared = s->whose[in];
             value[in].last = tern_max_size(value[in].last, i);
             if (!training) continue;
-            if (node->op->needs_input) value[in].last = tern_max_size(value[in].last, back);
+            if (node->op->needs_input || at[i].normed) value[in].last = tern_max_size(value[in].last, back);
             grad[shared].first = tern_min_size(grad[shared].first, back);
             grad[shared].last = tern_max_size(grad[shared].last, 2 * n - 1 - in);
         }

@@ -35,6 +35,12 @@ CONV(depthwise_wide, 5, 6, 136, .outputs = 136, .kernel = 3, .groups = 136)
 CONV(depthwise_odd, 9, 7, 5, .outputs = 5, .kernel = 5, .stride = 2, .padding = 2, .groups = 5, .bias = 1)
 CONV(depthwise_twice, 6, 6, 4, .outputs = 8, .kernel = 3, .padding = 1, .groups = 4)
 
+/* More than one tile of outputs, of inputs and of places; windows without padding, and with as much as there can be. */
+CONV(conv_wide, 9, 7, 24, .outputs = 136, .kernel = 3, .padding = 1)
+CONV(conv_deep, 7, 6, 200, .outputs = 72, .kernel = 2, .padding = 1, .bias = 1)
+CONV(conv_even, 11, 12, 64, .outputs = 256, .kernel = 3)
+CONV(conv_padded, 4, 5, 40, .outputs = 48, .kernel = 5, .padding = 4)
+
 /* Patches of a batch take several chunks, of fp32 and of bf16 values. */
 CONV(conv_chunks, 64, 64, 64, .outputs = 8, .kernel = 3, .padding = 1)
 
@@ -52,6 +58,10 @@ IMAGE_CONV(conv_small, 9, 8, 3, .outputs = 24, .kernel = 2, .bias = 1)
 IMAGE_CONV(conv_small_stride, 11, 9, 3, .outputs = 32, .kernel = 3, .padding = 1, .stride = 2)
 IMAGE_CONV(conv_small_wide, 10, 7, 3, .outputs = 56, .kernel = 3, .padding = 1, .bias = 1)
 IMAGE_CONV(conv_small_gray, 7, 6, 1, .outputs = 128, .kernel = 5, .padding = 2, .bias = 1)
+
+IMAGE_CONV(conv_small_lines, 7, 16, 3, .outputs = 40, .kernel = 3, .padding = 1)
+IMAGE_CONV(conv_small_image, 32, 32, 3, .outputs = 32, .kernel = 3, .padding = 1, .bias = 1)
+IMAGE_CONV(conv_small_even, 5, 33, 2, .outputs = 16, .kernel = 2, .padding = 0)
 
 #define POOL(name, op, h, w, c, ...)                                                    \
     static void name(tern_graph *g) {                                                   \
@@ -144,6 +154,13 @@ static const graph_case conv_cases_array[] = {
     {"conv2d, small, stride", conv_small_stride, 4, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, small, 56 outputs", conv_small_wide, 2, 2e-5, 2e-2, 0, 0, 0},
     {"conv2d, small, 1 channel", conv_small_gray, 3, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, lines", conv_small_lines, 5, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, image", conv_small_image, 600, 5e-5, 2e-2, 0, 0, 0},
+    {"conv2d, small, 2 channels", conv_small_even, 3, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, 24 to 136", conv_wide, 7, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, 200 to 72", conv_deep, 5, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, 64 to 256", conv_even, 9, 2e-5, 2e-2, 0, 0, 0},
+    {"conv2d, 5 x 5, padded", conv_padded, 3, 2e-5, 2e-2, 0, 0, 0},
     /* Weight gradients are sums over a hundred thousand places. */
     {"conv2d, chunks", conv_chunks, 30, 5e-5, 2e-2, 0, 0, 0},
     {"max_pool", max_pool, 3, 2e-5, MOVED, 0, 0, 0},

@@ -72,6 +72,7 @@ CONV(bit_conv_point_stride, "bit_conv2d", 7, 7, 20, .outputs = 16, .kernel = 1, 
 CONV(bit_conv_whole, "bit_conv2d", 4, 4, 16, .outputs = 10, .kernel = 4, .bias = 1)
 CONV(bit_conv_large, "bit_conv2d", 24, 24, 32, .outputs = 16, .kernel = 3, .padding = 1)
 CONV(bit_conv_large_odd, "bit_conv2d", 23, 23, 33, .outputs = 8, .kernel = 3, .padding = 1, .bias = 1)
+CONV(bit_conv_wide, "bit_conv2d", 9, 8, 72, .outputs = 136, .kernel = 3, .padding = 1, PER_ROW)
 CONV(bit_conv_median, "bit_conv2d", 6, 6, 8, .outputs = 8, .kernel = 3, .padding = 1, MEDIAN)
 CONV(ternary_conv, "ternary_conv2d", 8, 8, 16, .outputs = 24, .kernel = 3, .padding = 1, .bias = 1)
 CONV(ternary_conv_odd, "ternary_conv2d", 9, 7, 3, .outputs = 5, .kernel = 3, .padding = 1, .stride = 2, .bias = 1)
@@ -207,6 +208,7 @@ static const graph_case ternary_cases_array[] = {
     CASE("bit_conv2d, 1 x 1, stride", bit_conv_point_stride, 4),
     CASE("bit_conv2d, whole image", bit_conv_whole, 11),
     CASE("bit_conv2d, large", bit_conv_large, 3),
+    CASE("bit_conv2d, 72 to 136", bit_conv_wide, 5),
     CASE("bit_conv2d, large, odd", bit_conv_large_odd, 2),
     CASE("bit_conv2d, median", bit_conv_median, 4),
     MIXED_CASE("bit_conv2d, mixed", bit_conv, 5, 0.4f),

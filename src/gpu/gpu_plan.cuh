@@ -69,7 +69,7 @@ struct tern_gpu_plan {
     size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
     tern_cuda_measured measured; /* goes before the rule in products of int8 */
-    gpu_now *now; /* device memory */
+    gpu_now *now;                /* device memory */
     gpu_rules *rules;
 
     gpu_node *node;

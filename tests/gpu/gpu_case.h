@@ -17,7 +17,7 @@ typedef struct gpu_case {
     tern_device_activation activation;
     int with_bias, with_residual;
     int wide_exponents; /* of groups: all that an int8 holds, so that sums overflow and vanish */
-    size_t x_shift; /* values by which x is off its alignment */
+    size_t x_shift;     /* values by which x is off its alignment */
 
     int8_t *trits, *exponents;
     float *scales, *inv_scale, *bias;

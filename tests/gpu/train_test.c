@@ -87,16 +87,30 @@ static const train_case int8_case = {.name = "int8 gradients",
 /* With weights of make_hot what flows back through HOT_UNIT is more than fp16 has. */
 enum { HOT_UNIT = 5, HOT_LOSS = 127 };
 static const train_case hot_case = {"a gradient beyond fp16", mlp,  TERN_SGD, TERN_SGD, 0.01f, 0.01f, 0, 0, 0, 1, 0,
-                                    {HOT_LOSS, 0, 0, 0},      1e-4, 0.2};
+                                    {HOT_LOSS, 0, 0, 0},      1e-4, 0.2,      0};
 
 /* AdamW divides by the root of squares, and Muon makes every direction as long: what rounding leaves of a gradient that
  * cancels counts as much as the rest. */
 static const train_case cases[] = {
-    {"sgd", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 1, 0, CE, 1e-4, 0.2},
-    {"sgd, clipped", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0.3, 1, 0, CE, 1e-4, 0.2},
-    {"sgd, three batches a step", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 3, 0.2f, CE, 1e-4, 0.2},
-    {"all parts of a loss", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0.1f, {3, -1, 2, 2}, 1e-4, 0.2},
-    {"a loss without cross entropy", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0, {0, 1, 2, 1}, 1e-4, 0.2},
+    {"sgd", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 1, 0, CE, 1e-4, 0.2, 0},
+    {"sgd, clipped", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0.3, 1, 0, CE, 1e-4, 0.2, 0},
+    {"sgd, three batches a step", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 3, 0.2f, CE, 1e-4, 0.2, 0},
+    {"all parts of a loss", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 0, 0, 0, 1, 0.1f, {3, -1, 2, 2}, 1e-4, 0.2, 0},
+    {"a loss without cross entropy",
+     mlp,
+     TERN_SGD,
+     TERN_SGD,
+     0.05f,
+     0.02f,
+     0,
+     0,
+     0,
+     1,
+     0,
+     {0, 1, 2, 1},
+     1e-4,
+     0.2,
+     0},
     {"many classes",
      mlp_of_many_classes,
      TERN_SGD,
@@ -110,14 +124,15 @@ static const train_case cases[] = {
      0.1f,
      {2, 1, 1, 1},
      1e-4,
-     0.2},
-    {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4},
-    {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4},
-    {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.5},
-    {"muon, clipped", mlp, TERN_MUON, TERN_SGD, 0.02f, 1e-2f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.5},
-    {"muon, normalised", mlp, TERN_MUON, TERN_SGD, 0.1f, 1e-2f, 0.1f, 1, 0, 1, 0, CE, 2e-3, 0.5},
-    {"batch norm", normed_mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 2, 0, CE, 1e-3, 0.2},
-    {"text", text, TERN_ADAMW, TERN_SGD, 1e-3f, 0.02f, 0.1f, 0, 0, 2, 0, CE, 2e-3, 0.4},
+     0.2,
+     0},
+    {"adamw", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.4, 0},
+    {"adamw, clipped", mlp, TERN_ADAMW, TERN_ADAMW, 1e-3f, 2e-3f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.4, 0},
+    {"muon", mlp, TERN_MUON, TERN_ADAMW, 0.02f, 1e-3f, 0.1f, 0, 0, 1, 0, CE, 2e-3, 0.5, 0},
+    {"muon, clipped", mlp, TERN_MUON, TERN_SGD, 0.02f, 1e-2f, 0.1f, 0, 0.3, 2, 0.1f, CE, 2e-3, 0.5, 0},
+    {"muon, normalised", mlp, TERN_MUON, TERN_SGD, 0.1f, 1e-2f, 0.1f, 1, 0, 1, 0, CE, 2e-3, 0.5, 0},
+    {"batch norm", normed_mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 2, 0, CE, 1e-3, 0.2, 0},
+    {"text", text, TERN_ADAMW, TERN_SGD, 1e-3f, 0.02f, 0.1f, 0, 0, 2, 0, CE, 2e-3, 0.4, 0},
 };
 
 static tern_graph *make_graph(void (*build)(tern_graph *), const char *name) {

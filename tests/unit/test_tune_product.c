@@ -212,7 +212,7 @@ static void test_groups(void **state) {
     assert_int_equal(tuned.tried, 1 + TERN_TILED_VARIANTS + 3); /* and those of cuda-mma for int8 */
     assert_int_equal(tuned.by_rule.variant, TERN_TILED_ROW);
     check_chosen(w, 1, TERN_DEVICE_KERNEL_TILED, 2);
-    check_chosen(whole, 1, TERN_DEVICE_KERNEL_DECODE, 7);
+    check_chosen(whole, 1, TERN_DEVICE_KERNEL_DECODE, 5);
     tern_device_matrix_free(&whole);
     free_all(&d, w);
 }

@@ -422,10 +422,14 @@ static bool read_option(const std::string &name, const char *value) {
         opt.acts = split(value);
     } else if (name == "--outputs") {
         opt.outputs = value;
-        return type_of(opt.outputs) != TERN_F32 || opt.outputs == "f32";
+        return opt.outputs == "f16" || opt.outputs == "bf16" || opt.outputs == "f32";
     } else if (name == "--group") {
         opt.groups.clear();
-        for (const std::string &item : split(value)) opt.groups.push_back(strtoull(item.c_str(), NULL, 10));
+        for (const std::string &item : split(value)) {
+            char *end;
+            opt.groups.push_back(strtoull(item.c_str(), &end, 10));
+            if (end == item.c_str() || *end) return false;
+        }
     } else if (name == "--kernel") {
         for (int k = 1; k < TERN_DEVICE_KERNEL_COUNT; k++)
             if (!strcmp(value, tern_device_kernel_name((tern_device_kernel)k))) opt.kernel = (tern_device_kernel)k;

@@ -170,8 +170,8 @@ typedef struct tern_device_tuned {
  * From then on tern_device_matmul on this device goes by it for every product of that shape, packing and x_type, and so
  * do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A kernel
  * named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is of its own
- * kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it too, in products of
- * int8: those are the same to the bit whatever the kernel. */
+ * kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it too, in products
+ * of int8, which are the same to the bit whatever the kernel; they do not look at TERN_KERNEL. */
 TERN_API tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type,
                                       size_t m, tern_error *err);
 

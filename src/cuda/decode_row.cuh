@@ -30,7 +30,7 @@ __device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
     for (int i = 0; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
 }
 
-/* The sum of trit * x of chunk `i`, a constant,: column i of its sums, of those of the chunk before, and of the sums of x. */
+/* The sum of trit * x of chunk `i`, a constant: column i of its sums, of those of the chunk before, and of the sums of x. */
 __device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t, int32_t ones) {
     return (sum >> 2 * i) - 2 * ones;
 }

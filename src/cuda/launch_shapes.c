@@ -138,6 +138,8 @@ static int row_fits(const tern_cuda_weights *w, size_t m) {
     return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
+enum { BLOCK_RESERVED = 1 << 10 /* bytes of shared memory that a block takes beside its own */ };
+
 static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                      const tern_device_product *product, char *why, size_t why_bytes) {
     const int splits = decode_shapes[variant - 1].splits;
@@ -147,8 +149,16 @@ static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cud
     if (product->x_type != TERN_I8 || product->m > TERN_RING_MAX_M)
         return refuse(why, why_bytes, "variant %d takes up to %d rows of int8 activations", variant, TERN_RING_MAX_M);
     if (splits > w->k_tiles || splits > limits->multiprocessors)
-        return refuse(why, why_bytes, "variant %d has more blocks a cluster than this matrix has tiles a row",
+        return refuse(why, why_bytes,
+                      "variant %d has more blocks a cluster than this matrix has tiles a row, or the device "
+                      "multiprocessors",
                       variant);
+    const size_t bytes = ring_bytes(variant, limits, w, product->m);
+    const int each = decode_shapes[variant - 1].each;
+    if (bytes <= limits->shared_bytes &&
+        (size_t)each * (bytes + BLOCK_RESERVED) > limits->shared_bytes + BLOCK_RESERVED)
+        return refuse(why, why_bytes, "variant %d wants %d blocks a multiprocessor, which has no room for them",
+                      variant, each);
     return 1;
 }
 
@@ -188,7 +198,9 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
 
 /* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) ------------- */
 
-static int blocks_of(size_t rows, int per_block) { return (int)((rows + (size_t)per_block - 1) / (size_t)per_block); }
+static int64_t blocks_of(size_t rows, int per_block) {
+    return (int64_t)((rows + (size_t)per_block - 1) / (size_t)per_block);
+}
 
 /* The variant with these values. */
 static int decode_variant(int warps, int row_tiles) {
@@ -227,7 +239,7 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
     if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, integer);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
-    const int blocks = blocks_of((size_t)w->row_tiles, 4);
+    const int64_t blocks = blocks_of((size_t)w->row_tiles, 4);
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
 }
 
@@ -290,7 +302,7 @@ enum { LONG_TILES = 40, WGMMA_RING_TILES = 16 };
 /* How many rows of activations a multiprocessor takes one after another, with m_tile of them at a time and `at_once`
  * such tiles beside one another. */
 static int64_t turns(int n_blocks, size_t m, int m_tile, int at_once, int sm) {
-    return (int64_t)blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
+    return blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
 }
 
 /* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or where
@@ -309,7 +321,7 @@ static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_bl
 /* Up to 128 rows: few outputs, whose columns a cluster shares, or one whole tile for nearly every multiprocessor. 0:
  * neither. */
 static int few_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
-    const int tiles = n_blocks * blocks_of(m, 64);
+    const int64_t tiles = n_blocks * blocks_of(m, 64);
     if (m <= 32 && 8 * n_blocks <= 2 * sm) return wgmma_variant(32, 8, 1);
     if (m > 32 && 8 * tiles <= 3 * sm) return wgmma_variant(64, 4, 1);
     const int fills = tiles <= sm && 4 * tiles >= 3 * sm;
@@ -320,11 +332,11 @@ static int few_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blo
 /* Else small tiles, and the columns are split as long as there are multiprocessors without a block, or as each part
  * stays long. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
-    const int sm = limits->multiprocessors, n_blocks = blocks_of((size_t)w->rows, 128);
+    const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
     const int wish = m > 128 ? many_rows_wish(sm, w, m, n_blocks) : few_rows_wish(sm, w, m, n_blocks);
     if (wish) return wish;
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
-    const int blocks = n_blocks * blocks_of(m, m_tile);
+    const int64_t blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;
     while (splits < 4 &&
            (splits * blocks < enough || (m > 128 && splits == 1 && w->k_tiles >= 48 && blocks < 2 * sm)))
@@ -340,6 +352,9 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
                      : kernel == TERN_DEVICE_KERNEL_WGMMA  ? wgmma_wish(limits, w, product->m)
                                                            : 1;
     if (tern_cuda_fits(kernel, wish, limits, w, product, why, why_bytes)) return wish;
+    /* cuda-mma's shapes grow: the next smaller one that a small device has room for. */
+    for (int v = wish - 1; v > 1 && kernel == TERN_DEVICE_KERNEL_MMA; v--)
+        if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;
     for (int v = 1; v <= tern_cuda_variants(kernel); v++)
         if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;
     return 0;

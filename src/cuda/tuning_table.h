@@ -8,8 +8,8 @@
  *     t2 2560 6912 i8 16 cuda-wgmma 10 7.912
  *
  * After the five lines that say what it holds for, one line a choice: packing (t2/64: with an exponent for each 64 columns
- * of a row), rows and columns of the weights, type of
- * the activations, the most rows of them (a power of two; from more than half of it), kernel, variant, microseconds.
+ * of a row), rows and columns of the weights, type of the activations, the most rows of them (a power of two; from more
+ * than half of it), kernel, variant, microseconds.
  * Empty lines and those that begin with # are comments. Whatever text comes in, only what has been checked is kept. */
 #ifndef TERN_CUDA_TUNING_TABLE_H
 #define TERN_CUDA_TUNING_TABLE_H

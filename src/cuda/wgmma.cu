@@ -222,6 +222,8 @@ tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_erro
     cudaDriverEntryPointQueryResult found;
     CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
              op, err);
+    if (found != cudaDriverEntryPointSuccess)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: this driver makes no tensor maps", op);
     const cuuint64_t size[2] = {b.width, b.height}, stride[1] = {b.pitch};
     const cuuint32_t box[2] = {(cuuint32_t)b.columns, (cuuint32_t)b.rows}, step[2] = {1, 1};
     const CUresult result =

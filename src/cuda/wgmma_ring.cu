@@ -1,4 +1,4 @@
-/* Few outputs with long rows, for many rows of int8 activations, on Hopper's warpgroup tensor cores. One warp of a block
+/* Few outputs with long rows, or few rows of int8 activations, on Hopper's warpgroup tensor cores. One warp of a block
  * has the copy engine bring slots of one tile's columns, activations and packed weights, into a ring in shared memory.
  * Two warpgroups take them from there: the weights go through registers, where they are unpacked, into the tensor cores,
  * which read the activations themselves. While they multiply one slot, its warps unpack the next, so that one block
@@ -339,7 +339,7 @@ static tern_status describe_sources(sources *s, const product &p, int m_tile, te
                          BLOCK_ROWS / TERN_TILE_ROWS};
     tern_status status =
         tern_cuda_describe_boxes(&s->acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, LONG_COLS, m_tile), err);
-    if (!status)
+    if (!status && p.w.t5)
         status = tern_cuda_describe_boxes(&s->short_acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_32B, SHORT_COLS, m_tile),
                                           err);
     return status ? status : tern_cuda_describe_boxes(&s->tiles, tiles, err);
@@ -351,7 +351,7 @@ template <class Shape>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     const auto kernel = tern_matmul_wgmma_ring_cuda<Shape>;
     const size_t shared = tern_wgmma_shared_bytes(variant, Shape::Density::T5);
-    sources from;
+    sources from = {};
     tern_status status = describe_sources(&from, p, Shape::MTile, err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);

@@ -415,6 +415,8 @@ static tern_status describe_tokens(CUtensorMap *map, tern_gpu_plan *plan, size_t
     cudaDriverEntryPointQueryResult found;
     CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
              name, err);
+    if (found != cudaDriverEntryPointSuccess)
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: this driver makes no tensor maps", name);
     const cuuint64_t size[3] = {columns, a->t, a->batch}, stride[2] = {columns * 2, columns * 2 * a->t};
     const cuuint32_t box[3] = {D, TILE, 1}, step[3] = {1, 1, 1};
     const CUresult result = ((encode_fn)encode)(

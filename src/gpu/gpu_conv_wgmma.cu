@@ -322,9 +322,9 @@ static bool can_multiply(const tern_gpu_plan *plan, size_t node, const gpu_conv 
     const size_t room = filter_block<1, 5>::BYTES;
     static_assert((int)place_block<4, 128, 4>::BYTES <= (int)filter_block<1, 5>::BYTES, "the block with the most");
     return plan->context->shared_bytes >= room && n->at.groups == 1 && n->at.stride == 1 && c.kernel > 1 &&
-           c.kernel * c.kernel <= GPU_CONV_TAPS && plan->context->major == 9 && plan->type == TERN_BF16 &&
-           plan->products == TERN_BF16 && c.c % PACK == 0 && c.outputs % PACK == 0 && c.padding < c.kernel &&
-           pixels < most / (c.c + c.outputs) && values_of(&c) < most / c.outputs &&
+           c.kernel * c.kernel <= GPU_CONV_TAPS && plan->context->major == 9 && plan->context->minor == 0 &&
+           plan->type == TERN_BF16 && plan->products == TERN_BF16 && c.c % PACK == 0 && c.outputs % PACK == 0 &&
+           c.padding < c.kernel && pixels < most / (c.c + c.outputs) && values_of(&c) < most / c.outputs &&
            c.kernel * c.kernel * c.outputs < most;
 }
 

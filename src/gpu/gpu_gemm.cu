@@ -163,8 +163,10 @@ struct algo_shape {
 static algo_shape shape_of(const gpu_lt *lt, const cublasLtMatmulAlgo_t *algo) {
     algo_shape s = {};
     size_t written;
-    lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, &s.tile, sizeof s.tile, &written);
-    lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &s.splits, sizeof s.splits, &written);
+    const cublasStatus_t tile = lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_TILE_ID, &s.tile, sizeof s.tile, &written);
+    const cublasStatus_t splits =
+        lt->f.algo_get(algo, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &s.splits, sizeof s.splits, &written);
+    if (tile != CUBLAS_STATUS_SUCCESS || splits != CUBLAS_STATUS_SUCCESS) s.tile = 0;
     return s;
 }
 
@@ -195,6 +197,7 @@ static cublasLtMatmulAlgo_t pick(const gpu_lt *lt, const gpu_gemm *g, const cubl
                                  int count) {
     const algo_shape wanted = preferred(lt, g);
     for (int i = 0; wanted.tile && i < count; i++) {
+        if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
         const algo_shape s = shape_of(lt, &found[i].algo);
         if (s.tile == wanted.tile && s.splits <= wanted.splits) return found[i].algo;
     }

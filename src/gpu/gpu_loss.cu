@@ -197,10 +197,6 @@ static size_t staged_bytes(const tern_gpu_plan *plan) {
 
 tern_status gpu_loss_prepare(tern_gpu_plan *plan, tern_error *err) {
     gpu_trainer *t = plan->trainer;
-    GPU_BY_TYPE(plan->type, const auto kernel = loss_rows<T, gpu_pack<T>::N, true, true>;
-                CUDA_TRY(cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                              (int)staged_bytes(plan)),
-                         "loss", err));
     const size_t rows = plan->batch_max * gpu_graph_node(plan, plan->graph->nodes - 1)->rows;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof *t->row_loss, "loss", err));
@@ -210,7 +206,8 @@ tern_status gpu_loss_prepare(tern_gpu_plan *plan, tern_error *err) {
     return TERN_OK;
 }
 
-template <class T, int N> static void launch_rows(tern_gpu_plan *plan, size_t rows, size_t classes) {
+template <class T, int N>
+static tern_status launch_rows(tern_gpu_plan *plan, size_t rows, size_t classes, tern_error *err) {
     gpu_trainer *t = plan->trainer;
     const gpu_node *out = &plan->node[plan->graph->nodes - 1];
     T *grad = (T *)out->grad;
@@ -218,17 +215,22 @@ template <class T, int N> static void launch_rows(tern_gpu_plan *plan, size_t ro
     if (classes <= WARP_CLASSES) {
         loss_rows<T, N, false, false><<<gpu_blocks(plan, rows * 32), GPU_THREADS, 0, plan->stream>>>(
             t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
-        return;
+        return TERN_OK;
     }
     if constexpr (N > 1)
         if (const size_t staged = staged_bytes(plan)) {
-            loss_rows<T, N, true, true>
-                <<<(unsigned)plan->context->multiprocessors * 2, WIDE_THREADS, staged, plan->stream>>>(
-                    t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
-            return;
+            /* At each launch: the limit is the kernel's, whichever plan launches it. */
+            const auto kernel = loss_rows<T, N, true, true>;
+            CUDA_TRY(
+                cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)staged),
+                "loss", err);
+            kernel<<<(unsigned)plan->context->multiprocessors * 2, WIDE_THREADS, staged, plan->stream>>>(
+                t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
+            return TERN_OK;
         }
     loss_rows<T, N, true, false><<<gpu_blocks(plan, rows * GPU_THREADS), WIDE_THREADS, 0, plan->stream>>>(
         t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
+    return TERN_OK;
 }
 
 tern_status gpu_loss(tern_gpu_plan *plan, size_t part, tern_error *err) {
@@ -236,8 +238,8 @@ tern_status gpu_loss(tern_gpu_plan *plan, size_t part, tern_error *err) {
     const tern_node *out = gpu_graph_node(plan, plan->graph->nodes - 1);
     const size_t rows = plan->batch * out->rows;
     GPU_BY_TYPE(plan->type, constexpr int N = gpu_pack<T>::N;
-                if (out->channels % N) launch_rows<T, 1>(plan, rows, out->channels);
-                else launch_rows<T, N>(plan, rows, out->channels));
+                if (out->channels % N) GPU_CHECK((launch_rows<T, 1>(plan, rows, out->channels, err)));
+                else GPU_CHECK((launch_rows<T, N>(plan, rows, out->channels, err))));
     CUDA_TRY(cudaGetLastError(), "loss", err);
     mean_loss<<<1, SUM_THREADS, 0, plan->stream>>>(t->part_loss + part, t->row_loss, rows, plan->rules,
                                                    plan->graph->nodes - 1);

@@ -204,7 +204,7 @@ __global__ static void square_parts(double *part, const float4 *g, size_t n) {
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-/* Blocks of square_parts: of the number alone, so that every GPU adds in the same order. */
+/* Blocks of square_parts: of the number alone. */
 static unsigned norm_parts(size_t floats) {
     const size_t wanted = (floats + 16 * GPU_THREADS - 1) / (16 * GPU_THREADS);
     return (unsigned)(wanted < 1 ? 1 : wanted < GPU_NORM_PARTS ? wanted : GPU_NORM_PARTS);

@@ -29,7 +29,7 @@ __global__ static void blend(float *x, const float *y, size_t n, float a, float 
 struct newton {
     size_t rows, cols, side; /* the shorter one */
     float *x, *next, *s, *s2;
-    void *x_room, *s_room; /* operands in bf16 */
+    void *x_room, *s_room; /* operands of 16 bits */
     unsigned long long *sum;
     size_t bytes;
 };
@@ -47,8 +47,8 @@ static newton newton_of(const gpu_weights *w, const tern_gpu_plan *plan, float *
     t.next = (float *)take(n * sizeof(float));
     t.s = (float *)take(square * sizeof(float));
     t.s2 = (float *)take(square * sizeof(float));
-    t.x_room = take(plan->products == TERN_BF16 ? n * 2 : 0);
-    t.s_room = take(plan->products == TERN_BF16 ? square * 2 : 0);
+    t.x_room = take(plan->products == TERN_F32 ? 0 : n * gpu_bytes(plan->products));
+    t.s_room = take(plan->products == TERN_F32 ? 0 : square * gpu_bytes(plan->products));
     return t;
 }
 

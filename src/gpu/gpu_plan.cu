@@ -41,6 +41,8 @@ tern_status gpu_state(tern_gpu_plan *plan, size_t node, size_t bytes, tern_error
 static tern_status check_values(const tern_gpu_plan_desc *desc, tern_error *err) {
     TERN_CHECK_ARGUMENT(desc->values == TERN_F32 || desc->products == desc->values, err,
                         "values of 16 bits take products of their own type");
+    TERN_CHECK_ARGUMENT(desc->products != TERN_F16 || desc->values == TERN_F16, err,
+                        "products of fp16 take values of fp16, whose loss is scaled");
     for (size_t p = 0; p < desc->graph->params; p++)
         if (desc->graph->param[p].integers && desc->training && desc->values == TERN_F16)
             return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
@@ -180,6 +182,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     plan->type = desc->values;
     plan->products = desc->products;
     plan->training = desc->training != 0;
+    if (plan->training) context->serial = true; /* its kernels write weights, which products read ahead */
     plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
     plan->measured = desc->measured;

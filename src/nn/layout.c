@@ -32,9 +32,10 @@ static int is_activation(const tern_graph *graph, size_t node) {
            is_op(graph, node, "silu");
 }
 
-/* Windows of 2 x 2 pixels that tile the image. */
-static int pools_quarters(const tern_graph *graph, size_t node) {
+/* Windows of 2 x 2 pixels that tile the image, and of a batch not more than gpu_op_norm_pool.cu counts. */
+static int pools_quarters(const tern_graph *graph, size_t node, size_t batch) {
     const tern_node *pool = &graph->node[node];
+    if (pool->rows > TERN_LAYOUT_WINDOWS / batch) return 0;
     const tern_shape *in = &tern_node_input(graph, pool, 0)->shape;
     return is_op(graph, node, "max_pool") && pool->at.kernel == 2 && pool->at.stride == 2 && !pool->at.padding &&
            in->dim[0] % 2 == 0 && in->dim[1] % 2 == 0;
@@ -42,14 +43,14 @@ static int pools_quarters(const tern_graph *graph, size_t node) {
 
 /* An activation in front of a norm alone is the norm's work, and a batch norm in front of an activation alone is that
  * one's; or both are the work of a pool behind them. */
-static void find_sources(const tern_graph *graph, int purpose, tern_layout_node *at) {
+static void find_sources(const tern_graph *graph, size_t batch, int purpose, tern_layout_node *at) {
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         for (int k = 0; k < node->inputs; k++) at[i].from[k] = node->input[k];
         const size_t in = (size_t)node->input[0];
         const int fits = (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && !at[in].normed) ||
                          (is_activation(graph, i) && is_op(graph, in, "batch_norm")) ||
-                         (pools_quarters(graph, i) && at[in].normed);
+                         (pools_quarters(graph, i, batch) && is_activation(graph, in) && at[in].normed);
         if (!(purpose & TERN_LAYOUT_FUSED) || !in || !fits || readers(graph, in) != 1) continue;
         at[i].normed = is_op(graph, in, "batch_norm") || at[in].normed;
         at[in].within = 1;
@@ -183,7 +184,7 @@ tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t b
     const spans s = {span, span ? span + n : NULL, whose};
     int ok = out->node && span && whose && is_set;
     if (ok) {
-        find_sources(graph, purpose, out->node);
+        find_sources(graph, batch, purpose, out->node);
         find_gradients(graph, training, out->node);
         find_shared(graph, purpose, out->node, whose);
         find_spans(graph, batch * element_bytes, training, out->node, &s);

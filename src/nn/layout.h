@@ -9,6 +9,7 @@
  * their own, an addition's gradient is its inputs' where nobody else needs that memory meanwhile, and the gradient of
  * the output takes the output's place. */
 enum { TERN_LAYOUT_TRAINING = 1, TERN_LAYOUT_FUSED = 2 };
+enum { TERN_LAYOUT_WINDOWS = 1 << 29 /* of a batch, at most, where a pool computes what is in front of it */ };
 
 typedef struct tern_layout_node {
     size_t value, grad; /* offsets into the arena; of an alias: its input's */

@@ -522,6 +522,12 @@ static const family families[] = {{"int8", check_int8},
                                   {"refusals", check_refusals},
                                   {"tuning", check_tuning}};
 
+static int is_family(const char *name) {
+    for (size_t i = 0; i < sizeof families / sizeof *families; i++)
+        if (!strcmp(families[i].name, name)) return 1;
+    return 0;
+}
+
 /* Families named after the options; all where none is. */
 static int is_wanted(const char *name, int argc, char **argv, int first) {
     for (int i = first; i < argc; i++)
@@ -539,6 +545,11 @@ int main(int argc, char **argv) {
         return SKIPPED;
     }
     printf("%s, compute capability %d.%d\n", info.name, info.major, info.minor);
+    for (int a = 1 + r.quick; a < argc; a++)
+        if (!is_family(argv[a])) {
+            printf("unknown family: %s\n", argv[a]);
+            return 1;
+        }
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         const int products = r.products, refused = r.refused, failures = r.failures;
         if (!is_wanted(families[i].name, argc, argv, 1 + r.quick)) continue;

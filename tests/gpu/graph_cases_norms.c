@@ -81,6 +81,13 @@ NORM_POOL(norm_pool_relu, "relu", image(g, 8, 6, 16))
 NORM_POOL(norm_pool_gelu, "gelu", image(g, 4, 10, 24))
 NORM_POOL(norm_pool_odd, "silu", image(g, 6, 4, 5))
 NORM_POOL(norm_pool_rest, "relu", image(g, 7, 6, 8))
+/* The second pool is one of its own. */
+static void norm_pools(tern_graph *g) {
+    tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 8, 8, 16), NULL);
+    x = tern_graph_add(g, "relu", "relu", x, NULL);
+    x = tern_graph_add(g, "max_pool", "first", x, &(tern_attrs){.kernel = 2});
+    tern_graph_add(g, "max_pool", "second", x, &(tern_attrs){.kernel = 2});
+}
 static void norm_pool_last(tern_graph *g) {
     tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 8, 8, 40), &(tern_attrs){.plain = 1});
     tern_graph_add(g, "max_pool", "pool", tern_graph_add(g, "relu", "relu", x, NULL), &(tern_attrs){.kernel = 2});
@@ -173,6 +180,7 @@ static const graph_case norm_cases_array[] = {
     {"batch_norm, gelu, pool", norm_pool_gelu, 5, 5e-5, 0.25, 0, 0, 0},
     {"batch_norm, silu, pool, odd", norm_pool_odd, 4, 5e-5, 0.25, 0, 0, 0},
     {"batch_norm, relu, pool, rest", norm_pool_rest, 3, 5e-5, 0.25, 0, 0, 0},
+    {"batch_norm, relu, two pools", norm_pools, 3, 5e-5, 0.25, 0, 0, 0},
     {"batch_norm, relu, pool, last", norm_pool_last, 7, 5e-5, 0.25, 0, 0, 0},
     {"batch_norm, relu, pool, added", norm_pool_added, 4, 5e-5, 0.25, 0, 0, 0},
     {"batch_norm, two readers", norm_twice, 6, 5e-5, 4e-2, 0, 0, 0},

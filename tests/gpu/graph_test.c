@@ -240,7 +240,7 @@ static const int8_case int8_cases[] = {
 };
 
 static tern_graph *int8_graph(const int8_case *c) {
-    const tern_attrs at = {.outputs = c->n, .granularity = c->granularity, .rule = TERN_RULE_ABSMEAN};
+    const tern_attrs at = {.outputs = c->n, .granularity = (int)c->granularity, .rule = TERN_RULE_ABSMEAN};
     tern_graph *g;
     tern_error err;
     must(tern_graph_create(&g, &err), &err, "int8 gradients");

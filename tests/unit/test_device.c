@@ -89,18 +89,20 @@ static void test_choice(void **state) {
 /* Whatever the shape, what is chosen fits: `chosen` looks. */
 static void test_choice_always_fits(void **state) {
     (void)state;
-    static const int sizes[] = {1, 15, 16, 129, 2560, 55296, 131072, 131073};
-    static const size_t ms[] = {1, 8, 9, 32, 64, 129, 2048, 8 * 65535 + 1};
-    const tern_cuda_limits all[] = {hopper, ampere, turing, blackwell, orin, {9, 0, 132, 16 << 10}};
+    static const int sizes[] = {1, 15, 16, 129, 2560, 55296, 131072, 1 << 21};
+    static const size_t ms[] = {1, 8, 9, 32, 64, 129, 2048, 8 * 65535 + 1, 1000000000};
+    static const tern_dtype types[] = {TERN_I8, TERN_F16, TERN_BF16, TERN_F32};
+    const tern_cuda_limits all[] = {
+        hopper, ampere, turing, blackwell, orin, {9, 0, 132, 16 << 10}, {8, 0, 108, 166912}, {9, 0, 16, 232448}};
     for (size_t l = 0; l < sizeof all / sizeof *all; l++)
         for (int r = 0; r < 8; r++)
             for (int c = 0; c < 8; c++)
                 for (int t5 = 0; t5 < 2; t5++)
-                    for (int m = 0; m < 8; m++) {
-                        const tern_cuda_weights w = weights(sizes[r], sizes[c], t5);
-                        chosen(&all[l], &w, TERN_I8, ms[m]);
-                        chosen(&all[l], &w, TERN_BF16, ms[m]);
-                    }
+                    for (size_t m = 0; m < sizeof ms / sizeof *ms; m++)
+                        for (int t = 0; t < 4; t++) {
+                            const tern_cuda_weights w = weights(sizes[r], sizes[c], t5);
+                            chosen(&all[l], &w, types[t], ms[m]);
+                        }
 }
 
 /* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* Products on a GPU beside the limits of that GPU and beside cuBLAS, all measured in one run.
  *
  * Times are replays of CUDA graphs whose nodes take distinct matrices in turn, more of them than the L2 cache holds;
- * medians. Tern's weights stay packed; cuBLAS gets bf16 weights, cuBLASLt also int8 ones, both expanded beforehand, and
- * the fastest of its first eight heuristics. */
+ * medians. Tern's weights stay packed; cuBLAS gets bf16 weights, cuBLASLt also int8 ones, both expanded beforehand,
+ * and the fastest of its first eight heuristics. */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
@@ -79,7 +79,7 @@ static void *device_bytes(size_t bytes) {
     return memory;
 }
 
-/* ---- timing ------------------------------------------------------------------------------------------------------ */
+/* ---- timing ---------------------------------------------------------------------------------------------------- */
 
 /* Seconds of one call: a graph of `nodes` calls, replayed. call(i) puts call i on the stream. */
 static double time_graph(int nodes, const std::function<void(int)> &call) {
@@ -118,7 +118,7 @@ static int nodes_for(int copies, size_t m) {
     return m >= 512 ? std::max(copies, 8) > 20 ? 20 : std::max(copies, 8) : std::max(copies, 20);
 }
 
-/* ---- limits ------------------------------------------------------------------------------------------------------ */
+/* ---- limits ---------------------------------------------------------------------------------------------------- */
 
 __global__ void empty_kernel() {}
 
@@ -129,7 +129,7 @@ static double measure_read() {
     return per_second;
 }
 
-/* ---- cuBLAS ------------------------------------------------------------------------------------------------------ */
+/* ---- cuBLAS ---------------------------------------------------------------------------------------------------- */
 
 struct peer {
     const char *name;
@@ -220,7 +220,7 @@ static double time_peer(const peer &p, shape s, size_t m) {
     return best;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 struct row {
     const char *op, *weights, *acts, *kernel;
@@ -270,7 +270,7 @@ static void measure_limits() {
     fflush(stdout);
 }
 
-/* ---- Tern -------------------------------------------------------------------------------------------------------- */
+/* ---- Tern ------------------------------------------------------------------------------------------------------ */
 
 struct matrices {
     std::vector<tern_device_matrix *> all;
@@ -389,7 +389,7 @@ static void bench_shape(shape s) {
         }
 }
 
-/* ---- options ----------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------------------------- */
 
 static std::vector<std::string> split(const char *text) {
     std::vector<std::string> items;

@@ -57,7 +57,7 @@ typedef struct bench_row {
     const char *bound;
 } bench_row;
 
-/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+/* ---- matrices -------------------------------------------------------------------------------------------------- */
 
 static void free_matrices(matrices *m) {
     for (size_t i = 0; i < m->count; i++) tern_matrix_free(&m->all[i]);
@@ -108,7 +108,7 @@ static tern_status make_matrices(matrices *m, const bench_options *o, const benc
     return status;
 }
 
-/* ---- buffers ------------------------------------------------------------------------------------------------------ */
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
 
 typedef struct buffers {
     void *x, *scratch;
@@ -150,7 +150,7 @@ static tern_status call(const buffers *b, const tern_matrix *w, const bench_row 
     return tern_matmul_float(b->y, w, b->x, row->acts, NULL, row->m, &b->exec, err);
 }
 
-/* ---- timing ------------------------------------------------------------------------------------------------------ */
+/* ---- timing ---------------------------------------------------------------------------------------------------- */
 
 /* Median of single calls, each on the next matrix. */
 static tern_status time_row(bench_row *row, matrices *w, const bench_options *o, tern_error *err) {
@@ -175,7 +175,7 @@ static tern_status time_row(bench_row *row, matrices *w, const bench_options *o,
     return status;
 }
 
-/* ---- limits ------------------------------------------------------------------------------------------------------ */
+/* ---- limits ---------------------------------------------------------------------------------------------------- */
 
 static void measure_peaks(peaks *p, int threads) {
     for (int i = 0; i < TERN_PEAK_COUNT; i++) {
@@ -210,7 +210,7 @@ static void derive(bench_row *row, const matrices *w, tern_peak bound, double pe
     row->share = peak > 0 ? work / peak / row->seconds : 0;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 static const char *acts_name(tern_dtype acts) {
     static const char *const names[] = {"f32", "bf16", "f16", "i8"};
@@ -260,7 +260,7 @@ static void print_row(const bench_row *r, const matrices *w, const bench_options
     fflush(stdout);
 }
 
-/* ---- the runs ---------------------------------------------------------------------------------------------------- */
+/* ---- the runs -------------------------------------------------------------------------------------------------- */
 
 /* A shared machine drifts: the limit that bounds a row is measured again before and after it. */
 static tern_status run_row(bench_row *row, matrices *w, const peaks *p, const bench_options *o, tern_error *err) {

@@ -36,8 +36,8 @@ typedef struct limits {
     double per_second[PEAKS]; /* 0: not measured yet, or not there */
 } limits;
 
-/* What bounds it: the arithmetic, or reading the weights from memory, if that takes longer. A pass that was faster than
- * memory had its weights in a cache. */
+/* What bounds it: the arithmetic, or reading the weights from memory, if that takes longer. A pass that was faster
+ * than memory had its weights in a cache. */
 typedef struct limit {
     const char *bound; /* "compute" or "memory" */
     double peak;       /* operations or bytes a second */

@@ -1,8 +1,8 @@
 /* tern bench layer, tern bench model: what packing saves and costs, beside full precision through the same library.
  *
  * On the CPU the full-precision layer (fp32 products of oneDNN), the training layer's forward pass (latent weights,
- * quantized before), and the packed layer. On a GPU full precision in fp32 and bf16 (cuBLASLt), the training layer as a
- * training step runs it, and the packed layer with fp32 and with bf16 values around its int8 products. */
+ * quantized before), and the packed layer. On a GPU full precision in fp32 and bf16 (cuBLASLt), the training layer as
+ * a training step runs it, and the packed layer with fp32 and with bf16 values around its int8 products. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

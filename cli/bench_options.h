@@ -31,8 +31,8 @@ typedef struct bench_options {
     int json;
 } bench_options;
 
-/* Returns an exit code and sets *stop where the program should end at once. argv[0] is the benchmark's name; products:
- * nonzero for one that multiplies, and so takes --m, --acts, --cold and --hot. */
+/* Returns an exit code and sets *stop where the program should end at once. argv[0] is the benchmark's name;
+ * products: nonzero for one that multiplies, and so takes --m, --acts, --cold and --hot. */
 int parse_bench_options(bench_options *o, int *stop, int argc, char **argv, const char *help, int products);
 
 #endif

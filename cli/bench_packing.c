@@ -1,6 +1,6 @@
-/* tern bench packing: what a training step does with the weights of one layer. They are quantized, and the matrices of
- * the forward and of the transposed product get the trits. The limit is reading the weights twice, once for their mean
- * and once for their trits. */
+/* tern bench packing: what a training step does with the weights of one layer. They are quantized, and the matrices
+ * of the forward and of the transposed product get the trits. The limit is reading the weights twice, once for their
+ * mean and once for their trits. */
 #define _GNU_SOURCE
 #include <jansson.h>
 #include <stdio.h>

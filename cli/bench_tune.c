@@ -41,7 +41,7 @@ typedef struct tune_options {
 
 static const char *const type_names[] = {"f32", "bf16", "f16", "i8"}; /* by tern_dtype */
 
-/* ---- output ------------------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 static void print_json(json_t *row) {
     json_dumpf(row, stdout, JSON_COMPACT | JSON_REAL_PRECISION(6));
@@ -92,7 +92,7 @@ static tern_status print_file(const tern_device *device, int json, tern_error *e
     return TERN_OK;
 }
 
-/* ---- the runs ---------------------------------------------------------------------------------------------------- */
+/* ---- the runs -------------------------------------------------------------------------------------------------- */
 
 static tern_status make_matrix(tern_device_matrix **out, tern_device *device, tune_shape s, tern_packing packing,
                                tern_error *err) {
@@ -152,7 +152,7 @@ static tern_status open_device(tern_device **device, tern_device_info *info, ter
     return status;
 }
 
-/* ---- options ----------------------------------------------------------------------------------------------------- */
+/* ---- options --------------------------------------------------------------------------------------------------- */
 
 /* A positive number at the start of text; *end is behind it. */
 static size_t leading_number(const char *text, char **end, size_t most) {

@@ -72,7 +72,7 @@ static const source sources[] = {
 };
 enum { SOURCES = sizeof sources / sizeof *sources, MAX_PATH = 4000 };
 
-/* ---- one remote file --------------------------------------------------------------------------------------------- */
+/* ---- one remote file ------------------------------------------------------------------------------------------- */
 
 static int ends_in(const char *name, const char *end) {
     size_t a = strlen(name), b = strlen(end);
@@ -140,7 +140,7 @@ static int get(const char *folder, const content *files, size_t count, const cha
     return ok;
 }
 
-/* ---- a data set -------------------------------------------------------------------------------------------------- */
+/* ---- a data set ------------------------------------------------------------------------------------------------ */
 
 /* The folder and those above it. */
 static int make_folders(char *path) {

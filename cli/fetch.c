@@ -37,7 +37,7 @@ static int add(growing *g, const void *data, size_t bytes) {
     return 1;
 }
 
-/* ---- the net ----------------------------------------------------------------------------------------------------- */
+/* ---- the net --------------------------------------------------------------------------------------------------- */
 
 static size_t take(char *data, size_t one, size_t bytes, void *user) {
     growing *g = user;
@@ -83,7 +83,7 @@ int fetch(buffer *out, const char *url) {
     return 0;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 int read_whole(buffer *out, const char *path) {
     FILE *file = fopen(path, "rb");
@@ -117,7 +117,7 @@ int write_whole(const char *path, const uint8_t *data, size_t bytes) {
     return 0;
 }
 
-/* ---- what is packed ---------------------------------------------------------------------------------------------- */
+/* ---- what is packed -------------------------------------------------------------------------------------------- */
 
 static int inflate_all(growing *g, z_stream *z) {
     uint8_t chunk[1 << 14];

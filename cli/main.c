@@ -58,9 +58,10 @@ static void print_usage(FILE *to) {
                 "devices).\n");
 }
 
-/* OpenMP's threads wait for each other by spinning, GCC's for milliseconds. That starves whoever shares the processors,
- * and then themselves: on a busy machine steps took five times as long. So unless the user has chosen, they spin for
- * some 30 microseconds and then sleep. The run time reads its settings before main, hence the second start. */
+/* OpenMP's threads wait for each other by spinning, GCC's for milliseconds. That starves whoever shares the
+ * processors, and then themselves: on a busy machine steps took five times as long. So unless the user has chosen,
+ * they spin for some 30 microseconds and then sleep. The run time reads its settings before main, hence the second
+ * start. */
 static void choose_wait_policy(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT") || getenv("KMP_BLOCKTIME")) return;
     if (setenv("GOMP_SPINCOUNT", "10000", 1) || setenv("KMP_BLOCKTIME", "0", 1)) return;

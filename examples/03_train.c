@@ -1,5 +1,5 @@
-/* Trains a small ternary network on Fashion-MNIST, packs it, and proves that the packed model computes what was trained.
- * Debian's dataset-fashion-mnist has the data; without it the program says so and does nothing. */
+/* Trains a small ternary network on Fashion-MNIST, packs it, and proves that the packed model computes what was
+ * trained. Debian's dataset-fashion-mnist has the data; without it the program says so and does nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 

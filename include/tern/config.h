@@ -1,5 +1,5 @@
-/* Configurations: everything that decides a training run, as named settings. A preset fills all of them in; a JSON file
- * and key=value pairs change some. A checkpoint carries its configuration. */
+/* Configurations: everything that decides a training run, as named settings. A preset fills all of them in; a JSON
+ * file and key=value pairs change some. A checkpoint carries its configuration. */
 #ifndef TERN_CONFIG_H
 #define TERN_CONFIG_H
 
@@ -13,8 +13,8 @@ extern "C" {
 
 typedef struct tern_config tern_config;
 
-/* A preset by its name, such as "mnist-mlp"; "-fp" behind it makes the full-precision twin, "-trit" the one that trains
- * whole numbers alone (docs/float-free.md). An unknown name is
+/* A preset by its name, such as "mnist-mlp"; "-fp" behind it makes the full-precision twin, "-trit" the one that
+ * trains whole numbers alone (docs/float-free.md). An unknown name is
  * TERN_E_ARGUMENT with the nearest one suggested. */
 TERN_API tern_status tern_config_create(tern_config **out, const char *preset, tern_error *err);
 TERN_API tern_status tern_config_clone(tern_config **out, const tern_config *config, tern_error *err);

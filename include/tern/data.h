@@ -18,7 +18,7 @@
 extern "C" {
 #endif
 
-/* ---- data sets --------------------------------------------------------------------------------------------------- */
+/* ---- data sets ------------------------------------------------------------------------------------------------- */
 
 typedef enum tern_data_kind {
     TERN_DATA_MNIST = 0, /* folder: {train,t10k}-images-idx3-ubyte, {train,t10k}-labels-idx1-ubyte, or .gz, .xz */
@@ -101,7 +101,7 @@ TERN_API tern_status tern_dataset_encode(const tern_dataset *dataset, uint16_t *
 TERN_API tern_status tern_dataset_decode(const tern_dataset *dataset, char *text, size_t capacity, size_t *bytes,
                                          const uint16_t *tokens, size_t count, tern_error *err);
 
-/* ---- one image --------------------------------------------------------------------------------------------------- */
+/* ---- one image ------------------------------------------------------------------------------------------------- */
 
 typedef struct tern_image_info {
     size_t height, width, channels; /* channels: 1 or 3, as the file has them without its alpha */
@@ -113,11 +113,12 @@ TERN_API tern_status tern_image_describe(tern_image_info *info, const char *path
 /* The pixels of a PNG or JPEG file: out[H][W][C], C = 1 or 3. Another height or width is TERN_E_SIZE with both sizes
  * in the message; nothing is resized. Grey becomes colour by repeating it; colour becomes grey as
  * (19595 R + 38470 G + 7471 B + 32768) >> 16. Palettes are looked up, 16 bits scaled to 8; alpha, gamma, colour
- * profiles and a camera's orientation are ignored. A file that is damaged or cut off is an error even if some of it can be seen. */
+ * profiles and a camera's orientation are ignored. A file that is damaged or cut off is an error even if some of it
+ * can be seen. */
 TERN_API tern_status tern_image_read(const char *path, size_t height, size_t width, size_t channels, uint8_t *out,
                                      tern_error *err);
 
-/* ---- loaders ----------------------------------------------------------------------------------------------------- */
+/* ---- loaders --------------------------------------------------------------------------------------------------- */
 
 typedef enum tern_flip {
     TERN_FLIP_NONE = 0,

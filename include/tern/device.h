@@ -1,12 +1,13 @@
 /* GPUs, and products of ternary matrices on them.
  *
  * The code for GPUs lies in a library of its own, libtern_cuda.so, that is looked for beside libtern.so when one of
- * these functions is first called. Without it, without a driver or without a GPU every function here says why, and the
- * rest of Tern runs on the CPU as ever.
+ * these functions is first called. Without it, without a driver or without a GPU every function here says why, and
+ * the rest of Tern runs on the CPU as ever.
  *
  * Products are those of tern/matrix.h and obey the same rules (docs/numerics.md): with int8 activations the GPU gives
  * the CPU's results to the bit. Pointers named x, y, bias, ... are memory of the device. Work is put on the device's
- * stream and runs in order; only the calls that say so wait for it. One tern_device is used by one thread at a time. */
+ * stream and runs in order; only the calls that say so wait for it. One tern_device is used by one thread at a
+ * time. */
 #ifndef TERN_DEVICE_H
 #define TERN_DEVICE_H
 
@@ -20,7 +21,7 @@
 extern "C" {
 #endif
 
-/* ---- what is there ----------------------------------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------------------------------------- */
 
 typedef struct tern_device_info {
     char name[64];
@@ -39,14 +40,14 @@ TERN_API tern_status tern_device_describe(tern_device_info *info, int device, te
 
 #define TERN_DEVICE_CPU (-1)
 
-/* What the environment variable TERN_DEVICE asks for: "cpu", "cuda" (the first GPU), "cuda:N"; unset or "auto": the first
- * GPU where there is one, else TERN_DEVICE_CPU. An unknown value is TERN_E_ARGUMENT with the valid ones listed, a GPU
- * that is not there TERN_E_UNSUPPORTED with the reason. */
+/* What the environment variable TERN_DEVICE asks for: "cpu", "cuda" (the first GPU), "cuda:N"; unset or "auto": the
+ * first GPU where there is one, else TERN_DEVICE_CPU. An unknown value is TERN_E_ARGUMENT with the valid ones listed,
+ * a GPU that is not there TERN_E_UNSUPPORTED with the reason. */
 TERN_API tern_status tern_device_select(int *device, tern_error *err);
 /* The same of a name; NULL: what TERN_DEVICE says. */
 TERN_API tern_status tern_device_find(int *device, const char *name, tern_error *err);
 
-/* ---- a device in use --------------------------------------------------------------------------------------------- */
+/* ---- a device in use ------------------------------------------------------------------------------------------- */
 
 typedef struct tern_device_options {
     int device;          /* 0 .. count - 1 */
@@ -60,7 +61,8 @@ typedef struct tern_device tern_device;
 
 /* Refuses a device that Tern has no kernels for: compute capability 7.5 is the least. */
 TERN_API tern_status tern_device_open(tern_device **out, const tern_device_options *options, tern_error *err);
-/* Waits for its work. What was allocated or made on it must have been freed. NULL and a pointer to NULL are accepted. */
+/* Waits for its work. What was allocated or made on it must have been freed. NULL and a pointer to NULL are
+ * accepted. */
 TERN_API void tern_device_close(tern_device **device);
 
 /* The cudaStream_t that all work of this device is put on: for CUDA graphs, events and other libraries. */
@@ -76,7 +78,7 @@ TERN_API tern_status tern_device_upload(tern_device *device, void *to, const voi
 TERN_API tern_status tern_device_download(tern_device *device, void *to, const void *from, size_t bytes,
                                           tern_error *err);
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 typedef struct tern_device_matrix tern_device_matrix;
 
@@ -113,8 +115,8 @@ typedef enum tern_device_activation {
     TERN_DEVICE_SILU = 4
 } tern_device_activation;
 
-/* y = activation(product + bias) + residual, where product is that of tern_matmul_i8 or tern_matmul_float. The sum with
- * the residual is fp32 and is rounded once to y's type. Nothing may overlap y but residual, which may be y. */
+/* y = activation(product + bias) + residual, where product is that of tern_matmul_i8 or tern_matmul_float. The sum
+ * with the residual is fp32 and is rounded once to y's type. Nothing may overlap y but residual, which may be y. */
 typedef struct tern_device_product {
     const void *x; /* [m][cols], row-major and dense */
     tern_dtype x_type;
@@ -137,17 +139,17 @@ TERN_API tern_status tern_device_matmul(const tern_device_matrix *w, const tern_
 /* Launch shapes of a kernel: valid variants are 1 .. this. */
 TERN_API int tern_device_variants(tern_device_kernel kernel);
 
-/* The kernel and variant that tern_device_matmul would run this product with, and fails as it would. product->m must be
- * at least 1. */
+/* The kernel and variant that tern_device_matmul would run this product with, and fails as it would. product->m must
+ * be at least 1. */
 TERN_API tern_status tern_device_choose(tern_device_kernel *kernel, int *variant, const tern_device_matrix *w,
                                         const tern_device_product *product, tern_error *err);
 
-/* Makes the device's own scratch at least `bytes`, so that no product up to that size allocates: needed before a product
- * whose x is unaligned, or whose cols are no multiple of 16, is captured into a CUDA graph. m rows take
+/* Makes the device's own scratch at least `bytes`, so that no product up to that size allocates: needed before a
+ * product whose x is unaligned, or whose cols are no multiple of 16, is captured into a CUDA graph. m rows take
  * m * (cols * size of a value, rounded up to 16). */
 TERN_API tern_status tern_device_reserve(tern_device *device, size_t bytes, tern_error *err);
 
-/* ---- tuning: which kernel is fastest on this device --------------------------------------------------------------- */
+/* ---- tuning: which kernel is fastest on this device ------------------------------------------------------------ */
 
 typedef struct tern_device_choice {
     tern_device_kernel kernel;
@@ -163,21 +165,21 @@ typedef struct tern_device_tuned {
     int cold; /* zero: the weights came from the L2 cache, as there was no room for enough copies of them */
 } tern_device_tuned;
 
-/* Measures every kernel and variant that can multiply w by m rows of x_type: replays of CUDA graphs that take copies of w
- * in turn, more than the L2 cache holds where half of the free memory and 512 copies allow; medians. Takes up to some
- * seconds, which other work on the GPU must not disturb, and waits for the result.
+/* Measures every kernel and variant that can multiply w by m rows of x_type: replays of CUDA graphs that take copies
+ * of w in turn, more than the L2 cache holds where half of the free memory and 512 copies allow; medians. Takes up to
+ * some seconds, which other work on the GPU must not disturb, and waits for the result.
  *
- * From then on tern_device_matmul on this device goes by it for every product of that shape, packing and x_type, and so
- * do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A kernel
- * named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is of its own
- * kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it too, in products
- * of int8, which are the same to the bit whatever the kernel; they do not look at TERN_KERNEL. */
+ * From then on tern_device_matmul on this device goes by it for every product of that shape, packing and x_type, and
+ * so do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A
+ * kernel named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is
+ * of its own kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it
+ * too, in products of int8, which are the same to the bit whatever the kernel; they do not look at TERN_KERNEL. */
 TERN_API tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type,
                                       size_t m, tern_error *err);
 
-/* The file lies in the folder TERN_CACHE, else in tern of XDG_CACHE_HOME, else in .cache/tern of HOME, and may be deleted
- * at any time. TERN_CACHE=off: none is read or written. A file that is damaged, of another device or of another version
- * of Tern is ignored; one that cannot be written leaves the result to this tern_device alone. */
+/* The file lies in the folder TERN_CACHE, else in tern of XDG_CACHE_HOME, else in .cache/tern of HOME, and may be
+ * deleted at any time. TERN_CACHE=off: none is read or written. A file that is damaged, of another device or of
+ * another version of Tern is ignored; one that cannot be written leaves the result to this tern_device alone. */
 typedef struct tern_device_tuning_info {
     char path[1024]; /* empty: there is none */
     size_t choices;  /* that this device knows */
@@ -187,7 +189,7 @@ typedef struct tern_device_tuning_info {
 TERN_API tern_status tern_device_tuning_describe(tern_device_tuning_info *info, const tern_device *device,
                                                  tern_error *err);
 
-/* ---- activations -------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------------------------- */
 
 /* Activations to int8 per row, and with `norm` nonzero after RMSNorm, in one pass: tern_quantize_activations and
  * tern_quantize_activations_rmsnorm, to the bit. gain may be NULL; gain and epsilon are ignored without norm. */

@@ -37,8 +37,8 @@
  *                   embedding in the split-halves form when rope_base > 0       heads, kv_heads, rope_base
  *   packed_linear, packed_conv2d    deployed form of bit_ and ternary_ (acts says which)
  *
- * Every operation with parameters takes `integers` (they are kept as fixed point; a float-free network is one where all
- * are) and `same_as` (the parameters are those of an earlier node). trit_rmsnorm is rmsnorm with integers.
+ * Every operation with parameters takes `integers` (they are kept as fixed point; a float-free network is one where
+ * all are) and `same_as` (the parameters are those of an earlier node). trit_rmsnorm is rmsnorm with integers.
  *
  * docs/training.md and docs/float-free.md have the mathematics, and the rule of each op's gradient. */
 #ifndef TERN_GRAPH_H
@@ -128,8 +128,8 @@ TERN_API void tern_graph_free(tern_graph **graph);
 TERN_API tern_value tern_graph_input(tern_graph *graph, tern_shape shape);
 TERN_API tern_value tern_graph_input_tokens(tern_graph *graph, size_t tokens, size_t vocabulary);
 
-/* A node of one or two inputs. name: unique, letters, digits, '_', '-' and '.'. attrs: NULL for all defaults. The last
- * node added is the graph's output. */
+/* A node of one or two inputs. name: unique, letters, digits, '_', '-' and '.'. attrs: NULL for all defaults. The
+ * last node added is the graph's output. */
 TERN_API tern_value tern_graph_add(tern_graph *graph, const char *op, const char *name, tern_value x,
                                    const tern_attrs *attrs);
 TERN_API tern_value tern_graph_add2(tern_graph *graph, const char *op, const char *name, tern_value a, tern_value b);

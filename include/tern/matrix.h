@@ -2,8 +2,9 @@
  *
  * A tern_matrix is made once from packed trits and scales; making it checks everything and repacks the trits, at the
  * same density, into the layout that the chosen kernel reads fastest. Afterwards only tern_matrix_set_trits changes
- * it: any number of threads may use it at once while none does that. Products compute y = x W^T (+ bias): x is m rows of `cols` activations, y is m rows of
- * `rows` outputs, both row-major and dense. No argument of a product may overlap another.
+ * it: any number of threads may use it at once while none does that. Products compute y = x W^T (+ bias): x is m rows
+ * of `cols` activations, y is m rows of `rows` outputs, both row-major and dense. No argument of a product may
+ * overlap another.
  *
  * Numbers (docs/numerics.md): integer sums are equal to the bit on every tier, and so is the float epilogue
  *     y = float(sum) * (scale * inv_scale[m]) + bias             scales per tensor or row
@@ -71,9 +72,9 @@ TERN_API tern_status tern_matrix_create(tern_matrix **out, const tern_matrix_des
 
 /* New contents for a matrix of the same shape, in place and without allocating: what a training step does after
  * tern_quantize_weights. trits: rows x cols as in the description, row-major, also for a matrix that is held
- * transposed, which so takes the same array. scales or exponents: by the matrix's kind, as many as it was made with; the
- * other is ignored. Packs with `threads` threads (0: every processor this process may use), with the same result for
- * any number. On failure the matrix stays as it was. No product of this matrix may run meanwhile. */
+ * transposed, which so takes the same array. scales or exponents: by the matrix's kind, as many as it was made with;
+ * the other is ignored. Packs with `threads` threads (0: every processor this process may use), with the same result
+ * for any number. On failure the matrix stays as it was. No product of this matrix may run meanwhile. */
 TERN_API tern_status tern_matrix_set_trits(tern_matrix *matrix, const int8_t *trits, const float *scales,
                                            const int8_t *exponents, int threads, tern_error *err);
 

@@ -78,8 +78,8 @@ typedef struct tern_layer_info {
     double bits_per_weight;
 } tern_layer_info;
 
-/* What a checkpoint holds to train node i on: its weights, what their rule or optimiser keeps, running statistics. All 0
- * where nothing is trained, and in a deployed model. */
+/* What a checkpoint holds to train node i on: its weights, what their rule or optimiser keeps, running statistics.
+ * All 0 where nothing is trained, and in a deployed model. */
 typedef struct tern_state_info {
     size_t weights, bytes; /* weights that learn: of a whole-number layer one a trit, whatever its rule keeps */
     double bits_per_weight;
@@ -95,10 +95,11 @@ TERN_API const char *tern_model_class_name(const tern_model *model, size_t label
 /* outputs[n][...] of n samples, n at most the batch. x: images [n][H][W][C] as pixels 0..255 are normalised by the
  * model: see tern_model_normalise; or int32 tokens [n][T]. */
 TERN_API tern_status tern_model_run(float *outputs, tern_model *model, const void *x, size_t n, tern_error *err);
-/* Seconds of one forward pass of n samples on the GPU that the model was opened on, input and output in its memory: the
- * median of replays of CUDA graphs over about `seconds`. x as in tern_model_run. cold: nonzero for weights that no cache
- * holds (twice the L2 cache is read between two passes, and its time taken off). A model opened for training is timed as
- * training runs forward, which moves running statistics on. TERN_E_UNSUPPORTED on the CPU: time tern_model_run there. */
+/* Seconds of one forward pass of n samples on the GPU that the model was opened on, input and output in its memory:
+ * the median of replays of CUDA graphs over about `seconds`. x as in tern_model_run. cold: nonzero for weights that
+ * no cache holds (twice the L2 cache is read between two passes, and its time taken off). A model opened for training
+ * is timed as training runs forward, which moves running statistics on. TERN_E_UNSUPPORTED on the CPU: time
+ * tern_model_run there. */
 TERN_API tern_status tern_model_time(double *pass, tern_model *model, const void *x, size_t n, double seconds,
                                      int cold, tern_error *err);
 TERN_API size_t tern_model_outputs(const tern_model *model); /* floats a sample */
@@ -115,7 +116,7 @@ typedef struct tern_accuracy {
 TERN_API tern_status tern_model_evaluate(tern_accuracy *out, tern_model *model, const tern_dataset *dataset,
                                          size_t max_samples, uint64_t *confusion, tern_error *err);
 
-/* ---- export: a trained graph to a deployed one ------------------------------------------------------------------- */
+/* ---- export: a trained graph to a deployed one ----------------------------------------------------------------- */
 
 typedef struct tern_export_options {
     tern_packing packing;    /* TERN_PACK_T2 or TERN_PACK_T5 */
@@ -134,28 +135,29 @@ typedef struct tern_export_options {
 TERN_API tern_status tern_model_export(const tern_model *checkpoint, const char *path,
                                        const tern_export_options *options, tern_error *err);
 
-/* Gives the layers of whole-number weights of a checkpoint other scale groups: `group` columns that share a scale (6 or a
- * multiple of 4), or with 0 one a row or a tensor. Trits stay, and no weight changes where groups are split. Where they
- * are merged the new scale is the power of two nearest to the mean of the kept weights' old ones. TERN_E_UNSUPPORTED, with
- * the layer and the reason, where scales are no powers of two (latent weights, the rule seed-corr) or thresholds of
- * groups would have to merge. After a failure layers before the one that is named may have their new groups already. */
+/* Gives the layers of whole-number weights of a checkpoint other scale groups: `group` columns that share a scale (6
+ * or a multiple of 4), or with 0 one a row or a tensor. Trits stay, and no weight changes where groups are split.
+ * Where they are merged the new scale is the power of two nearest to the mean of the kept weights' old ones.
+ * TERN_E_UNSUPPORTED, with the layer and the reason, where scales are no powers of two (latent weights, the rule
+ * seed-corr) or thresholds of groups would have to merge. After a failure layers before the one that is named may
+ * have their new groups already. */
 TERN_API tern_status tern_model_regroup(tern_model *checkpoint, tern_granularity granularity, size_t group,
                                         tern_error *err);
 
-/* As tern_model_export, of one layer: the ternary weights of node `node`, trained or deployed, as a matrix of its own to multiply by
- * (tern/matrix.h; the caller's to free). A bit_linear layer computes tern_matmul_quantized(y, matrix, x, bias, ...), a
- * convolution the same of its patches. One matrix: a convolution in groups is TERN_E_UNSUPPORTED. */
+/* As tern_model_export, of one layer: the ternary weights of node `node`, trained or deployed, as a matrix of its own
+ * to multiply by (tern/matrix.h; the caller's to free). A bit_linear layer computes tern_matmul_quantized(y, matrix,
+ * x, bias, ...), a convolution the same of its patches. One matrix: a convolution in groups is TERN_E_UNSUPPORTED. */
 TERN_API tern_status tern_model_layer_matrix(tern_matrix **out, const tern_model *model, size_t node,
                                              tern_packing packing, tern_error *err);
 
-/* ---- import: models that others trained -------------------------------------------------------------------------- */
+/* ---- import: models that others trained ------------------------------------------------------------------------ */
 
 /* Writes the deployed form of a foreign model; the kind is told by its tensors:
  *   bitnetcnn   safetensors of qinhy/BitNetCNN's small MNIST network: int8 trits, a scale a channel, batch norm
  * TERN_E_UNSUPPORTED when it is none of these. */
 TERN_API tern_status tern_model_import(const char *source, const char *path, tern_packing packing, tern_error *err);
 
-/* ---- parity: trained is deployed ---------------------------------------------------------------------------------- */
+/* ---- parity: trained is deployed ------------------------------------------------------------------------------- */
 
 typedef struct tern_parity_result {
     size_t samples;
@@ -174,13 +176,13 @@ typedef struct tern_parity_result {
 
 /* Runs both on the first max_samples of the data set (0: all) and compares the int32 sums of every int8 product, the
  * logits and the argmax. The trained side quantizes its fp32 weights anew and multiplies with plain C, apart from the
- * kernels that the deployed side uses: those of the CPU, or, of a model opened on a GPU in fp32, those of the GPU. There
- * sums of floats in front of a product are taken in another order, so that an activation at the edge between two
- * integers may become the other one and change the sums that it is part of: docs/numerics.md. */
+ * kernels that the deployed side uses: those of the CPU, or, of a model opened on a GPU in fp32, those of the GPU.
+ * There sums of floats in front of a product are taken in another order, so that an activation at the edge between
+ * two integers may become the other one and change the sums that it is part of: docs/numerics.md. */
 TERN_API tern_status tern_model_parity(tern_parity_result *out, tern_model *trained, tern_model *deployed,
                                        const tern_dataset *dataset, size_t max_samples, tern_error *err);
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 typedef struct tern_generate_options {
     size_t tokens;      /* how many to make; 0 means 200 */

@@ -32,9 +32,9 @@ typedef enum tern_center {
  * trit = clamp(round(w / m), -1, 1), scale = m.
  * trits: rows*cols. scales: 1 or rows. An all-zero matrix or row gives zeros and the scale 1e-5.
  * A NaN or Inf weight is TERN_E_DATA with its index as the place.
- * The sum of |w| over a tensor or row is that of its blocks of 2^14 weights (the last may be shorter), added in ascending
- * order; the sum of a block is that of sixteen interleaved partial sums (partial j takes the weights i of the block with
- * i % 16 == j), added in ascending order. It does not depend on the tier or the number of threads. */
+ * The sum of |w| over a tensor or row is that of its blocks of 2^14 weights (the last may be shorter), added in
+ * ascending order; the sum of a block is that of sixteen interleaved partial sums (partial j takes the weights i of
+ * the block with i % 16 == j), added in ascending order. It does not depend on the tier or the number of threads. */
 TERN_API tern_status tern_quantize_absmean(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
                                            tern_center center, tern_granularity granularity, tern_error *err);
 
@@ -45,8 +45,8 @@ TERN_API tern_status tern_quantize_weights(int8_t *trits, float *scales, const f
                                            tern_error *err);
 
 /* TWN (Ternary Weight Networks, arXiv:1605.04711): delta = 0.7 mean|w|, trit = sign(w) where |w| > delta, else 0;
- * scale = mean |w| over the kept weights (|w| > delta), 0 where none is kept. Means and delta stay in double; only the
- * scale is rounded to fp32. */
+ * scale = mean |w| over the kept weights (|w| > delta), 0 where none is kept. Means and delta stay in double; only
+ * the scale is rounded to fp32. */
 TERN_API tern_status tern_quantize_twn(int8_t *trits, float *scales, const float *w, size_t rows, size_t cols,
                                        tern_granularity granularity, tern_error *err);
 
@@ -86,9 +86,9 @@ TERN_API tern_status tern_dequantize_groups(float *out, const int8_t *trits, con
 TERN_API double tern_sparsity(const int8_t *trits, size_t rows, size_t cols);
 
 /* Activations to int8, per row (token): s = 127 / max(max|x|, 1e-5), q = clamp(round(x * s), -128, 127);
- * inv_scale[row] = 1 / s, in fp32, multiplies integer sums back. A zero row gives zeros (and 1 / s of the floor, about
- * 1e-5 / 127). A row that holds a NaN or an Inf gives zeros and the inv_scale NaN, so that every product of that row is
- * NaN. */
+ * inv_scale[row] = 1 / s, in fp32, multiplies integer sums back. A zero row gives zeros (and 1 / s of the floor,
+ * about 1e-5 / 127). A row that holds a NaN or an Inf gives zeros and the inv_scale NaN, so that every product of
+ * that row is NaN. */
 TERN_API tern_status tern_quantize_activations(int8_t *q, float *inv_scale, const float *x, size_t rows, size_t cols,
                                                tern_error *err);
 

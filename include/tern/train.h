@@ -65,11 +65,11 @@ typedef struct tern_train_result {
     size_t device_bytes; /* memory that the run takes on a GPU, all of it held from the first step on; 0: none */
 } tern_train_result;
 
-/* Writes out/checkpoint.safetensors, out/metrics.jsonl and, at the end, out/report.html. A step whose loss or gradient
- * is not finite is skipped: parameters, optimiser and statistics stay as they were, the data goes on. After max_skips
- * of them in a row training stops with TERN_E_DATA, and the checkpoint is that of the last save. With fp16 values a
- * gradient that is not finite halves the loss's scale first and is counted as overflowed; a run's first steps find out
- * how large it may be. */
+/* Writes out/checkpoint.safetensors, out/metrics.jsonl and, at the end, out/report.html. A step whose loss or
+ * gradient is not finite is skipped: parameters, optimiser and statistics stay as they were, the data goes on. After
+ * max_skips of them in a row training stops with TERN_E_DATA, and the checkpoint is that of the last save. With fp16
+ * values a gradient that is not finite halves the loss's scale first and is counted as overflowed; a run's first
+ * steps find out how large it may be. */
 TERN_API tern_status tern_train(tern_train_result *result, const tern_config *config,
                                 const tern_train_options *options, tern_error *err);
 

@@ -15,7 +15,7 @@
 #include "tern/device.h"
 #include "tern/tern.h"
 
-/* ---- what is there ----------------------------------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------------------------------------- */
 
 tern_status tern_device_count(int *count, tern_error *err) {
     const tern_cuda_backend *backend;
@@ -41,7 +41,7 @@ tern_status tern_device_find(int *device, const char *name, tern_error *err) {
     return tern_cuda_select(device, name, err);
 }
 
-/* ---- a device in use --------------------------------------------------------------------------------------------- */
+/* ---- a device in use ------------------------------------------------------------------------------------------- */
 
 /* What was measured with other limits, or with other starts of kernels, is not for everybody. */
 static tern_status load_tuning(tern_tuning *tuning, const tern_device_info *info, const tern_device_options *options,
@@ -127,7 +127,7 @@ tern_status tern_device_download(tern_device *device, void *to, const void *from
     return device->backend->download(device->context, to, from, bytes, err);
 }
 
-/* ---- matrices ---------------------------------------------------------------------------------------------------- */
+/* ---- matrices -------------------------------------------------------------------------------------------------- */
 
 tern_status tern_device_matrix_create(tern_device_matrix **out, tern_device *device, const tern_matrix_desc *desc,
                                       tern_error *err) {
@@ -156,7 +156,7 @@ size_t tern_device_matrix_bytes(const tern_device_matrix *matrix) {
     return matrix ? matrix->tile_bytes + matrix->scale_bytes : 0;
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 static size_t bytes_of(tern_dtype type) { return type == TERN_F32 ? 4 : type == TERN_I8 ? 1 : 2; }
 
@@ -243,7 +243,7 @@ tern_status tern_device_choose(tern_device_kernel *kernel, int *variant, const t
     return TERN_OK;
 }
 
-/* ---- tuning ------------------------------------------------------------------------------------------------------ */
+/* ---- tuning ---------------------------------------------------------------------------------------------------- */
 
 static tern_tuning_row row_of(const tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type) {
     const double nanoseconds = tuned->chosen.seconds * 1e9;
@@ -282,7 +282,7 @@ tern_status tern_device_tuning_describe(tern_device_tuning_info *info, const ter
     return TERN_OK;
 }
 
-/* ---- activations ------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------------------------- */
 
 tern_status tern_device_quantize(tern_device *device, const tern_device_quantizer *quantizer, tern_error *err) {
     TERN_CHECK_ARGUMENT(device, err, "device is NULL");

@@ -1,4 +1,5 @@
-/* TERN_KERNEL names a tier of the CPU or a kernel of the GPU; what names the one leaves the other to choose freely. */
+/* TERN_KERNEL names a tier of the CPU or a kernel of the GPU; what names the one leaves the other to choose
+ * freely. */
 #ifndef TERN_API_KERNEL_NAMES_H
 #define TERN_API_KERNEL_NAMES_H
 

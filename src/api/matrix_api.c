@@ -12,7 +12,7 @@
 #include "quant/shape_checks.h"
 #include "tern/quant.h"
 
-/* ---- making a matrix --------------------------------------------------------------------------------------------- */
+/* ---- making a matrix ------------------------------------------------------------------------------------------- */
 
 static tern_status resolve_tier(tern_tier *tier, tern_error *err) {
     if (*tier == TERN_TIER_AUTO) return tern_tier_select(tier, err);
@@ -75,7 +75,7 @@ tern_status tern_matrix_describe(tern_matrix_info *info, const tern_matrix *w, t
     return TERN_OK;
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 static int aligned_for(const void *pointer, size_t alignment) { return (uintptr_t)pointer % alignment == 0; }
 

@@ -1,6 +1,7 @@
 /* TERN_CLONES before a function: compiled once for each of a few instruction sets, and the best that the machine has
- * is bound when the program starts. For plain loops that the compiler vectorises. Contraction is off in the whole tree,
- * so all of them compute the same bits. Sanitizers do not take part: they are not yet awake when the choice is made. */
+ * is bound when the program starts. For plain loops that the compiler vectorises. Contraction is off in the whole
+ * tree, so all of them compute the same bits. Sanitizers do not take part: they are not yet awake when the choice is
+ * made. */
 #ifndef TERN_BASE_CLONES_H
 #define TERN_BASE_CLONES_H
 

@@ -1,5 +1,6 @@
-/* Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
- * The value is a pure function of key and counter, so any thread can draw any number, on the CPU and on the GPU. */
+/* Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+ * 2011). The value is a pure function of key and counter, so any thread can draw any number, on the CPU and on the
+ * GPU. */
 #ifndef TERN_BASE_RANDOM_H
 #define TERN_BASE_RANDOM_H
 

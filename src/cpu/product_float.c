@@ -91,7 +91,7 @@ static void put(float *y, const float *sums, const float *scale, const float *bi
     }
 }
 
-/* ---- plain ------------------------------------------------------------------------------------------------------- */
+/* ---- plain ----------------------------------------------------------------------------------------------------- */
 
 static void run_plain(const tern_product_float *p, const layout *l, const thread_lane *lane, size_t i0, size_t rows) {
     const tern_matrix *w = p->w;
@@ -109,7 +109,7 @@ static void run_plain(const tern_product_float *p, const layout *l, const thread
     }
 }
 
-/* ---- lanes ------------------------------------------------------------------------------------------------------- */
+/* ---- lanes ----------------------------------------------------------------------------------------------------- */
 
 /* v[k][row] = x[k] * 2^e for the columns k0 .. k0 + columns of one panel. */
 static void scale_lanes(float *v, const float *x, const tern_matrix *w, size_t panel, size_t k0, size_t columns) {

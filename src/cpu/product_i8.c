@@ -98,7 +98,7 @@ size_t tern_product_i8_scratch(const tern_matrix *w, size_t m, int threads) {
     return bump.overflow ? 0 : bump.used;
 }
 
-/* ---- activations ------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------------------------- */
 
 /* Row i as int8, zero-padded, and its sum. */
 static void take_row(const tern_product_i8 *p, const layout *l, size_t i, int8_t *row) {
@@ -143,7 +143,7 @@ static void take_tiles(const tern_product_i8 *p, const layout *l, const thread_l
     }
 }
 
-/* ---- results ----------------------------------------------------------------------------------------------------- */
+/* ---- results --------------------------------------------------------------------------------------------------- */
 
 /* Outputs [n0, n0 + n) of rows [i0, i0 + rows) from c; x_sums are subtracted where `corrected` is 0. */
 static void put(const tern_product_i8 *p, const layout *l, const int32_t *c, size_t ld_c, size_t i0, size_t rows,
@@ -161,7 +161,7 @@ static void put(const tern_product_i8 *p, const layout *l, const int32_t *c, siz
             p->sums[(i0 + i) * outputs + n0 + j] = c[i * ld_c + j] - (x_sums ? x_sums[i] : 0);
 }
 
-/* ---- the three ways ---------------------------------------------------------------------------------------------- */
+/* ---- the three ways -------------------------------------------------------------------------------------------- */
 
 static void run_few(const tern_product_i8 *p, const layout *l, const thread_lane *lane) {
     const tern_matrix *w = p->w;
@@ -204,8 +204,8 @@ static void multiply_chunks(const tern_matrix *w, const layout *l, const thread_
     }
 }
 
-/* One panel group times some tiles. In turn `turn` of `turns`, a share of the next group is brought into L2: where the
- * group would only be read from memory in the first turn, that turn waits. */
+/* One panel group times some tiles. In turn `turn` of `turns`, a share of the next group is brought into L2: where
+ * the group would only be read from memory in the first turn, that turn waits. */
 static void multiply_tiles(const tern_matrix *w, const layout *l, const thread_lane *lane, size_t panel, size_t tile,
                            size_t tiles, size_t turn, size_t turns) {
     const size_t tile_bytes = w->kernels->tile_rows * l->k_pad, group = w->kernels->tile_panels;

@@ -21,7 +21,7 @@ static tern_status alloc(tern_block *block, size_t count, size_t size, tern_erro
     return tern_block_alloc(block, bytes) ? TERN_OK : out_of_memory(bytes, err);
 }
 
-/* ---- trits ------------------------------------------------------------------------------------------------------- */
+/* ---- trits ----------------------------------------------------------------------------------------------------- */
 
 /* W is packed in strips of rows: those of one panel or, transposed, of one block of every panel. */
 static size_t strip_rows(const tern_matrix *w) {
@@ -69,7 +69,7 @@ static tern_status unpack_and_pack(tern_matrix *w, const tern_matrix_desc *desc,
     return TERN_OK;
 }
 
-/* ---- scales ------------------------------------------------------------------------------------------------------ */
+/* ---- scales ---------------------------------------------------------------------------------------------------- */
 
 /* [rows][groups] as given -> [panels][groups][panel_rows]. */
 static void interleave_exponents(tern_matrix *w, const int8_t *from) {
@@ -104,7 +104,7 @@ static void set_scales(tern_matrix *w, const float *scales, const int8_t *expone
         interleave_exponents(w, exponents);
 }
 
-/* ---- the matrix -------------------------------------------------------------------------------------------------- */
+/* ---- the matrix ------------------------------------------------------------------------------------------------ */
 
 static tern_status fill(tern_matrix *w, const tern_matrix_desc *desc, tern_error *err) {
     w->inputs = desc->transposed ? desc->rows : desc->cols;

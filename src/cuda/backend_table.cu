@@ -5,8 +5,8 @@
 
 static size_t bytes_of(tern_dtype type) { return type == TERN_F32 ? 4 : type == TERN_I8 ? 1 : 2; }
 
-/* The fast kernels read 16 columns at a time: rows of x that do not start on 16 bytes, or do not end with a chunk, are
- * copied to scratch and padded with zeros. */
+/* The fast kernels read 16 columns at a time: rows of x that do not start on 16 bytes, or do not end with a chunk,
+ * are copied to scratch and padded with zeros. */
 static tern_status align_rows(product *p, tern_cuda_context *context, size_t value, tern_error *err) {
     static const char op[] = "aligning activations";
     const size_t cols = (size_t)p->w.cols, rows = (size_t)p->out.m;

@@ -36,8 +36,8 @@ struct tern_cuda_context {
 static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Launches a kernel that may start while the one before it on the stream still runs (9.0 and newer): up to
- * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those too,
- * as in training, the context is serial. cluster: blocks along z that form one. */
+ * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those
+ * too, as in training, the context is serial. cluster: blocks along z that form one. */
 template <class... Params, class... Arguments>
 cudaError_t tern_cuda_launch(tern_cuda_context *context, void (*kernel)(Params...), dim3 grid, int threads,
                              int shared, int cluster, const Arguments &...arguments) {
@@ -109,8 +109,8 @@ tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dty
 tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                             tern_error *err);
 
-/* The product as backend.h has it; `ldx` values from one row of x to the next, all 16-byte aligned and padded with zeros
- * to whole chunks, or 0: dense rows, which the context's scratch aligns where that takes it. */
+/* The product as backend.h has it; `ldx` values from one row of x to the next, all 16-byte aligned and padded with
+ * zeros to whole chunks, or 0: dense rows, which the context's scratch aligns where that takes it. */
 tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
                                const tern_device_product *product, size_t ldx, tern_error *err);
 tern_status tern_cuda_time_products(double *seconds, tern_cuda_context *context, const tern_cuda_weights *weights,

@@ -1,21 +1,22 @@
-/* Few rows of activations, at the speed of memory: every packed byte is read once, with 16-byte loads, several in flight,
- * and goes from registers straight into the tensor cores. Their 8 columns are rows of activations, so that 8 rows take
- * hardly longer than 1.
+/* Few rows of activations, at the speed of memory: every packed byte is read once, with 16-byte loads, several in
+ * flight, and goes from registers straight into the tensor cores. Their 8 columns are rows of activations, so that 8
+ * rows take hardly longer than 1.
  *
  * A block has some rows of tiles; its warps share their columns (warp w takes the tiles w, w + warps, ...), add up in
- * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations are
- * read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
+ * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations
+ * are read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
  *
- * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper: decode_ring.cu. */
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper:
+ * decode_ring.cu. */
 #include "cuda/decode_row.cuh"
 #include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
 
 enum { AHEAD = 4 /* tiles that a warp has in flight, besides those that it works on */ };
 
-/* ---- activations ------------------------------------------------------------------------------------------------- *
- * Of the activations that meet a tile, a lane reads the columns 4t .. 4t+3 of each chunk of one row: `part`, kept as they
- * are in memory. `Together` tiles have theirs on the way at once. */
+/* ---- activations ------------------------------------------------------------------------------------------------ *
+ * Of the activations that meet a tile, a lane reads the columns 4t .. 4t+3 of each chunk of one row: `part`, kept as
+ * they are in memory. `Together` tiles have theirs on the way at once. */
 
 template <class Part, class Value, class Density, bool Full>
 __device__ static void load_parts(Part (&parts)[2 * Density::Chunks], const Value *x, int last) {
@@ -42,8 +43,8 @@ struct int8_acts {
                 int8_codes(Density(), words[i / 2][i % 2], a[i / 2][i % 2]);
     }
 
-    /* c += tiles * x. Of t5 it is the sum of (trit + 1) * x, and `ones` gets that of x: one more product is cheaper than
-     * taking 1 from each digit. */
+    /* c += tiles * x. Of t5 it is the sum of (trit + 1) * x, and `ones` gets that of x: one more product is cheaper
+     * than taking 1 from each digit. */
     template <class Density, int R, int NT>
     __device__ static void add(int32_t (&c)[R][NT][4], int32_t (&ones)[NT][4], const uint4 (&tile)[R],
                                const part (&x)[NT][2 * Density::Chunks]) {
@@ -141,7 +142,7 @@ struct float_acts {
     template <class Density> __device__ static float finish(float sum) { return sum * half_scale(Density()); }
 };
 
-/* ---- a warp's share ---------------------------------------------------------------------------------------------- */
+/* ---- a warp's share -------------------------------------------------------------------------------------------- */
 
 /* The tiles k, k + step, ... below `end` of R rows of tiles: tile k of row r is at base + r * row_bytes + 512 k. */
 template <int R> struct tile_run {
@@ -216,7 +217,7 @@ template <class Density, class Acts, int R, int NT> struct decode_warp {
     }
 };
 
-/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 /* partial[warp][m][row] */
 template <class Sum, int R, int NT>
@@ -274,7 +275,7 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
     }
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const tern_decode_shape shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
 

@@ -1,15 +1,17 @@
-/* Up to eight rows of int8 activations on Hopper, where decode.cu would leave multiprocessors without work at the end.
+/* Up to eight rows of int8 activations on Hopper, where decode.cu would leave multiprocessors without work at the
+ * end.
  *
- * One or two blocks a multiprocessor have equal shares of the tiles: a group of blocks, a cluster, has some rows of tiles;
- * its blocks share their columns, and the warps of a block cut the block's tiles, row after row, into runs of one length.
+ * One or two blocks a multiprocessor have equal shares of the tiles: a group of blocks, a cluster, has some rows of
+ * tiles; its blocks share their columns, and the warps of a block cut the block's tiles, row after row, into runs of
+ * one length.
  *
- * A warp's tiles come through a ring in shared memory, in which each lane reads what it has asked for itself: what is on
- * its way costs no registers, and nobody waits for others. Two blocks fit a multiprocessor, so that where a product has
- * one each, those of the next kernel fill their rings while this one works. The activations of a block's columns are in
- * shared memory, too, with zeros behind them: what a unit lacks of tiles is multiplied with these.
+ * A warp's tiles come through a ring in shared memory, in which each lane reads what it has asked for itself: what is
+ * on its way costs no registers, and nobody waits for others. Two blocks fit a multiprocessor, so that where a
+ * product has one each, those of the next kernel fill their rings while this one works. The activations of a block's
+ * columns are in shared memory, too, with zeros behind them: what a unit lacks of tiles is multiplied with these.
  *
- * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order of
- * the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
+ * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order
+ * of the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
  * activations is taken away in the end. */
 #include "cuda/decode_row.cuh"
 #include "cuda/hopper.cuh"
@@ -24,7 +26,7 @@ enum {
     UNIT_BYTES = UNIT * TERN_TILE_BYTES
 };
 
-/* ---- activations ------------------------------------------------------------------------------------------------- *
+/* ---- activations ------------------------------------------------------------------------------------------------ *
  * `Parts` words of them meet a tile in a lane, lane_offset and part_offset say where in the tile's columns. */
 
 /* One row, in chunks: decode_row.cuh. */
@@ -89,7 +91,7 @@ template <class Density> struct eight_rows {
 __device__ static inline int32_t zero_code(t2) { return 2; }
 __device__ static inline int32_t zero_code(t5) { return 1; }
 
-/* ---- the share of a block and of a warp -------------------------------------------------------------------------- */
+/* ---- the share of a block and of a warp ------------------------------------------------------------------------ */
 
 struct block_share {
     int row, rows, k, cols; /* in tiles; cols: that are there of all units */
@@ -117,7 +119,7 @@ struct warp_share {
     }
 };
 
-/* ---- weights: a warp's ring --------------------------------------------------------------------------------------- */
+/* ---- weights: a warp's ring ------------------------------------------------------------------------------------ */
 
 __device__ static inline void copy_16(uint32_t to, const uint8_t *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
@@ -171,14 +173,15 @@ __device__ static inline uint32_t shared_word(uint32_t at) {
     return v;
 }
 
-/* ---- activations into shared memory -------------------------------------------------------------------------------- */
+/* ---- activations into shared memory ---------------------------------------------------------------------------- */
 
 __device__ static inline int32_t sum_of(const uint4 &v) {
     const int ones = 0x01010101;
     return __dp4a((int)v.x, ones, __dp4a((int)v.y, ones, __dp4a((int)v.z, ones, __dp4a((int)v.w, ones, 0))));
 }
 
-/* The block's columns of m rows, zeros where there are none, and their sums. A warp takes 512 bytes of a row at once. */
+/* The block's columns of m rows, zeros where there are none, and their sums. A warp takes 512 bytes of a row at
+ * once. */
 template <class Density>
 __device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, const block_share &b, int pitch,
                                   int m) {
@@ -205,7 +208,7 @@ __device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, c
     }
 }
 
-/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 /* The sums of the warps: [warp][row of tiles that it touches][row of activations][16]. */
 template <int MaxM> struct block_sums {
@@ -323,7 +326,7 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     }
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 template <class Density, class Acts>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {

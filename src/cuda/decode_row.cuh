@@ -1,9 +1,10 @@
-/* One row of activations: the 8 columns of a tensor core's product, which hold rows of activations elsewhere, hold chunks
- * of the one row here. So a lane reads a tile's activations with two loads, chunk g of either half, and not with one a
- * chunk.
+/* One row of activations: the 8 columns of a tensor core's product, which hold rows of activations elsewhere, hold
+ * chunks of the one row here. So a lane reads a tile's activations with two loads, chunk g of either half, and not
+ * with one a chunk.
  *
- * Chunk i of the weights, the lane's words masked, meets all chunks at once and has sums of its own, c[i]; column i of
- * them is what is wanted. Whatever the sums of a chunk are too large by is therefore put right once, at the end. */
+ * Chunk i of the weights, the lane's words masked, meets all chunks at once and has sums of its own, c[i]; column i
+ * of them is what is wanted. Whatever the sums of a chunk are too large by is therefore put right once, at the
+ * end. */
 #ifndef TERN_CUDA_DECODE_ROW_CUH
 #define TERN_CUDA_DECODE_ROW_CUH
 
@@ -30,7 +31,8 @@ __device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
     for (int i = 0; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
 }
 
-/* The sum of trit * x of chunk `i`, a constant: column i of its sums, of those of the chunk before, and of the sums of x. */
+/* The sum of trit * x of chunk `i`, a constant: column i of its sums, of those of the chunk before, and of the sums
+ * of x. */
 __device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t, int32_t ones) {
     return (sum >> 2 * i) - 2 * ones;
 }

@@ -14,7 +14,7 @@ static tern_status no_memory(size_t bytes, tern_error *err) {
     return tern_fail(err, TERN_E_MEMORY, TERN_NO_PLACE, "%s: out of memory: %zu bytes", op, bytes);
 }
 
-/* ---- packing on the host ----------------------------------------------------------------------------------------- */
+/* ---- packing on the host --------------------------------------------------------------------------------------- */
 
 static void pack_row_tile(uint8_t *tiles, int8_t *trits, const tern_matrix_desc *desc, size_t row_tile, int t5) {
     const size_t first = row_tile * TERN_TILE_ROWS, rows = tern_min_size(TERN_TILE_ROWS, desc->rows - first);
@@ -39,7 +39,7 @@ static int pack_tiles(uint8_t *tiles, const tern_matrix_desc *desc, const tern_c
     return done;
 }
 
-/* ---- the matrix on the device ------------------------------------------------------------------------------------ */
+/* ---- the matrix on the device ---------------------------------------------------------------------------------- */
 
 static tern_status send(void **out, tern_device *device, const void *from, size_t bytes, tern_error *err) {
     TERN_TRY(device->backend->alloc(out, device->context, bytes, op, err));

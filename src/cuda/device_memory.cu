@@ -13,7 +13,7 @@ tern_status tern_cuda_failed(tern_error *err, cudaError_t code, const char *op) 
                      cudaGetErrorName(code));
 }
 
-/* ---- what is there ----------------------------------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------------------------------------- */
 
 static tern_status too_old(int driver, int runtime, tern_error *err) {
     return tern_fail(
@@ -68,7 +68,7 @@ tern_status tern_cuda_describe(tern_device_info *info, int device, tern_error *e
     return TERN_OK;
 }
 
-/* ---- a device in use --------------------------------------------------------------------------------------------- */
+/* ---- a device in use ------------------------------------------------------------------------------------------- */
 
 tern_status tern_cuda_open(tern_cuda_context **out, int device, int serial, tern_error *err) {
     static const char op[] = "opening a GPU";

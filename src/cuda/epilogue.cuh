@@ -4,7 +4,7 @@
 
 #include "cuda/common.cuh"
 
-/* ---- values in memory -------------------------------------------------------------------------------------------- */
+/* ---- values in memory ------------------------------------------------------------------------------------------ */
 
 __device__ inline float load_value(const void *values, tern_dtype type, size_t i) {
     if (type == TERN_BF16) return __bfloat162float(((const __nv_bfloat16 *)values)[i]);
@@ -12,7 +12,7 @@ __device__ inline float load_value(const void *values, tern_dtype type, size_t i
     return ((const float *)values)[i];
 }
 
-/* ---- the product ------------------------------------------------------------------------------------------------- */
+/* ---- the product ----------------------------------------------------------------------------------------------- */
 
 /* What multiplies the sum of output n and row m. */
 __device__ inline float scale_of(const epilogue &e, int n) { return e.scale[e.scale_per_row ? n : 0]; }
@@ -31,8 +31,9 @@ __device__ inline float product_of(float sum, float factor, float bias) {
     return __fadd_rn(__fmul_rn(sum, factor), bias);
 }
 
-/* ---- what follows: passes over all outputs of a thread, so that what to do is asked once for all of them, and the loads
- * of a pass are under way together. A Place knows m(i), n(i) of output i, and whether it is one at all: valid(i). ---- */
+/* ---- what follows: passes over all outputs of a thread, so that what to do is asked once for all of them, and the
+ * loads of a pass are under way together. A Place knows m(i), n(i) of output i, and whether it is one at all:
+ * valid(i). ---- */
 
 struct one_place {
     int row, output;

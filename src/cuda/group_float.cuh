@@ -4,8 +4,8 @@
 
 #include "cuda/tile_trit.cuh"
 
-/* Added to an integer below 2^22 in magnitude it makes the bits of the float 1.5 * 2^23 + integer: one subtraction is the
- * conversion, for which devices have few units. */
+/* Added to an integer below 2^22 in magnitude it makes the bits of the float 1.5 * 2^23 + integer: one subtraction is
+ * the conversion, for which devices have few units. */
 enum { FLOAT_START = 0x4b400000 };
 
 /* What sums of 2^shift * trit * x of a group begin with: FLOAT_START where they stay small enough, else 0. */

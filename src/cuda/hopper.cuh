@@ -5,7 +5,7 @@
 #include <cuda.h>
 #include <stdint.h>
 
-/* ---- barriers in shared memory: an address, and the parity of the phase that is waited for ----------------------- */
+/* ---- barriers in shared memory: an address, and the parity of the phase that is waited for --------------------- */
 
 __device__ inline void barrier_init(uint32_t barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals));
@@ -47,7 +47,7 @@ __device__ inline void send_word(uint32_t to, uint32_t word, uint32_t barrier) {
                  : "memory");
 }
 
-/* ---- copies ------------------------------------------------------------------------------------------------------ */
+/* ---- copies ---------------------------------------------------------------------------------------------------- */
 
 /* The box of `map` at (column, row) to shared memory; its bytes arrive at the barrier. */
 __device__ inline void copy_box(uint32_t to, const CUtensorMap *map, int column, int row, uint32_t barrier) {
@@ -58,7 +58,7 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap *map, int column,
         : "memory");
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 /* Rows of 128 bytes in the copy engine's 128-byte swizzle, groups of 8 rows 1024 bytes apart. */
 __device__ inline uint64_t swizzled_rows(uint32_t address) {
@@ -83,7 +83,8 @@ template <class Value, int N> __device__ inline void pin(Value (&values)[N]) {
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(values[i])::"memory");
 }
 
-/* c[64][N] += a[64][32] b[32][N], int8. A from registers: each warp has 16 rows, a lane what it has for mma m16n8k32. */
+/* c[64][N] += a[64][32] b[32][N], int8. A from registers: each warp has 16 rows, a lane what it has for mma
+ * m16n8k32. */
 #define SUMS_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
 #define SUMS_16 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define SUMS_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"

@@ -22,7 +22,7 @@ int tern_cuda_variants(tern_device_kernel kernel) {
     }
 }
 
-/* ---- shared memory ----------------------------------------------------------------------------------------------- */
+/* ---- shared memory --------------------------------------------------------------------------------------------- */
 
 /* One sum a warp, output and row of activations. */
 size_t tern_decode_shared_bytes(int variant, size_t m) {
@@ -73,7 +73,8 @@ size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type) {
     }
 }
 
-/* 1024 bytes may be lost to alignment. The sums that the blocks of a cluster exchange take the place of the stages. */
+/* 1024 bytes may be lost to alignment. The sums that the blocks of a cluster exchange take the place of the
+ * stages. */
 size_t tern_wgmma_shared_bytes(int variant, int t5) {
     const tern_wgmma_shape s = wgmma_shapes[variant - 1];
     const size_t around = 1024 + TERN_WGMMA_BARRIER_BYTES;
@@ -104,7 +105,7 @@ static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cu
     }
 }
 
-/* ---- what a kernel can run --------------------------------------------------------------------------------------- */
+/* ---- what a kernel can run ------------------------------------------------------------------------------------- */
 
 __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_bytes, const char *format, ...) {
     va_list args;
@@ -196,7 +197,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     return 1;
 }
 
-/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) ------------- */
+/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) --------- */
 
 static int64_t blocks_of(size_t rows, int per_block) {
     return (int64_t)((rows + (size_t)per_block - 1) / (size_t)per_block);
@@ -231,8 +232,8 @@ static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weigh
     return decode_variant(w->row_tiles <= 5 * sm ? 8 : w->row_tiles <= 10 * sm ? 4 : 2, 2);
 }
 
-/* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the more
- * blocks there are, the fewer warps each needs. */
+/* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the
+ * more blocks there are, the fewer warps each needs. */
 static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                                const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
@@ -246,9 +247,9 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
 enum { LARGE_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
 
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
- * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they do
- * not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer to
- * multiply than to fetch. */
+ * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they
+ * do not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer
+ * to multiply than to fetch. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
@@ -293,8 +294,8 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return m <= 32 || blocks_of((size_t)w->rows, 128) * blocks_of(m, 128) < limits->multiprocessors / 2 ? 3 : 1;
 }
 
-/* Patches of images: many short rows for few outputs. Most of a block's time is its beginning and its end, which other
- * blocks of the multiprocessor fill (lab/cuda-training.md). */
+/* Patches of images: many short rows for few outputs. Most of a block's time is its beginning and its end, which
+ * other blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
 
 enum { LONG_TILES = 40, WGMMA_RING_TILES = 16 };
@@ -305,8 +306,8 @@ static int64_t turns(int n_blocks, size_t m, int m_tile, int at_once, int sm) {
     return blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
 }
 
-/* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or where
- * there is one long tile a multiprocessor. 0: neither. */
+/* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or
+ * where there is one long tile a multiprocessor. 0: neither. */
 static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
     const int64_t tiles = (int64_t)n_blocks * blocks_of(m, 128), at_160 = turns(n_blocks, m, 160, 1, sm);
     if (10 * tiles >= 18 * sm) {

@@ -1,5 +1,5 @@
-/* The launch shapes of the kernels, and which kernel takes a product. Plain C without CUDA: the rules are tested where
- * there is no GPU, and both libraries are compiled against the same table. */
+/* The launch shapes of the kernels, and which kernel takes a product. Plain C without CUDA: the rules are tested
+ * where there is no GPU, and both libraries are compiled against the same table. */
 #ifndef TERN_CUDA_LAUNCH_SHAPES_H
 #define TERN_CUDA_LAUNCH_SHAPES_H
 
@@ -12,15 +12,16 @@ typedef struct tern_cuda_limits {
     size_t shared_bytes; /* a block */
 } tern_cuda_limits;
 
-/* decode: a block of `warps` warps shares the columns of `row_tiles` rows of tiles. Or, with `splits`, decode_ring.cu: a
- * cluster of that many blocks shares those of some rows of tiles, `each` blocks a multiprocessor have all of them. */
+/* decode: a block of `warps` warps shares the columns of `row_tiles` rows of tiles. Or, with `splits`,
+ * decode_ring.cu: a cluster of that many blocks shares those of some rows of tiles, `each` blocks a multiprocessor
+ * have all of them. */
 typedef struct tern_decode_shape {
     int warps, row_tiles, splits, each;
 } tern_decode_shape;
 
-/* How decode_ring.cu runs a product. `groups` clusters of `splits` blocks; a group has `rows` rows of tiles, the first
- * `more` of them one more; a block has `row_units` units of each. In a block's shared memory the rings of its warps come
- * first; the others are bytes from its start. */
+/* How decode_ring.cu runs a product. `groups` clusters of `splits` blocks; a group has `rows` rows of tiles, the
+ * first `more` of them one more; a block has `row_units` units of each. In a block's shared memory the rings of its
+ * warps come first; the others are bytes from its start. */
 typedef struct tern_ring_plan {
     int groups, splits, rows, more, row_units;
     uint32_t row_units_inverse; /* i / row_units is the upper half of i times this */
@@ -35,8 +36,8 @@ typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;
 } tern_mma_shape;
 
-/* tiled: a block computes `outputs` outputs for `rows` rows of activations; the last shape is for scales per group and few
- * rows of activations alone (tiled_row.cuh). */
+/* tiled: a block computes `outputs` outputs for `rows` rows of activations; the last shape is for scales per group
+ * and few rows of activations alone (tiled_row.cuh). */
 typedef struct tern_tiled_shape {
     int outputs, rows;
 } tern_tiled_shape;
@@ -98,8 +99,8 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product);
 
-/* What goes before that rule: a table of what was measured, which libtern_cuda.so only knows by this function. It gives 0
- * where nothing that fits was measured. choose NULL: no table. */
+/* What goes before that rule: a table of what was measured, which libtern_cuda.so only knows by this function. It
+ * gives 0 where nothing that fits was measured. choose NULL: no table. */
 typedef struct tern_cuda_measured {
     int (*choose)(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
                   const tern_cuda_weights *w, const tern_device_product *product);

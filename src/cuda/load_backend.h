@@ -4,7 +4,8 @@
 
 #include "cuda/backend.h"
 
-/* The table of the library at `path`; TERN_E_UNSUPPORTED with the reason where there is none. The library stays open. */
+/* The table of the library at `path`; TERN_E_UNSUPPORTED with the reason where there is none. The library stays
+ * open. */
 tern_status tern_cuda_load_from(const tern_cuda_backend **table, const char *path, tern_error *err);
 
 /* That of libtern_cuda.so beside the library or program that this function is in, else where the system looks for

@@ -1,6 +1,6 @@
-/* Many rows of activations on the tensor cores of 8.0 and newer. A block's activations pass through shared memory in stages
- * of one tile's columns; its weights go from packed words straight into registers, so they are unpacked once for each of the
- * block's warps beside one another. */
+/* Many rows of activations on the tensor cores of 8.0 and newer. A block's activations pass through shared memory in
+ * stages of one tile's columns; its weights go from packed words straight into registers, so they are unpacked once
+ * for each of the block's warps beside one another. */
 #include "cuda/epilogue.cuh"
 #include "cuda/group_float.cuh"
 #include "cuda/unpack.cuh"
@@ -35,7 +35,7 @@ __device__ static float4 load_4_floats(uint32_t at) {
     return v;
 }
 
-/* ---- scales per group, of multiples of 32 columns ------------------------------------------------------------------ */
+/* ---- scales per group, of multiples of 32 columns -------------------------------------------------------------- */
 
 /* One scale a row: sums go on to its end. */
 template <class Density, class Sum, int R, int MT> struct whole_rows {
@@ -90,7 +90,7 @@ template <class Density, class Sum, int R, int MT> struct group_rows {
     __device__ float result(int r, int i) const { return ended[r][i / 4][i % 4]; }
 };
 
-/* ---- activations: how their rows lie in a stage, and what multiplies them ------------------------------------------ *
+/* ---- activations: how their rows lie in a stage, and what multiplies them --------------------------------------- *
  * Gap: bytes between two rows, which puts what a warp reads at once into different banks. place: of what a lane reads
  * first, in rows `pitch` bytes apart. multiply: sums += tiles * the rows behind `at`.
  * product_at: an output of such a sum. */
@@ -210,7 +210,7 @@ struct float_stage {
     }
 };
 
-/* ---- a block ----------------------------------------------------------------------------------------------------- */
+/* ---- a block --------------------------------------------------------------------------------------------------- */
 
 template <class Density, class Stage, int WN, int WM, int R, int MT> struct mma_block {
     typedef typename Stage::value value;
@@ -306,7 +306,7 @@ __global__ void __launch_bounds__(32 * WN * WM) tern_matmul_mma_cuda(product p) 
     block::put(sums, p.out, row_tile * TERN_TILE_ROWS, m0 + warp_m * 8 * MT);
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 template <class Density, class Stage, int WN, int WM, int R, int MT>
 static tern_status launch(tern_cuda_context *context, const product &p, tern_error *err) {

@@ -1,5 +1,5 @@
-/* What a device can do at most: int8 products by the tensor cores of values that never leave registers (and, on Hopper,
- * one small tile of shared memory), and bytes read from memory. */
+/* What a device can do at most: int8 products by the tensor cores of values that never leave registers (and, on
+ * Hopper, one small tile of shared memory), and bytes read from memory. */
 #ifndef TERN_CUDA_PEAKS_CUH
 #define TERN_CUDA_PEAKS_CUH
 

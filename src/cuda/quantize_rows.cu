@@ -1,7 +1,7 @@
 /* Activations to int8, a block a row, after RMSNorm where asked: tern/quant.h's rules to the bit.
  *
- * The mean of the squares is defined as sixteen interleaved sums, each in ascending order. So sixteen threads add, each
- * its own sum; the squares are exact in double, and the others have them ready in shared memory. */
+ * The mean of the squares is defined as sixteen interleaved sums, each in ascending order. So sixteen threads add,
+ * each its own sum; the squares are exact in double, and the others have them ready in shared memory. */
 #include "cuda/epilogue.cuh"
 
 enum { THREADS = 256, PARTIALS = 16, SQUARES = 2048 /* columns at a time, a multiple of PARTIALS */ };

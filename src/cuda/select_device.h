@@ -4,8 +4,8 @@
 
 #include "tern/device.h"
 
-/* "auto", "cpu", "cuda", "cuda:N" as tern_device_select has it; name NULL: what TERN_DEVICE says, "auto" where it says
- * nothing. */
+/* "auto", "cpu", "cuda", "cuda:N" as tern_device_select has it; name NULL: what TERN_DEVICE says, "auto" where it
+ * says nothing. */
 tern_status tern_cuda_select(int *device, const char *name, tern_error *err);
 
 /* True where the choice is left to Tern: name, or without one TERN_DEVICE, is "auto" or nothing. */

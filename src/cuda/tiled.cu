@@ -1,13 +1,13 @@
-/* Products of int8 on every device: the four-way dot products of 7.5 and newer in place of tensor cores, at most 48 KB of
- * shared memory, scales of every kind.
+/* Products of int8 on every device: the four-way dot products of 7.5 and newer in place of tensor cores, at most 48
+ * KB of shared memory, scales of every kind.
  *
- * A block of 128 threads computes a rectangle of outputs x rows of activations, a tile's columns at a time: weights are
- * unpacked to bytes once for all of the block, both operands lie in shared memory as rows of bytes, and a thread has
- * NT x MT sums, of outputs TN and rows TM apart, so that a warp reads without bank conflicts.
+ * A block of 128 threads computes a rectangle of outputs x rows of activations, a tile's columns at a time: weights
+ * are unpacked to bytes once for all of the block, both operands lie in shared memory as rows of bytes, and a thread
+ * has NT x MT sums, of outputs TN and rows TM apart, so that a warp reads without bank conflicts.
  *
- * With an exponent per group a thread walks its outputs' columns in ascending order and adds float(sum) * 2^e at the end of
- * each group: one thread an output, so that the order is that of docs/numerics.md. One row of activations has too few
- * outputs for that: tiled_row.cuh. */
+ * With an exponent per group a thread walks its outputs' columns in ascending order and adds float(sum) * 2^e at the
+ * end of each group: one thread an output, so that the order is that of docs/numerics.md. One row of activations has
+ * too few outputs for that: tiled_row.cuh. */
 #include "cuda/epilogue.cuh"
 #include "cuda/group_float.cuh"
 #include "cuda/tiled_row.cuh"
@@ -15,7 +15,7 @@
 
 enum { THREADS = 128, WARPS = THREADS / 32 };
 
-/* ---- when a group ends ------------------------------------------------------------------------------------------- */
+/* ---- when a group ends ----------------------------------------------------------------------------------------- */
 
 /* No groups: sums of int32 to the end. */
 struct whole_rows {
@@ -233,7 +233,7 @@ __global__ void __launch_bounds__(THREADS) tern_matmul_tiled_cuda(product p) {
     mine.put_outputs(p.out, n0, m0);
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const char op[] = "cuda-tiled";
 

@@ -1,9 +1,10 @@
-/* Few rows of activations and an exponent per group: the sum over groups has an order, so one thread adds up an output's
- * terms, but others make them.
+/* Few rows of activations and an exponent per group: the sum over groups has an order, so one thread adds up an
+ * output's terms, but others make them.
  *
- * A block has one row of tiles. In a round each of its workers (warps) takes a tile: it leaves the sums of units of 4 or 16
- * columns in shared memory, the workers turn them into the terms float(group sum) * 2^e, and while they make those of the
- * next round, the last warp adds this round's, a lane an output. Groups divide a round's columns, so that none spans two. */
+ * A block has one row of tiles. In a round each of its workers (warps) takes a tile: it leaves the sums of units of 4
+ * or 16 columns in shared memory, the workers turn them into the terms float(group sum) * 2^e, and while they make
+ * those of the next round, the last warp adds this round's, a lane an output. Groups divide a round's columns, so
+ * that none spans two. */
 #ifndef TERN_CUDA_TILED_ROW_CUH
 #define TERN_CUDA_TILED_ROW_CUH
 
@@ -120,8 +121,8 @@ template <class Density, int Unit> struct tiled_row {
                 sums[i % 2][i / 2 * N + c] = __dp4a((int)codes[i][c], (int)x[i / 2 * N + c], 0);
     }
 
-    /* A unit is the four columns of a lane, or the sixteen of the four lanes of a row: of those each lane adds up its part
-     * of the chunks, N of one row. */
+    /* A unit is the four columns of a lane, or the sixteen of the four lanes of a row: of those each lane adds up its
+     * part of the chunks, N of one row. */
     __device__ void leave_sums(int32_t (*to)[PITCH], const int32_t (&sums)[2][2 * N]) const {
         const int row = lane / 4, first = warp * UNITS_PER_TILE;
         if constexpr (Unit == 4) {

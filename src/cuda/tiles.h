@@ -6,9 +6,9 @@
  *     word 0   row g       half 0 of the columns        word 2   row g       half 1
  *     word 1   row g + 8   half 0                       word 3   row g + 8   half 1
  *
- * A half is 4 (t2) or 5 (t5) chunks of 16 columns, and of every chunk a lane has the 4 columns 4t .. 4t+3: exactly what
- * it holds of the A operand of an int8 mma (m16n8k32: two neighbouring chunks) and, of halves, of m16n8k16 (one chunk).
- * A word has one byte for each of these 4 columns, and a byte the trits of that column in the half's chunks:
+ * A half is 4 (t2) or 5 (t5) chunks of 16 columns, and of every chunk a lane has the 4 columns 4t .. 4t+3: exactly
+ * what it holds of the A operand of an int8 mma (m16n8k32: two neighbouring chunks) and, of halves, of m16n8k16 (one
+ * chunk). A word has one byte for each of these 4 columns, and a byte the trits of that column in the half's chunks:
  *
  *     t2   bits 2i+1, 2i of byte j: the trit of chunk i as a two-bit two's complement, 00 = 0, 01 = 1, 11 = -1.
  *          Moved to the top of its byte it is 64 * trit as an int8; at the top of a half it is +-2.0, in fp16 and bf16

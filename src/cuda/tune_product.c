@@ -24,7 +24,7 @@ static const double graph_start = 20e-6; /* what one replay may take beside its 
 static const double long_call = 200e-6;  /* a graph of few is long enough */
 static const double margin = 0.98;       /* of the rule's time: what must be beaten */
 
-/* ---- what is multiplied ------------------------------------------------------------------------------------------ */
+/* ---- what is multiplied ---------------------------------------------------------------------------------------- */
 
 typedef struct tuning_setup {
     tern_device *device;
@@ -115,7 +115,7 @@ static tern_status make_setup(tuning_setup *s, tern_dtype x_type, size_t m, size
     return make_copies(s, info.l2_bytes, err);
 }
 
-/* ---- measuring --------------------------------------------------------------------------------------------------- */
+/* ---- measuring ------------------------------------------------------------------------------------------------- */
 
 static tern_status time_calls(tern_device_choice *c, tuning_setup *s, int calls, int replays, tern_error *err) {
     tern_device *d = s->device;

@@ -15,7 +15,7 @@
 #include "io/read_file.h"
 #include "tern/tern.h"
 
-/* ---- where it lies ----------------------------------------------------------------------------------------------- */
+/* ---- where it lies --------------------------------------------------------------------------------------------- */
 
 static const char *variable(const char *name) {
     const char *value = getenv(name);
@@ -71,7 +71,7 @@ void tern_tuning_find_path(tern_tuning *tuning) {
              key->multiprocessors);
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static void say(tern_tuning *tuning, const char *what, const char *why) {
     char shown[72];
@@ -117,7 +117,7 @@ tern_status tern_tuning_open(tern_tuning *tuning, const tern_device_info *info, 
     return tern_tuning_load(tuning, err);
 }
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 /* The folder of the file and those above it; nobody else need see what is in them. */
 static int make_folders(char *path) {

@@ -17,8 +17,8 @@ typedef struct tern_tuning {
     char note[240];                    /* the last thing that went wrong with the file, or empty */
 } tern_tuning;
 
-/* The table for this kind of device, empty or what its file holds. files zero: of this device alone, `note` is to say why.
- * Fails for want of memory alone. */
+/* The table for this kind of device, empty or what its file holds. files zero: of this device alone, `note` is to say
+ * why. Fails for want of memory alone. */
 tern_status tern_tuning_open(tern_tuning *tuning, const tern_device_info *info, int files, tern_error *err);
 
 /* Fills in path, or leaves it empty with the reason in note. */

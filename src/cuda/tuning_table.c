@@ -6,7 +6,7 @@
 
 #include "base/error.h"
 
-/* ---- keys and buckets -------------------------------------------------------------------------------------------- */
+/* ---- keys and buckets ------------------------------------------------------------------------------------------ */
 
 /* `to` has `bytes`, the longest text fits but for its end. */
 static void copy_printable(char *to, size_t bytes, const char *from) {
@@ -29,7 +29,7 @@ uint32_t tern_tuning_bucket(size_t m) {
     return most;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------------------------- */
 
 void tern_tuning_free(tern_tuning_table *table) {
     free(table->rows);
@@ -117,7 +117,7 @@ int tern_tuning_choose_by(tern_device_kernel *kernel, int *variant, const void *
     return tern_tuning_choose(kernel, variant, table, limits, w, product);
 }
 
-/* ---- reading text ------------------------------------------------------------------------------------------------ */
+/* ---- reading text ---------------------------------------------------------------------------------------------- */
 
 static const char *const type_names[] = {"f32", "bf16", "f16", "i8"}; /* by tern_dtype */
 
@@ -187,7 +187,8 @@ static int kernel_of(const char *text) {
     return -1;
 }
 
-/* Microseconds with three digits behind the point, which no locale turns into a comma; 0 where the text is not that. */
+/* Microseconds with three digits behind the point, which no locale turns into a comma; 0 where the text is not
+ * that. */
 static uint64_t nanoseconds_of(char *text) {
     char *point = strchr(text, '.');
     if (!point || point == text || strlen(point + 1) != 3) return 0;
@@ -265,7 +266,7 @@ tern_status tern_tuning_parse(tern_tuning_table *table, size_t *ignored, char *w
     return TERN_OK;
 }
 
-/* ---- writing it -------------------------------------------------------------------------------------------------- */
+/* ---- writing it ------------------------------------------------------------------------------------------------ */
 
 static int format_row(char *line, const tern_tuning_row *row) {
     char group[16] = "";

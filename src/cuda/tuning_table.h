@@ -7,10 +7,11 @@
  *     version 0.1.0-3
  *     t2 2560 6912 i8 16 cuda-wgmma 10 7.912
  *
- * After the five lines that say what it holds for, one line a choice: packing (t2/64: with an exponent for each 64 columns
- * of a row), rows and columns of the weights, type of the activations, the most rows of them (a power of two; from more
- * than half of it), kernel, variant, microseconds.
- * Empty lines and those that begin with # are comments. Whatever text comes in, only what has been checked is kept. */
+ * After the five lines that say what it holds for, one line a choice: packing (t2/64: with an exponent for each 64
+ * columns of a row), rows and columns of the weights, type of the activations, the most rows of them (a power of two;
+ * from more than half of it), kernel, variant, microseconds.
+ * Empty lines and those that begin with # are comments. Whatever text comes in, only what has been checked is
+ * kept. */
 #ifndef TERN_CUDA_TUNING_TABLE_H
 #define TERN_CUDA_TUNING_TABLE_H
 
@@ -69,9 +70,9 @@ int tern_tuning_choose(tern_device_kernel *kernel, int *variant, const tern_tuni
 int tern_tuning_choose_by(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
                           const tern_cuda_weights *w, const tern_device_product *product);
 
-/* Puts the rows of `size` bytes of text into the table. A text that is not for this key is TERN_E_DATA, and nothing of
- * it is taken; a line that is damaged is left out, *ignored counts those, and the first reason is in `why`, which is
- * left alone where there is none. */
+/* Puts the rows of `size` bytes of text into the table. A text that is not for this key is TERN_E_DATA, and nothing
+ * of it is taken; a line that is damaged is left out, *ignored counts those, and the first reason is in `why`, which
+ * is left alone where there is none. */
 tern_status tern_tuning_parse(tern_tuning_table *table, size_t *ignored, char *why, size_t why_bytes,
                               const tern_tuning_key *key, const char *text, size_t size, tern_error *err);
 

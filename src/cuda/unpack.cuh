@@ -1,11 +1,12 @@
-/* Trits from words of a tile into operands of the tensor cores, and the tensor cores' instructions (8.0 and newer). */
+/* Trits from words of a tile into operands of the tensor cores, and the tensor cores' instructions (8.0 and
+ * newer). */
 #ifndef TERN_CUDA_UNPACK_CUH
 #define TERN_CUDA_UNPACK_CUH
 
 #include "cuda/common.cuh"
 
-/* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish` turns
- * the sum of those, times x, into the sum of trit * x. */
+/* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish`
+ * turns the sum of those, times x, into the sum of trit * x. */
 struct t2 {
     enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6 };
     __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
@@ -21,9 +22,9 @@ __device__ inline void int8_codes(t2, uint32_t word, uint32_t (&codes)[4]) {
     for (int i = 0; i < 4; i++) codes[i] = word << (6 - 2 * i) & 0xc0c0c0c0u;
 }
 
-/* Four bytes of trit + 1 for each chunk. Two bytes at a time are multiplied by 3 and by 9: their upper halves are then the
- * number that the next one or two digits make, the lower halves the fraction that is left. Of two digits the second is the
- * number less three times the first; no byte borrows, every difference is 0, 1 or 2. */
+/* Four bytes of trit + 1 for each chunk. Two bytes at a time are multiplied by 3 and by 9: their upper halves are
+ * then the number that the next one or two digits make, the lower halves the fraction that is left. Of two digits the
+ * second is the number less three times the first; no byte borrows, every difference is 0, 1 or 2. */
 __device__ inline void digits(uint32_t word, uint32_t (&d)[5]) {
     const uint32_t fraction = 0x00ff00ffu;
     uint32_t even = word & fraction, odd = word >> 8 & fraction;
@@ -55,7 +56,8 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 }
 __device__ inline float half_scale(t2) { return 0.5f; }
 
-/* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are exact. */
+/* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are
+ * exact. */
 template <bool Bf16> __device__ inline uint32_t half_of_digits(uint32_t digits, uint32_t which) {
     const uint32_t pair = __byte_perm(digits, Bf16 ? 0x43434343u : 0x64646464u, which);
     if constexpr (Bf16) {
@@ -76,8 +78,8 @@ template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32
 }
 __device__ inline float half_scale(t5) { return 1.0f; }
 
-/* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What is left
- * of a word stays in two registers. */
+/* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What
+ * is left of a word stays in two registers. */
 __device__ inline void open_word(t2, uint32_t word, uint32_t (&rest)[2]) {
     rest[0] = __byte_perm(word, 0, 0x4140);
     rest[1] = __byte_perm(word, 0, 0x4342);
@@ -100,8 +102,8 @@ template <bool Bf16> __device__ inline void next_half_codes(t5, int, uint32_t (&
     for (int j = 0; j < 2; j++) codes[j] = half_of_digits<Bf16>(digit, j ? 0x4342 : 0x4140);
 }
 
-/* fp32 is the sum of three bf16, exactly: 8 bits of the significand in each. The parts are cut off, not rounded, so that
- * none overflows. */
+/* fp32 is the sum of three bf16, exactly: 8 bits of the significand in each. The parts are cut off, not rounded, so
+ * that none overflows. */
 __device__ inline void split_float(float v, uint32_t (&bits)[3]) {
 #pragma unroll
     for (int i = 0; i < 3; i++) {
@@ -153,7 +155,8 @@ __device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_
             : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
-/* The left operands of R rows of tiles, in halves: words are opened half a tile at a time and give them chunk by chunk. */
+/* The left operands of R rows of tiles, in halves: words are opened half a tile at a time and give them chunk by
+ * chunk. */
 template <class Density, bool Bf16, int R> struct half_weights {
     uint32_t rest[R][2][2]; /* of rows g and g + 8 */
     uint32_t a[R][2][2];

@@ -1,7 +1,7 @@
 /* Many rows of int8 activations on Hopper's warpgroup tensor cores. The copy engine brings activations, 128 columns a
- * stage, into shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go from packed
- * words into registers and from there into the tensor cores, never through shared memory. While one warpgroup unpacks, the
- * other one keeps the tensor cores busy.
+ * stage, into shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go from
+ * packed words into registers and from there into the tensor cores, never through shared memory. While one warpgroup
+ * unpacks, the other one keeps the tensor cores busy.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
  * through each other's shared memory. Long rows for one or two blocks a multiprocessor are wgmma_ring.cu's. */
@@ -53,8 +53,8 @@ __device__ static void ask_for(const supply &s, const ring &r, int slot) {
     copy_box(r.stage(slot), s.acts, s.column + slot * SLOT_COLS, s.m0, r.full_of(slot));
 }
 
-/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there. The
- * first STAGES slots were asked for at the start. */
+/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there.
+ * The first STAGES slots were asked for at the start. */
 __device__ static void ask_ahead(const supply &s, const ring &r, int slot) {
     const int wanted = slot + AHEAD;
     if (threadIdx.x == 0 && wanted >= STAGES && wanted < s.slots) {
@@ -134,8 +134,9 @@ __device__ static void multiply_part(int32_t (&c)[Sums], const ring &r, const su
     }
 }
 
-/* A thread's sums lie 8 activations and 8 outputs apart, so that a warp would write 16 bytes here and there. Outputs of two
- * bytes go by shared memory instead: `room` has rows of BLOCK_ROWS of them, 16 bytes longer to spread over the banks. */
+/* A thread's sums lie 8 activations and 8 outputs apart, so that a warp would write 16 bytes here and there. Outputs
+ * of two bytes go by shared memory instead: `room` has rows of BLOCK_ROWS of them, 16 bytes longer to spread over the
+ * banks. */
 enum { OUTPUT_PITCH = BLOCK_ROWS + 8 };
 static_assert(OUTPUT_PITCH * 2 <= STAGES * SLOT_COLS, "outputs take the place of the stages");
 
@@ -209,7 +210,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
     }
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const char op[] = "cuda-wgmma";
 

@@ -19,7 +19,7 @@ enum {
     SUM_PITCH = TERN_WGMMA_SUM_PITCH
 };
 
-/* ---- sums -------------------------------------------------------------------------------------------------------- */
+/* ---- sums ------------------------------------------------------------------------------------------------------ */
 
 /* Sum i of a thread is that of output n0 + 8 (i / 2 % 2), activations m0 + 8 (i / 4) + i % 2. */
 struct place {
@@ -68,7 +68,7 @@ __device__ inline uint16_t half_of(float v, tern_dtype type) {
     return type == TERN_BF16 ? __bfloat16_as_ushort(__float2bfloat16_rn(v)) : __half_as_ushort(__float2half_rn(v));
 }
 
-/* ---- tensor maps ------------------------------------------------------------------------------------------------- */
+/* ---- tensor maps ----------------------------------------------------------------------------------------------- */
 
 /* Boxes of `columns` values x `rows` of a matrix; outside of it there are zeros. */
 struct boxes {

@@ -1,9 +1,9 @@
-/* Few outputs with long rows, or few rows of int8 activations, on Hopper's warpgroup tensor cores. One warp of a block
- * has the copy engine bring slots of one tile's columns, activations and packed weights, into a ring in shared memory.
- * Two warpgroups take them from there: the weights go through registers, where they are unpacked, into the tensor cores,
- * which read the activations themselves. While they multiply one slot, its warps unpack the next, so that one block
- * keeps a multiprocessor busy where there are no two (lab/cuda-wgmma.md). Blocks stay and take one tile of outputs after
- * another.
+/* Few outputs with long rows, or few rows of int8 activations, on Hopper's warpgroup tensor cores. One warp of a
+ * block has the copy engine bring slots of one tile's columns, activations and packed weights, into a ring in shared
+ * memory. Two warpgroups take them from there: the weights go through registers, where they are unpacked, into the
+ * tensor cores, which read the activations themselves. While they multiply one slot, its warps unpack the next, so
+ * that one block keeps a multiprocessor busy where there are no two (lab/cuda-wgmma.md). Blocks stay and take one
+ * tile of outputs after another.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns, as in wgmma.cu. */
 #include "cuda/wgmma_common.cuh"
@@ -16,8 +16,8 @@ enum {
     SHORT_COLS = 32, /* the rest that t5 has */
 };
 
-/* The launch shape as types. Nine warps lie on four quarters of a multiprocessor, three on one of them, whose registers
- * are enough for 168 each, or for 112 where shared memory is shared with another block. */
+/* The launch shape as types. Nine warps lie on four quarters of a multiprocessor, three on one of them, whose
+ * registers are enough for 168 each, or for 112 where shared memory is shared with another block. */
 template <class Density_, int MTile_, int Splits_> struct wgmma_shape {
     typedef Density_ Density;
     enum {
@@ -42,7 +42,7 @@ struct sources {
     CUtensorMap acts, short_acts, tiles;
 };
 
-/* ---- the ring ---------------------------------------------------------------------------------------------------- *
+/* ---- the ring --------------------------------------------------------------------------------------------------- *
  * Slot i of all that a block ever takes lies in room i % SLOTS, for the (i / SLOTS)-th time. */
 
 template <class Shape> struct ring {
@@ -67,7 +67,7 @@ template <class Shape> struct ring {
     }
 };
 
-/* ---- what a block does ------------------------------------------------------------------------------------------- */
+/* ---- what a block does ----------------------------------------------------------------------------------------- */
 
 /* Tiles of outputs in the order in which blocks take them: bands of neighbouring outputs, within a band the outputs
  * first, so that what runs together shares both weights and activations. */
@@ -130,7 +130,7 @@ __device__ static void feed(const product &p, const sources &from, const plan &a
     }
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 /* The A operands of a slot: each warp has a row of tiles. */
 template <class Shape>
@@ -173,8 +173,8 @@ template <class Shape> struct multiplier {
         if (threadIdx.x % 32 == 0) barrier_arrive(r.at(c).empty);
     }
 
-    /* Starts the products of a slot whose operands are in a[Buffer], and prepares the next one once the registers of the
-     * last one are no longer read. */
+    /* Starts the products of a slot whose operands are in a[Buffer], and prepares the next one once the registers of
+     * the last one are no longer read. */
     template <int Buffer> __device__ void step(int32_t (&c)[Shape::Sums], cursor &last, bool first, bool more) {
         multiply<Shape>(c, a[Buffer], r.at(slot));
         wgmma_wait<1>();
@@ -206,7 +206,7 @@ template <class Shape> struct multiplier {
     }
 };
 
-/* ---- outputs ----------------------------------------------------------------------------------------------------- */
+/* ---- outputs --------------------------------------------------------------------------------------------------- */
 
 enum {
     BATCH_ROWS = 16, /* of activations, that are stored together */
@@ -268,7 +268,7 @@ __device__ static void put_all(const int32_t (&c)[Sums], const epilogue &out, ui
     }
 }
 
-/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 /* One tile of outputs after another. */
 template <class Shape>
@@ -323,7 +323,7 @@ __global__ void __maxnreg__(Shape::REGISTERS)
     }
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const char op[] = "cuda-wgmma";
 

@@ -4,9 +4,9 @@
 
 #include <stddef.h>
 
-/* A block of two warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a cluster share the
- * columns. Two kernels: wgmma.cu has weights go from memory into registers, and with `ring` nonzero wgmma_ring.cu has
- * them pass through shared memory. */
+/* A block of two warpgroups computes 128 outputs for m_tile rows of activations; `splits` blocks of a cluster share
+ * the columns. Two kernels: wgmma.cu has weights go from memory into registers, and with `ring` nonzero wgmma_ring.cu
+ * has them pass through shared memory. */
 typedef struct tern_wgmma_shape {
     int m_tile, splits, ring;
 } tern_wgmma_shape;

@@ -1,6 +1,6 @@
-/* Copies from global to shared memory that a thread starts and later waits for, 16 bytes each: what brings a row while
- * another one is worked at. A thread sees its own copies behind the wait, all see them behind a barrier after that. GPUs
- * before 8.0 have no such copies: there they are done where they are started. */
+/* Copies from global to shared memory that a thread starts and later waits for, 16 bytes each: what brings a row
+ * while another one is worked at. A thread sees its own copies behind the wait, all see them behind a barrier after
+ * that. GPUs before 8.0 have no such copies: there they are done where they are started. */
 #ifndef TERN_GPU_GPU_ASYNC_CUH
 #define TERN_GPU_GPU_ASYNC_CUH
 

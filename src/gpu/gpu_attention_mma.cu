@@ -1,8 +1,8 @@
-/* Attention of values V, bf16 or fp16, on the tensor cores of 8.0 and newer, for head widths of 32, 64 and 128. A block
- * of four warps has 64 queries (or keys), 16 a warp; tiles of the others pass through shared memory. Fragments are those of
- * mma.m16n8k16: of a 16 x 8 result a thread has rows lane / 4 and + 8, columns 2 (lane % 4) and + 1 - just where the
- * next product wants its left operand, so that P and dS never leave registers. The backward pass by keys makes S^T
- * and dP^T for the same reason.
+/* Attention of values V, bf16 or fp16, on the tensor cores of 8.0 and newer, for head widths of 32, 64 and 128. A
+ * block of four warps has 64 queries (or keys), 16 a warp; tiles of the others pass through shared memory. Fragments
+ * are those of mma.m16n8k16: of a 16 x 8 result a thread has rows lane / 4 and + 8, columns 2 (lane % 4) and + 1 -
+ * just where the next product wants its left operand, so that P and dS never leave registers. The backward pass by
+ * keys makes S^T and dP^T for the same reason.
  *
  * Tokens past the end are read as zeros. They change nothing: as keys they come after every query that counts, as
  * queries their dy is 0. */

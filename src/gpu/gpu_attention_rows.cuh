@@ -1,5 +1,5 @@
-/* What attention on tensor cores does with the results in registers, whichever instruction made them: of 16 rows a warp, a
- * lane has rows lane / 4 and + 8, and of every eight columns 2 (lane % 4) and + 1. */
+/* What attention on tensor cores does with the results in registers, whichever instruction made them: of 16 rows a
+ * warp, a lane has rows lane / 4 and + 8, and of every eight columns 2 (lane % 4) and + 1. */
 #ifndef TERN_GPU_GPU_ATTENTION_ROWS_CUH
 #define TERN_GPU_GPU_ATTENTION_ROWS_CUH
 

@@ -1,8 +1,8 @@
 /* Attention of values V, bf16 or fp16, with heads of 64 on Hopper's warpgroup tensor cores (9.0a). A warpgroup has 64
- * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, brought by the copy engine: the
- * next one is on its way while one is multiplied, and the last product of the one before ends meanwhile. Rows of 64 values
- * are 128 bytes, swizzled as the tensor cores read them: the same tile serves as operand by its rows (scores) and by its
- * columns (what is multiplied by scores). These never leave registers.
+ * queries (or keys), 16 a warp, and tiles of 64 of the others pass through shared memory, brought by the copy engine:
+ * the next one is on its way while one is multiplied, and the last product of the one before ends meanwhile. Rows of
+ * 64 values are 128 bytes, swizzled as the tensor cores read them: the same tile serves as operand by its rows
+ * (scores) and by its columns (what is multiplied by scores). These never leave registers.
  *
  * Tokens past the end are read as zeros, as in gpu_attention_mma.cu. */
 #include <stdio.h>
@@ -58,7 +58,8 @@ __device__ static void pin_sums(sums &c) {
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
 /* multiply_step: c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory.
- * add_step: c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are multiplied. */
+ * add_step: c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are
+ * multiplied. */
 #define STEPS(V, type)                                                                        \
     __device__ static void multiply_step(V, sums &c, uint64_t a, uint64_t b, int add) {       \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                             \
@@ -87,8 +88,8 @@ struct tile_barriers {
     uint64_t own, full[STAGES];
 };
 
-/* Pairs of tiles that take turns in STAGES places. All threads know which pair is next to be read; one thread asks for the
- * pair behind it. */
+/* Pairs of tiles that take turns in STAGES places. All threads know which pair is next to be read; one thread asks
+ * for the pair behind it. */
 struct tile_ring {
     uint32_t tiles, barriers;
     int stage, parity; /* of the pair to be read */
@@ -165,8 +166,8 @@ __device__ static uint32_t aligned_room() {
     return ((uint32_t)__cvta_generic_to_shared(attention_room) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
 }
 
-/* Which rows of which head a block has: blocks of one head are neighbours in time, so that the head's tiles are read from
- * L2, and those with the most tiles to pass come first. */
+/* Which rows of which head a block has: blocks of one head are neighbours in time, so that the head's tiles are read
+ * from L2, and those with the most tiles to pass come first. */
 struct block_place {
     size_t b, h, number; /* sample, head of it, the rows' number from the end with fewest tiles */
 };

@@ -1,5 +1,5 @@
-/* Batch norm's formulas, for the ops that compute it: gpu_op_batch_norm.cu, and gpu_op_norm_pool.cu with a pool behind
- * it. */
+/* Batch norm's formulas, for the ops that compute it: gpu_op_batch_norm.cu, and gpu_op_norm_pool.cu with a pool
+ * behind it. */
 #ifndef TERN_GPU_GPU_BATCH_NORM_CUH
 #define TERN_GPU_GPU_BATCH_NORM_CUH
 

@@ -136,7 +136,8 @@ __global__ static void __launch_bounds__(GPU_THREADS, 2)
     }
 }
 
-/* finish(column, first sum, second sum), by one thread a column: a warp adds its parts, a lane's are asked for together. */
+/* finish(column, first sum, second sum), by one thread a column: a warp adds its parts, a lane's are asked for
+ * together. */
 template <class G>
 __global__ static void __launch_bounds__(GPU_THREADS)
     gpu_pair_finish_kernel(const double *parts, unsigned count, size_t columns, G finish) {

@@ -1,5 +1,5 @@
-/* Convolutions of int8 activations with trits in training, of tiles that are gathered from images: the integers that the
- * packed product of patches has, and its epilogue. The trits are int8 here. */
+/* Convolutions of int8 activations with trits in training, of tiles that are gathered from images: the integers that
+ * the packed product of patches has, and its epilogue. The trits are int8 here. */
 #include "gpu/gpu_conv_int8.cuh"
 
 #include "cuda/epilogue.cuh"

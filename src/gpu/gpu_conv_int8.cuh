@@ -1,5 +1,5 @@
-/* Outputs of convolutions of int8 activations with trits, without patches, on Hopper: where gpu_conv_fits. Sums are the
- * integers of every other kernel, and outputs round as theirs do. */
+/* Outputs of convolutions of int8 activations with trits, without patches, on Hopper: where gpu_conv_fits. Sums are
+ * the integers of every other kernel, and outputs round as theirs do. */
 #ifndef TERN_GPU_GPU_CONV_INT8_CUH
 #define TERN_GPU_GPU_CONV_INT8_CUH
 

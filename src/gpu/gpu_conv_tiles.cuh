@@ -1,10 +1,11 @@
-/* Windows over images as operands of Hopper's warpgroup tensor cores, for gpu_conv_wgmma.cu and gpu_conv_int8.cu (9.0a).
+/* Windows over images as operands of Hopper's warpgroup tensor cores, for gpu_conv_wgmma.cu and gpu_conv_int8.cu
+ * (9.0a).
  *
- * Tiles have rows of 128 bytes in the copy engine's 128-byte swizzle, gathered from images where they lie: the bytes of a
- * copy belong to one pixel. Stage after stage of them passes through shared memory, brought by all threads while their
- * warpgroups multiply the one before. A pixel is asked for once for each place of the window: where its channels are rows
- * of a tile or more, all those places come one after the other, so that most of them find it in L1. Asking is what takes
- * the time of the threads; a copy is a bit of a mask, an addition and the copy. */
+ * Tiles have rows of 128 bytes in the copy engine's 128-byte swizzle, gathered from images where they lie: the bytes
+ * of a copy belong to one pixel. Stage after stage of them passes through shared memory, brought by all threads while
+ * their warpgroups multiply the one before. A pixel is asked for once for each place of the window: where its
+ * channels are rows of a tile or more, all those places come one after the other, so that most of them find it in L1.
+ * Asking is what takes the time of the threads; a copy is a bit of a mask, an addition and the copy. */
 #ifndef TERN_GPU_GPU_CONV_TILES_CUH
 #define TERN_GPU_GPU_CONV_TILES_CUH
 
@@ -72,7 +73,8 @@ template <int BYTES> __device__ inline uint32_t place_of(uint32_t row, uint32_t 
 __device__ inline uint64_t turned_tile(uint32_t address) {
     return (swizzled_rows(address) & ~((uint64_t)0xffff << 16)) | (uint64_t)(TILE_BYTES >> 4) << 16;
 }
-/* From one instruction's operand to the next, by rows and by columns of a tile of bf16. Descriptors count 16 bytes. */
+/* From one instruction's operand to the next, by rows and by columns of a tile of bf16. Descriptors count 16
+ * bytes. */
 enum { BY_ROW = STEP_BYTES >> 4, BY_COLUMN = STEP_BYTES / 2 * ROW_BYTES >> 4 };
 
 extern __shared__ __align__(16) char conv_room[];
@@ -83,8 +85,8 @@ __device__ inline uint32_t aligned_room() {
 
 /* ---- windows */
 
-/* Images [images][h][w][c], and the windows over them: places [images][oh][ow], each [kernel][kernel][c] = k values, in
- * tiles of rows of `wide` of them. */
+/* Images [images][h][w][c], and the windows over them: places [images][oh][ow], each [kernel][kernel][c] = k values,
+ * in tiles of rows of `wide` of them. */
 struct windows {
     gpu_divisor ow, oh, kernel, c, taps;
     uint32_t h, w, k, places, rows; /* rows: of tiles, as many as have all values */
@@ -133,7 +135,8 @@ __device__ inline value_at value_of(const windows &g, uint32_t k) {
     return {(int32_t)((y * g.w + x) * g.c.d + c), k < g.k ? tap : NO_TAP, y, x};
 }
 
-/* A place's window: its first pixel, which may lie outside of the image, and a bit for each of its pixels that do not. */
+/* A place's window: its first pixel, which may lie outside of the image, and a bit for each of its pixels that do
+ * not. */
 struct window_at {
     const char *first;
     uint32_t taps;
@@ -208,7 +211,8 @@ template <class O, class Block> struct filters {
     }
 };
 
-/* The block's outputs from place `first` and output n0 on: c += their sums. O::multiply<turned>(c, a, b) does a step. */
+/* The block's outputs from place `first` and output n0 on: c += their sums. O::multiply<turned>(c, a, b) does a
+ * step. */
 template <class O, class block, class B, class Sum, int SUMS>
 __device__ inline void multiply_windows(Sum (&c)[SUMS], const place_product<O> &p, uint32_t n0, uint32_t first) {
     enum { AHEAD = block::AHEAD, ROWS_AT_ONCE = block::THREADS / O::PACKS, MINE = block::PLACES / ROWS_AT_ONCE };
@@ -277,8 +281,8 @@ __device__ inline void multiply_windows(Sum (&c)[SUMS], const place_product<O> &
     __syncthreads(); /* the stages are no longer read */
 }
 
-/* The block's outputs by way of shared memory, whole rows of packs, of which `room` has N and one more to spread rows over
- * the banks. f(i, half, column): output i of this thread, of its lower or upper row. */
+/* The block's outputs by way of shared memory, whole rows of packs, of which `room` has N and one more to spread rows
+ * over the banks. f(i, half, column): output i of this thread, of its lower or upper row. */
 template <class block, class O, class F>
 __device__ inline void write_places(const place_product<O> &p, uint32_t n0, uint32_t first, F f) {
     enum { N = block::OUTPUTS, PACK = 16 / sizeof(bf16), PITCH = N + PACK, ROW_PACKS = N / PACK };
@@ -326,7 +330,8 @@ static tern_status run_places(tern_gpu_plan *plan, size_t node, void (*kernel)(p
     return TERN_OK;
 }
 
-/* run(block) with the block for so many outputs; of four warpgroups where those are enough for all multiprocessors. */
+/* run(block) with the block for so many outputs; of four warpgroups where those are enough for all
+ * multiprocessors. */
 template <class O, class F>
 static tern_status choose_block(const tern_gpu_plan *plan, const place_product<O> &p, F run) {
     if (p.n <= 32) return run(place_block<2, 32, 4>());

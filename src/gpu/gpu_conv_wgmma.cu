@@ -45,8 +45,8 @@ enum { WIDE = bf16_operand::WIDE, PACK = bf16_operand::PACK, PACKS = bf16_operan
 
 /* ---- outputs of places */
 
-/* b of a gradient: value k of a window of dy, output o at a tap counted from the last, meets filter o's values at that tap,
- * one for each of the n channels. */
+/* b of a gradient: value k of a window of dy, output o at a tap counted from the last, meets filter o's values at
+ * that tap, one for each of the n channels. */
 template <class O, class Block> struct turned_filters {
     enum {
         TURNED = 1,
@@ -114,8 +114,8 @@ struct filter_product {
     uint32_t each; /* places of a part, a multiple of 64 */
 };
 
-/* M tiles of 64 filters and K tiles of 64 values of their windows. Of four warpgroups two have the first half of the values,
- * two the others; these two have a tile of filters each, or with one tile half of the places. */
+/* M tiles of 64 filters and K tiles of 64 values of their windows. Of four warpgroups two have the first half of the
+ * values, two the others; these two have a tile of filters each, or with one tile half of the places. */
 template <int M, int K> struct filter_block {
     enum {
         THREADS = 4 * GROUP,
@@ -353,8 +353,8 @@ tern_status gpu_conv_forward(tern_gpu_plan *plan, size_t node, const gpu_conv *c
     return choose_places<filters>(plan, node, p, NULL, err);
 }
 
-/* A convolution of dy: pixel x was at tap t of the place x + padding - t, so that taps counted from the last one begin
- * kernel - 1 - padding in front of x. */
+/* A convolution of dy: pixel x was at tap t of the place x + padding - t, so that taps counted from the last one
+ * begin kernel - 1 - padding in front of x. */
 tern_status gpu_conv_input_gradient(tern_gpu_plan *plan, size_t node, const gpu_conv *c, void *dx, int add,
                                     const void *dy, const void *w, const float *factor, tern_error *err) {
     bf16_product p = {};

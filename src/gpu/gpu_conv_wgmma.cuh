@@ -1,6 +1,7 @@
-/* Convolutions of bf16 without patches, on Hopper's warpgroup tensor cores: the products that gpu_patches.cuh's rows would
- * enter, and both of its gradients. Windows of 2 x 2 to 5 x 5 pixels, padded by less than that, that go a pixel at a time, one group, whole packs of 8
- * channels. Sums are fp32; their order follows from shapes and the number of multiprocessors. */
+/* Convolutions of bf16 without patches, on Hopper's warpgroup tensor cores: the products that gpu_patches.cuh's rows
+ * would enter, and both of its gradients. Windows of 2 x 2 to 5 x 5 pixels, padded by less than that, that go a pixel
+ * at a time, one group, whole packs of 8 channels. Sums are fp32; their order follows from shapes and the number of
+ * multiprocessors. */
 #ifndef TERN_GPU_GPU_CONV_WGMMA_CUH
 #define TERN_GPU_GPU_CONV_WGMMA_CUH
 

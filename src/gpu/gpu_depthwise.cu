@@ -87,8 +87,8 @@ tern_status gpu_depthwise_input_gradient(tern_gpu_plan *plan, size_t node, tern_
                 return run<T, true>(plan, node, type, (T *)dx, (const T *)dy, weights, NULL, add, scratch, err));
 }
 
-/* parts[part][tap][channel]: a block has PACKS packs of channels, one tap and one of PARTS parts of the places; its ROWS
- * rows of threads take every so many places, then their sums are added in order. */
+/* parts[part][tap][channel]: a block has PACKS packs of channels, one tap and one of PARTS parts of the places; its
+ * ROWS rows of threads take every so many places, then their sums are added in order. */
 template <class T, int N>
 __global__ static void weight_parts(float *parts, const T *dy, const T *x, gpu_windows g, uint32_t places,
                                     tern_dtype rounded) {

@@ -6,8 +6,8 @@
 
 enum : uint32_t { GPU_DIVIDE_MOST = 0x7fffffff };
 
-/* With d <= 2^bits and factor = ceil(2^(31 + bits) / d), factor d is less than 2^bits above 2^(31 + bits): for n < 2^31
- * the product is less than one d-th above n / d, too little to reach the next integer. factor fits 32 bits. */
+/* With d <= 2^bits and factor = ceil(2^(31 + bits) / d), factor d is less than 2^bits above 2^(31 + bits): for n <
+ * 2^31 the product is less than one d-th above n / d, too little to reach the next integer. factor fits 32 bits. */
 struct gpu_divisor {
     uint32_t d, factor, shift;
 };

@@ -170,8 +170,9 @@ static algo_shape shape_of(const gpu_lt *lt, const cublasLtMatmulAlgo_t *algo) {
     return s;
 }
 
-/* What is faster than cuBLASLt's first proposal for the layers of a language model, many rows of at least BROAD values, on
- * an H200 (lab/cuda-training.md); tile 0: its own choice. A rule and no timing, so that a run has the same bits again. */
+/* What is faster than cuBLASLt's first proposal for the layers of a language model, many rows of at least BROAD
+ * values, on an H200 (lab/cuda-training.md); tile 0: its own choice. A rule and no timing, so that a run has the same
+ * bits again. */
 static algo_shape preferred(const gpu_lt *lt, const gpu_gemm *g) {
     enum { BROAD = 768, VOCABULARY = 16384, MANY = 8192 };
     enum {
@@ -406,8 +407,8 @@ __global__ static void add_rows(float *to, const float *from, size_t columns, si
     GPU_FOR(i, n) to[i] += from[i / columns * ld + i % columns];
 }
 
-/* Where rows of x are longer than k there are as many columns of sums, because cuBLASLt's fast kernels take rows of whole
- * packs, and those of k are added to dw. */
+/* Where rows of x are longer than k there are as many columns of sums, because cuBLASLt's fast kernels take rows of
+ * whole packs, and those of k are added to dw. */
 tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
                                size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err) {
     gpu_gemm g = {};

@@ -4,8 +4,9 @@
 
 #include "gpu/gpu_plan.cuh"
 
-/* C[m][n] = beta C + factor A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned. Sums are
- * fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_` elements apart. */
+/* C[m][n] = beta C + factor A B, row-major; A is [m][k], or [k][m] with a_turned; B [k][n], or [n][k] with b_turned.
+ * Sums are fp32, with fp32 operands exact ones (no TF32). count > 1: so many products, the matrices `stride_`
+ * elements apart. */
 struct gpu_gemm {
     tern_dtype operands; /* of A and B: TERN_F32, TERN_BF16 or TERN_F16 */
     tern_dtype result;   /* of C, likewise */
@@ -28,8 +29,8 @@ void *gpu_lt_workspace(tern_gpu_plan *plan, void *workspace);
 tern_status gpu_multiply(tern_gpu_plan *plan, size_t node, const gpu_gemm *gemm, void *c, const void *a,
                          const void *b, tern_error *err);
 
-/* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as nn/dense.h's tern_operand; `from` of
- * the plan's type, `to` of `type`. */
+/* to[row][c] = from[row][c] * row_scale[row / rows_per_scale] * column_scale[c], as nn/dense.h's tern_operand; `from`
+ * of the plan's type, `to` of `type`. */
 struct gpu_operand {
     tern_dtype type;
     size_t rows, columns;
@@ -44,8 +45,9 @@ tern_status gpu_make_operand(tern_gpu_plan *plan, size_t node, const gpu_operand
 tern_status gpu_convert(tern_gpu_plan *plan, size_t node, tern_dtype type, void *to, const float *from, size_t n,
                         tern_error *err);
 
-/* Operands of this pass's `type` (gpu_operands, or plan->products): *to is `from`, or the node's first parameter, where
- * it is of that type already. Else it is made in scratch at *room, which moves on by at most what _room says. */
+/* Operands of this pass's `type` (gpu_operands, or plan->products): *to is `from`, or the node's first parameter,
+ * where it is of that type already. Else it is made in scratch at *room, which moves on by at most what _room
+ * says. */
 size_t gpu_value_room(const tern_gpu_plan *plan, size_t elements);
 size_t gpu_weight_room(const tern_gpu_plan *plan, size_t elements);
 tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
@@ -53,12 +55,12 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
 
-/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it once,
- * not in every pass. */
+/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it
+ * once, not in every pass. */
 tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
 tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
-/* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx. Rows of
- * x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
+/* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx.
+ * Rows of x longer than k hold zeros behind it (gpu_patches_row); then `sums` is scratch of n * ldx floats. */
 tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, const void *dy, size_t ldy, const void *x,
                                size_t ldx, size_t n, size_t k, size_t rows, void *sums, tern_error *err);
 
@@ -66,8 +68,8 @@ tern_status gpu_weight_product(tern_gpu_plan *plan, size_t node, float *dw, cons
 size_t gpu_column_sums_scratch(const tern_gpu_plan *plan, size_t columns);
 tern_status gpu_column_sums(tern_gpu_plan *plan, size_t node, float *sum, const void *x, size_t rows, size_t columns,
                             void *scratch, tern_error *err);
-/* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order; each
- * may be NULL. y of the plan's type. */
+/* y[row][c] = y[row][c] * column_scale[c] * row_scale[row / rows_per_scale] + bias[c], in nn/op_ternary.c's order;
+ * each may be NULL. y of the plan's type. */
 struct gpu_epilogue {
     size_t rows, columns;
     const float *column_scale;

@@ -2,8 +2,8 @@
  * same random numbers by the same fp32 operations, and windows of a text.
  *
  * The mean grey of contrast is a double sum over pixels. All greys of an image are multiples of one factor and the
- * smallest but 0 is no less than 2^-12 of the largest, so that up to 2^16 pixels the sum is exact in any order, and to
- * the bit the CPU's. */
+ * smallest but 0 is no less than 2^-12 of the largest, so that up to 2^16 pixels the sum is exact in any order, and
+ * to the bit the CPU's. */
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"
 

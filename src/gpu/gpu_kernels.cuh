@@ -27,7 +27,8 @@ template <class T> struct alignas(16) gpu_pack {
 /* N values, a power of two, in as few accesses as can be. */
 template <class T, int N> struct alignas(N * sizeof(T) < 16 ? N * sizeof(T) : 16) gpu_few { T v[N]; };
 
-/* A warp's sum, the same in all lanes, and a block's of up to 1024 threads (all must come; `room` is free afterwards). */
+/* A warp's sum, the same in all lanes, and a block's of up to 1024 threads (all must come; `room` is free
+ * afterwards). */
 template <class V> __device__ inline V warp_sum(V v) {
     for (int step = 16; step; step /= 2) v += __shfl_xor_sync(0xffffffffu, v, step);
     return v;

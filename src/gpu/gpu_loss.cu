@@ -1,8 +1,8 @@
 /* The loss of nn/loss.c: per row what it computes there, with exponentials of the device and sums of a warp's or a
  * block's order.
  *
- * A row of many classes is read twice, for its softmax and for its gradient. Where a block has shared memory for all of it
- * the row waits there in between, and the next one follows it pack by pack. */
+ * A row of many classes is read twice, for its softmax and for its gradient. Where a block has shared memory for all
+ * of it the row waits there in between, and the next one follows it pack by pack. */
 #include "gpu/gpu_async.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_trainer.cuh"

@@ -1,9 +1,10 @@
-/* How gradients in fp16 keep clear of 0 and of infinity: that of the output is multiplied by a scale, those of parameters
- * are divided by it before anything is made of them. Scales are powers of two, so that nothing but the range changes.
+/* How gradients in fp16 keep clear of 0 and of infinity: that of the output is multiplied by a scale, those of
+ * parameters are divided by it before anything is made of them. Scales are powers of two, so that nothing but the
+ * range changes.
  *
- * A step whose gradients are not finite though its loss is was too much for the scale: it changes nothing, and the next
- * one has half of it. Many good steps in a row double it. At the least scale such a step is what it is in other types:
- * one that is skipped, and too many of those end the training. */
+ * A step whose gradients are not finite though its loss is was too much for the scale: it changes nothing, and the
+ * next one has half of it. Many good steps in a row double it. At the least scale such a step is what it is in other
+ * types: one that is skipped, and too many of those end the training. */
 #ifndef TERN_GPU_GPU_LOSS_SCALE_CUH
 #define TERN_GPU_GPU_LOSS_SCALE_CUH
 

@@ -1,4 +1,5 @@
-/* Muon: train/optimizer.c's momentum and nn/orthogonal.c's Newton-Schulz steps, for all matrices of one shape at once.
+/* Muon: train/optimizer.c's momentum and nn/orthogonal.c's Newton-Schulz steps, for all matrices of one shape at
+ * once.
  *
  * With s = x x^T (of a tall matrix x^T x, so that nothing is transposed) a step is x = (c0 + c1 s + c2 s^2) x: the
  * factor in brackets is made in one pass over s and s^2, and the rest are three products. Operands are of the plan's

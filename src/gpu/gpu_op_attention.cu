@@ -141,8 +141,8 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return gpu_attention_plain_forward(plan, i, &a, err);
 }
 
-/* delta[b][h][t] = sum of dy y over a head: the row sums of dP P. A row is `lanes` neighbours' work, a power of two up to
- * a warp, N values at a time. */
+/* delta[b][h][t] = sum of dy y over a head: the row sums of dP P. A row is `lanes` neighbours' work, a power of two
+ * up to a warp, N values at a time. */
 template <class T, int N> __global__ static void row_products(gpu_attention a, int lanes) {
     const size_t rows = a.batch * a.t * a.h, thread = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     const size_t own = thread / lanes, row = own < rows ? own : rows - 1; /* [b][t][h] */

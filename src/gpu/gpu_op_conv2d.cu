@@ -1,9 +1,9 @@
 /* conv2d  y = patches W^T + b    dW = dy^T patches,  dpatches = dy W, gathered into dx,  db = column sums of dy
  *
- * Patches are made for as many images at a time as keep scratch small. A convolution whose patches are the image itself
- * multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh), and so do the outputs of small
- * patches (gpu_small_patches.cuh, gpu_small_images.cuh) and what Hopper does without any (gpu_conv_wgmma.cuh). Operands
- * are of plan->products in training passes and fp32 in others, as on the CPU. */
+ * Patches are made for as many images at a time as keep scratch small. A convolution whose patches are the image
+ * itself multiplies it where it lies; one filter a channel goes another way (gpu_depthwise.cuh), and so do the
+ * outputs of small patches (gpu_small_patches.cuh, gpu_small_images.cuh) and what Hopper does without any
+ * (gpu_conv_wgmma.cuh). Operands are of plan->products in training passes and fp32 in others, as on the CPU. */
 #include "gpu/gpu_conv_wgmma.cuh"
 #include "gpu/gpu_depthwise.cuh"
 #include "gpu/gpu_gemm.cuh"

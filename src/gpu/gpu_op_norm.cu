@@ -1,9 +1,9 @@
 /* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
  * long; a thread keeps its values in registers, and those beyond KEPT are read again.
  *
- * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone (layout.h) is
- * applied to values as they are read. Where a product of int8 activations is the only reader, the norm gives it these,
- * and no value of its own: they are of the fp32 values, as on the CPU. */
+ * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
+ * (layout.h) is applied to values as they are read. Where a product of int8 activations is the only reader, the norm
+ * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. */
 #include "gpu/gpu_async.cuh"
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
@@ -91,8 +91,8 @@ static row_norm norm_of(const tern_gpu_plan *plan, size_t i, int centred) {
 #define NORM_THREADS(WIDTH) (WIDTH < 128 ? 128 : WIDTH)
 #define NORM_TEAMS(WIDTH) (NORM_THREADS(WIDTH) / WIDTH)
 
-/* Rows of bf16 in whole packs come by way of shared memory, the next one while one is worked at: two stages of three rows
- * are all that every GPU lets a block have. */
+/* Rows of bf16 in whole packs come by way of shared memory, the next one while one is worked at: two stages of three
+ * rows are all that every GPU lets a block have. */
 template <class T, int N, int WIDTH> struct norm_staging {
     enum { PACKS = KEPT / N, STAGED = sizeof(T) == 2 && N > 1 && WIDTH <= 128, STAGES = STAGED ? 2 : 1 };
     typedef gpu_columns_pack<T, N> pack;
@@ -318,8 +318,8 @@ template <int N, int WIDTH> __device__ static void give_part(float *part, const 
 /* Blocks that a multiprocessor is to have at once, of rows that are staged: as many registers as there are then. */
 #define GRADIENT_BLOCKS(T, N, WIDTH) (norm_staging<T, N, WIDTH>::STAGED ? 4 : 1)
 
-/* A row's x and dy, as they are stored: f(pack's number, column, N values of x, N of dy) for all packs. The number is -1 of
- * those that registers do not hold. */
+/* A row's x and dy, as they are stored: f(pack's number, column, N values of x, N of dy) for all packs. The number is
+ * -1 of those that registers do not hold. */
 template <class T, int N, int WIDTH> struct gradient_values {
     enum { PACKS = KEPT / N };
     gpu_columns_pack<T, N> x[PACKS], dy[PACKS];
@@ -440,8 +440,8 @@ __global__ static void __launch_bounds__(FINISH *FINISH)
     if (threadIdx.x == 0 && own < n) gain[own] += sum;
 }
 
-/* Runs the statement with WIDTH = the threads of a row of n elements, and EXACT where they hold just as many: code without
- * conditions, for packs of N. */
+/* Runs the statement with WIDTH = the threads of a row of n elements, and EXACT where they hold just as many: code
+ * without conditions, for packs of N. */
 #define BY_WIDTH(n, N, ...)               \
     do {                                  \
         if ((n) == 32 * KEPT) {           \

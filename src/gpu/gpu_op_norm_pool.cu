@@ -1,6 +1,7 @@
-/* batch_norm_pool: a batch norm, its activation and a max_pool of 2 x 2 pixels that tiles the image, in the place of the
- * pool (nn/layout.h). What lies between them is never written: the backward pass computes it again, and finds the
- * largest of a window where the forward pass did. The sums of gradients want nothing but the input there, which is kept. */
+/* batch_norm_pool: a batch norm, its activation and a max_pool of 2 x 2 pixels that tiles the image, in the place of
+ * the pool (nn/layout.h). What lies between them is never written: the backward pass computes it again, and finds the
+ * largest of a window where the forward pass did. The sums of gradients want nothing but the input there, which is
+ * kept. */
 #include "gpu/gpu_batch_norm.cuh"
 #include "gpu/gpu_divide.cuh"
 
@@ -30,7 +31,8 @@ template <class T, int N> struct window_packs {
         for (int i = 0; i < WINDOW; i++)
             v[i] = *(const gpu_columns_pack<T, N> *)(x + pixel(first, i) * m.columns + (size_t)pack * N);
     }
-    /* Which pixel has the largest F(x scale + shift) in channel j, rounded as a value is; a NaN wins, as in max_pool. */
+    /* Which pixel has the largest F(x scale + shift) in channel j, rounded as a value is; a NaN wins, as in
+     * max_pool. */
     template <class F> __device__ int largest(int j, float scale, float shift, T *value) const {
         float most = 0;
         int where = 0;

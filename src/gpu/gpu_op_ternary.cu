@@ -1,8 +1,8 @@
 /* bit_linear, bit_conv2d, ternary_linear, ternary_conv2d, trit_linear, trit_conv2d, packed_linear, packed_conv2d:
  * nn/op_ternary.c's formulas, and of trit_ ones nn/trit_backward.c's.
  *
- * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product of
- * patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
+ * Products of trits run on the kernels of src/cuda, those of float operands on cuBLASLt. A convolution is a product
+ * of patches, made for a chunk of images at a time; a window of one pixel needs none. Nothing here takes memory after
  * prepare, so that all of it can be captured. */
 #include <string.h>
 
@@ -357,7 +357,8 @@ static tern_status packed_product(tern_gpu_plan *plan, size_t i, const ternary_s
     return TERN_OK;
 }
 
-/* What a float product multiplies: values of products' type, or of int8 activations q, times inv_scale unless NULL. */
+/* What a float product multiplies: values of products' type, or of int8 activations q, times inv_scale unless
+ * NULL. */
 struct float_rows {
     const void *x; /* NULL: patches are made of q */
     const float *inv_scale;
@@ -388,7 +389,8 @@ static tern_status make_patches(tern_gpu_plan *plan, size_t i, const float_rows 
                              first, rows, err);
 }
 
-/* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no windows. */
+/* Calls f(group, patches, first row, rows) for every chunk and group of a convolution, or once where it has no
+ * windows. */
 template <class F>
 static tern_status for_patches(tern_gpu_plan *plan, size_t i, const ternary_sizes &s, const float_rows &x,
                                char *patches, F f, tern_error *err) {
@@ -442,8 +444,8 @@ static tern_status float_product(tern_gpu_plan *plan, size_t i, const ternary_si
     return gpu_finish(plan, i, &e, plan->node[i].value, err);
 }
 
-/* Float activations go the way of the CPU's wherever their type lets them: fp32 ones of a pass that is no training are not
- * rounded to bf16. */
+/* Float activations go the way of the CPU's wherever their type lets them: fp32 ones of a pass that is no training
+ * are not rounded to bf16. */
 static bool takes_float_product(const tern_gpu_plan *plan, const ternary_state *state) {
     if (!plan->training || state->w.trits.exponent) return false;
     return plan->mixed || (!state->int8 && (plan->train_mode || plan->type == plan->products));
@@ -672,8 +674,8 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     return bias_gradient(plan, i, s, err);
 }
 
-/* Of whole-number weights: dx by the trits of the forward pass, then the gradient, which steps the integers and is gone.
- * Activations stay as they are until the node's turn, so that both are made from what the forward pass had. */
+/* Of whole-number weights: dx by the trits of the forward pass, then the gradient, which steps the integers and is
+ * gone. Activations stay as they are until the node's turn, so that both are made from what the forward pass had. */
 static tern_status trit_backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const gpu_weights *w = &state_of(plan, i)->w;
     const ternary_sizes s = sizes_of(plan, i, plan->batch);

@@ -1,6 +1,7 @@
-/* trit_embedding: nn/op_trit_embedding.c's formulas. Places are sorted by their token, stably, so that a row's gradient is
- * the sum over its places in their order, as on the CPU: with fp32 values the same floats, and the same integers. The
- * table's gradient has its room in scratch, of which only rows that the batch takes are written and read. */
+/* trit_embedding: nn/op_trit_embedding.c's formulas. Places are sorted by their token, stably, so that a row's
+ * gradient is the sum over its places in their order, as on the CPU: with fp32 values the same floats, and the same
+ * integers. The table's gradient has its room in scratch, of which only rows that the batch takes are written and
+ * read. */
 #include <cub/device/device_radix_sort.cuh>
 
 #include "gpu/gpu_kernels.cuh"
@@ -126,7 +127,8 @@ __device__ static size_t find_first(const uint32_t *token, size_t places, size_t
     return begin;
 }
 
-/* A block a row: its gradient, and the sum of squares in the order of its columns, which every lane of a warp does. */
+/* A block a row: its gradient, and the sum of squares in the order of its columns, which every lane of a warp
+ * does. */
 template <class T>
 __global__ static void __launch_bounds__(GPU_THREADS)
     add_rows(embedding_room r, const T *dy, size_t places, size_t rows, size_t width) {

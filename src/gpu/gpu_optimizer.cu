@@ -1,5 +1,5 @@
-/* The optimisers of train/optimizer.c over all parameters at once: one launch for sgd and adamw, a block a chunk of one
- * parameter. What Muon does is gpu_muon.cu. */
+/* The optimisers of train/optimizer.c over all parameters at once: one launch for sgd and adamw, a block a chunk of
+ * one parameter. What Muon does is gpu_muon.cu. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,5 +1,5 @@
-/* Newton and Schulz's iteration as nn/orthogonal.c does it. On which side the square lies decides the order of the factors, so
- * that nothing is transposed. */
+/* Newton and Schulz's iteration as nn/orthogonal.c does it. On which side the square lies decides the order of the
+ * factors, so that nothing is transposed. */
 #include "gpu/gpu_orthogonal.cuh"
 
 #include "gpu/gpu_gemm.cuh"

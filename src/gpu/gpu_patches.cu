@@ -119,8 +119,8 @@ static tern_status take_units(tern_gpu_plan *plan, size_t node, const gpu_patche
     return TERN_OK;
 }
 
-/* Patches of a few values, as those of an image of three colours, whose pixels are no whole units: 16 bytes of a row at a
- * time, gathered by a table of what its values are. */
+/* Patches of a few values, as those of an image of three colours, whose pixels are no whole units: 16 bytes of a row
+ * at a time, gathered by a table of what its values are. */
 enum { MOST_SCATTERED = 256 };
 
 template <class E>

@@ -18,8 +18,8 @@ static inline size_t gpu_patches_row(size_t k, size_t element_bytes) {
     return gpu_round_up(k * element_bytes, 16) / element_bytes;
 }
 
-/* to[rows][ld], of which [kernel][kernel][channels] are the patch of a place, for places first ... + rows; elements of 1, 2
- * or 4 bytes; outside of images and behind the patch zeros. */
+/* to[rows][ld], of which [kernel][kernel][channels] are the patch of a place, for places first ... + rows; elements
+ * of 1, 2 or 4 bytes; outside of images and behind the patch zeros. */
 tern_status gpu_patches_take(tern_gpu_plan *plan, size_t node, const gpu_patches *p, size_t element_bytes, void *to,
                              size_t ld, const void *images, size_t first, size_t rows, tern_error *err);
 /* The same from int8 as `type`, times inv_scale[image] unless that is NULL. */
@@ -28,13 +28,13 @@ tern_status gpu_patches_widen(tern_gpu_plan *plan, size_t node, const gpu_patche
                               tern_error *err);
 
 /* The gradient of images first_image ... + images, of the plan's type, from that of all their patches, `type`
- * [images * oh * ow][kernel][kernel][channels]: each element sums the windows that saw it, in ascending (ky, kx), fp32.
- * Only the group's channels are touched. dx is the whole batch's. */
+ * [images * oh * ow][kernel][kernel][channels]: each element sums the windows that saw it, in ascending (ky, kx),
+ * fp32. Only the group's channels are touched. dx is the whole batch's. */
 tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, tern_dtype type, void *dx,
                              const void *patches, size_t first_image, size_t images, int add, tern_error *err);
 
-/* Images whose patches of k elements of element_bytes each are made at once: as many as fit into some 128 MiB, at least
- * one, at most `batch`. */
+/* Images whose patches of k elements of element_bytes each are made at once: as many as fit into some 128 MiB, at
+ * least one, at most `batch`. */
 size_t gpu_patches_images(const gpu_patches *p, size_t k, size_t element_bytes, size_t batch);
 
 /* Kernels count what one image has in 31 bits. */

@@ -1,9 +1,9 @@
-/* The inside of a graph on a GPU: what operations see. Each op is a file op_*.cu with its kernels and the functions of
- * gpu_op; formulas are those of the CPU's file of the same op in nn/, which is the specification.
+/* The inside of a graph on a GPU: what operations see. Each op is a file op_*.cu with its kernels and the functions
+ * of gpu_op; formulas are those of the CPU's file of the same op in nn/, which is the specification.
  *
  * Sums are taken in an order that shapes and the number of multiprocessors decide, and nothing is added atomically in
- * floating point: the same seed gives the same bits on the same kind of GPU. What differs from step to step is read by kernels from `now`, in device memory, so that a step
- * can be captured once as a CUDA graph and replayed. */
+ * floating point: the same seed gives the same bits on the same kind of GPU. What differs from step to step is read
+ * by kernels from `now`, in device memory, so that a step can be captured once as a CUDA graph and replayed. */
 #ifndef TERN_GPU_GPU_PLAN_CUH
 #define TERN_GPU_GPU_PLAN_CUH
 

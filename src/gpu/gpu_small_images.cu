@@ -31,9 +31,9 @@ struct small_images {
     const bf16 *image;
 };
 
-/* ---- outputs. Two copies of the image, the second one value behind the first: each pair of neighbours lies at a multiple
- * of 4 bytes in one of them. Of the operands' values, `line` are of a line of the window, the last of an odd number with a
- * zero weight beside it. */
+/* ---- outputs. Two copies of the image, the second one value behind the first: each pair of neighbours lies at a
+ * multiple of 4 bytes in one of them. Of the operands' values, `line` are of a line of the window, the last of an odd
+ * number with a zero weight beside it. */
 
 struct outputs_of {
     small_images g;
@@ -73,8 +73,8 @@ __device__ static uint32_t pair_of(float low, float high) {
 
 enum { TILES = 4, OUTPUTS = 8 * TILES };
 
-/* As gpu_small_patches.cu's: tiles of outputs are interleaved so that a lane ends with eight neighbours, column c of tile t
- * being output 8 (c / 2) + 2 t + c % 2. blockIdx.y: 32 outputs. */
+/* As gpu_small_patches.cu's: tiles of outputs are interleaved so that a lane ends with eight neighbours, column c of
+ * tile t being output 8 (c / 2) + 2 t + c % 2. blockIdx.y: 32 outputs. */
 template <int STEPS> __global__ static void __launch_bounds__(THREADS) small_images_forward(const outputs_of p) {
     extern __shared__ __align__(16) char small_room[];
     bf16 *room = (bf16 *)small_room;
@@ -139,8 +139,9 @@ template <int STEPS> __global__ static void __launch_bounds__(THREADS) small_ima
     }
 }
 
-/* ---- gradients of filters. A plane a channel, twice, the second one pixel behind the first: two neighbours of a line are
- * one operand. dW^T = patches^T dy: 16 places of a line at a time, dy by way of shared memory, each warp its own. */
+/* ---- gradients of filters. A plane a channel, twice, the second one pixel behind the first: two neighbours of a
+ * line are one operand. dW^T = patches^T dy: 16 places of a line at a time, dy by way of shared memory, each warp its
+ * own. */
 
 enum { STAGES = 4 };
 
@@ -321,7 +322,8 @@ static small_images images_of(const tern_gpu_plan *plan, size_t node) {
     return g;
 }
 
-/* Values of a copy of the image, with room for a pair that begins with the last one; both copies take 4 bytes a value. */
+/* Values of a copy of the image, with room for a pair that begins with the last one; both copies take 4 bytes a
+ * value. */
 static size_t copy_of(const gpu_patches &p) {
     return gpu_round_up((p.h + 2 * p.padding) * (p.w + 2 * p.padding) * p.c + 2, 2);
 }

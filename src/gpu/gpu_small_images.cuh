@@ -1,5 +1,5 @@
-/* Convolutions of small images of few channels, as those of colours, in bf16: an image lies in shared memory, and patches
- * are read from there into operands of matrix instructions. For one step of all windows, 8.0 and newer. */
+/* Convolutions of small images of few channels, as those of colours, in bf16: an image lies in shared memory, and
+ * patches are read from there into operands of matrix instructions. For one step of all windows, 8.0 and newer. */
 #ifndef TERN_GPU_GPU_SMALL_IMAGES_CUH
 #define TERN_GPU_GPU_SMALL_IMAGES_CUH
 

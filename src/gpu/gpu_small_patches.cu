@@ -65,9 +65,9 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
     }
 }
 
-/* ---- bf16 on matrix instructions: a warp has 16 places. Of step s a lane has values 16 s + 2 q + {0, 1, 8, 9} of the
- * patches of places g and g + 8, with q = lane % 4 and g = lane / 4, and the tiles of outputs are interleaved so that it
- * ends with eight neighbours: column c of tile t is output 8 (c / 2) + 2 t + c % 2 of 32. */
+/* ---- bf16 on matrix instructions: a warp has 16 places. Of step s a lane has values 16 s + 2 q + {0, 1, 8, 9} of
+ * the patches of places g and g + 8, with q = lane % 4 and g = lane / 4, and the tiles of outputs are interleaved so
+ * that it ends with eight neighbours: column c of tile t is output 8 (c / 2) + 2 t + c % 2 of 32. */
 
 enum { TILES = 4, GROUP = 8 * TILES, WARPS = THREADS / 32 };
 

@@ -1,5 +1,5 @@
-/* The outputs of a convolution whose patches are a few values, as those of an image of three colours: a product too small
- * for cuBLASLt, and all of it memory traffic were its patches written. Patches are gathered into registers. */
+/* The outputs of a convolution whose patches are a few values, as those of an image of three colours: a product too
+ * small for cuBLASLt, and all of it memory traffic were its patches written. Patches are gathered into registers. */
 #ifndef TERN_GPU_GPU_SMALL_PATCHES_CUH
 #define TERN_GPU_GPU_SMALL_PATCHES_CUH
 

@@ -1,5 +1,5 @@
-/* Sums of squares in the order of tern_sum_of_squares, tile by tile: sixteen interleaved sums of every part, each in ascending
- * order, then these, then the parts. Squares of floats are exact in double. */
+/* Sums of squares in the order of tern_sum_of_squares, tile by tile: sixteen interleaved sums of every part, each in
+ * ascending order, then these, then the parts. Squares of floats are exact in double. */
 #ifndef TERN_GPU_GPU_SQUARES_CUH
 #define TERN_GPU_GPU_SQUARES_CUH
 

@@ -1,6 +1,6 @@
 /* A graph on a GPU, as the rest of Tern sees it: the second half of the table between libtern.so and libtern_cuda.so
- * (cuda/backend.h). The same graph, parameters and layout as the CPU's plan (nn/plan.h); values and gradients lie in the
- * device's memory, in fp32, bf16 or fp16.
+ * (cuda/backend.h). The same graph, parameters and layout as the CPU's plan (nn/plan.h); values and gradients lie in
+ * the device's memory, in fp32, bf16 or fp16.
  *
  * Calls put work on the context's stream and return; those that give numbers to the host wait for them. */
 #ifndef TERN_GPU_GPU_TABLE_H
@@ -86,15 +86,16 @@ typedef struct tern_gpu_loss_scale {
     uint64_t good_in_row; /* steps behind the last that changed it */
 } tern_gpu_loss_scale;
 
-/* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped there. */
+/* The device's own count of steps: those with a NaN or Inf in loss or gradient change nothing and are skipped
+ * there. */
 typedef struct tern_gpu_result {
     double loss, gradient_norm; /* of the last step */
     uint64_t applied, skipped, skipped_in_row;
     tern_gpu_loss_scale scaling; /* its overflows are not among `skipped` */
 } tern_gpu_result;
 
-/* Trits of a node's weights when they were last counted, and how many had changed since the count before; of whole-number
- * weights each change counts. */
+/* Trits of a node's weights when they were last counted, and how many had changed since the count before; of
+ * whole-number weights each change counts. */
 typedef struct tern_gpu_trits {
     uint64_t minus, zero, plus, flips;
 } tern_gpu_trits;
@@ -105,8 +106,9 @@ typedef struct tern_gpu_memory {
     size_t workspace; /* of which cuBLASLt's own */
 } tern_gpu_memory;
 
-/* How a forward pass is timed: the median of `replays` replays of a CUDA graph of `passes` passes over the input of the
- * last forward. evict: bytes that are read between two passes, so that no cache holds weights; their time is not counted. */
+/* How a forward pass is timed: the median of `replays` replays of a CUDA graph of `passes` passes over the input of
+ * the last forward. evict: bytes that are read between two passes, so that no cache holds weights; their time is not
+ * counted. */
 typedef struct tern_gpu_timing {
     tern_gpu_pass pass;
     int passes, replays;
@@ -138,8 +140,8 @@ typedef struct tern_gpu_table {
     /* Seconds of one pass; the input must have been sent by forward. In train mode running statistics move on. */
     tern_status (*time_forward)(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
     /* Passes from now on keep the int32 sums of every int8 product, by the kernels that make its values, and the int8
-     * activations that they are of. For plans of fp32 values that are not for training; a layer whose sums are not exact
-     * in fp32 is TERN_E_UNSUPPORTED. */
+     * activations that they are of. For plans of fp32 values that are not for training; a layer whose sums are not
+     * exact in fp32 is TERN_E_UNSUPPORTED. */
     tern_status (*keep_sums)(tern_gpu_plan *plan, tern_error *err);
     /* sums[batch][elements], q[batch][elements of the input], of the last pass. */
     tern_status (*read_sums)(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);

@@ -70,8 +70,8 @@ struct gpu_image_set {
     uint64_t cutout;
 };
 
-/* A step captured as a CUDA graph. The first step of a kind runs launch by launch, because cuBLASLt chooses algorithms
- * then; the second is captured. */
+/* A step captured as a CUDA graph. The first step of a kind runs launch by launch, because cuBLASLt chooses
+ * algorithms then; the second is captured. */
 struct gpu_step_kind {
     size_t parts, batch, first_trained;
     bool mixed, mixed_next, count_trits;

@@ -1,6 +1,7 @@
-/* The rules of quant/trit_rules.h and quant/trit_groups.h for one weight or group, as the kernels compute them. Plain C,
- * so that a test without a GPU can hold them against the library's functions: each must give the same integer for the
- * same gradient, which takes nothing but one fp32 product and one rounding, both to nearest even, and integers. */
+/* The rules of quant/trit_rules.h and quant/trit_groups.h for one weight or group, as the kernels compute them. Plain
+ * C, so that a test without a GPU can hold them against the library's functions: each must give the same integer for
+ * the same gradient, which takes nothing but one fp32 product and one rounding, both to nearest even, and
+ * integers. */
 #ifndef TERN_GPU_GPU_TRIT_RULES_H
 #define TERN_GPU_GPU_TRIT_RULES_H
 
@@ -88,9 +89,9 @@ TERN_RANDOM int32_t gpu_rule_fixed(int32_t c, float g, float f, int32_t u) {
     return gpu_rule_hold((c * 4096 - gpu_rule_whole(g, f) + (u >> 4)) >> 12, 32767);
 }
 
-/* tern_gradient_exponent. A mean of squares of floats that is not 0 is no subnormal double: its exponent is in its bits.
- * They change where the mean crosses an odd power of two (and at 0), so that a sum in another order could, once in some
- * 2^50 steps, come to another exponent. Sums are therefore taken in the CPU's order, and never do. */
+/* tern_gradient_exponent. A mean of squares of floats that is not 0 is no subnormal double: its exponent is in its
+ * bits. They change where the mean crosses an odd power of two (and at 0), so that a sum in another order could, once
+ * in some 2^50 steps, come to another exponent. Sums are therefore taken in the CPU's order, and never do. */
 TERN_RANDOM int gpu_rule_exponent(double mean) {
     uint64_t bits;
     if (!(mean > 0)) return TERN_NO_GRADIENT_EXP;

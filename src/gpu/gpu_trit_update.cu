@@ -5,7 +5,8 @@
 #include "gpu/gpu_trits.cuh"
 #include "gpu/gpu_weights.cuh"
 
-/* ---- the rules of counters: a thread takes eight weights of a row, whose random numbers are of one block, or of r2 two */
+/* ---- the rules of counters: a thread takes eight weights of a row, whose random numbers are of one block, or of r2
+ * two */
 
 enum rule { R1, R2, MOMENTUM };
 

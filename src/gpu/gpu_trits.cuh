@@ -1,10 +1,10 @@
-/* Whole-number weights on the device: the integers of nn/trit_weights.h lie there as parameters, a refresh makes trits and
- * scales of them, and a backward pass steps them while the layer's gradient passes through the scratch.
+/* Whole-number weights on the device: the integers of nn/trit_weights.h lie there as parameters, a refresh makes
+ * trits and scales of them, and a backward pass steps them while the layer's gradient passes through the scratch.
  *
- * What the rules make of a gradient is what the CPU makes of it, to the bit (gpu_trit_rules.h). The gradient itself is
- * summed by cuBLASLt in an order of its own: where sums are not exact, it differs from the CPU's as floats do. The whole
- * layer's is made at once, which is the only memory that a step takes; where the CPU makes it in tiles, their sums of
- * squares and their part in `trouble` are kept apart here too.
+ * What the rules make of a gradient is what the CPU makes of it, to the bit (gpu_trit_rules.h). The gradient itself
+ * is summed by cuBLASLt in an order of its own: where sums are not exact, it differs from the CPU's as floats do. The
+ * whole layer's is made at once, which is the only memory that a step takes; where the CPU makes it in tiles, their
+ * sums of squares and their part in `trouble` are kept apart here too.
  *
  * Of `ortho` the momentum is exact; the steps that make it orthogonal are float products, and so its counters are not
  * promised to be the CPU's. */

@@ -4,8 +4,8 @@
 
 #include "cuda/device_memory.cuh"
 
-/* ---- turned trits: a warp makes a tile, as in gpu_weights.cu. Eight lanes that read neighbouring columns of a row of W
- * have whole sectors between them. */
+/* ---- turned trits: a warp makes a tile, as in gpu_weights.cu. Eight lanes that read neighbouring columns of a row
+ * of W have whole sectors between them. */
 
 struct turning {
     const float *w, *threshold; /* w[rows][cols] */
@@ -16,8 +16,8 @@ struct turning {
 
 enum { HALF = TERN_TILE_CHUNKS_T2 * TERN_TILE_CHUNK };
 
-/* The word of a lane's row of W^T, which is a column of W, for one half of a tile from row `first` of W. All weights are
- * asked for before the first is looked at. */
+/* The word of a lane's row of W^T, which is a column of W, for one half of a tile from row `first` of W. All weights
+ * are asked for before the first is looked at. */
 __device__ static uint32_t turned_word(const turning &p, size_t first, size_t column, float threshold) {
     float w[TERN_TILE_CHUNKS_T2][4], limit[TERN_TILE_CHUNKS_T2][4];
     uint32_t word = 0;
@@ -93,7 +93,8 @@ tern_status gpu_turned_refresh(const gpu_turned_weights *t, tern_gpu_plan *plan,
     return TERN_OK;
 }
 
-/* ---- gradients to int8: a warp has a row, all of it in registers where KEPT packs a lane are enough, else read twice */
+/* ---- gradients to int8: a warp has a row, all of it in registers where KEPT packs a lane are enough, else read
+ * twice */
 
 struct gradient_rows {
     int8_t *q;

@@ -1,5 +1,5 @@
-/* Gradients of inputs by int8 products: dx = dy W with dy rounded to int8 by the row and the trits packed a second time,
- * turned, so that the kernels of the forward pass make this product too.
+/* Gradients of inputs by int8 products: dx = dy W with dy rounded to int8 by the row and the trits packed a second
+ * time, turned, so that the kernels of the forward pass make this product too.
  *
  *     g[m][n] = dy[m][n] scale[n]    where rows of W have scales of their own, else dy
  *     q = round(g s),  s = 127 / max |g| of the row

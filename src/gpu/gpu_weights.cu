@@ -106,9 +106,10 @@ template <class Rule> __global__ static void __launch_bounds__(GPU_THREADS) sum_
     sum_part<Rule>(s, blockIdx.x);
 }
 
-/* The two weights in the middle, which are one where the count is odd: their bits as far as they are known, and how many
- * of the weights that agree with those lie below. quant/weights.c's three counting passes of 11, 10 and 10 bits. A row's
- * are those of one block; blocks that share a tensor add theirs up in `all`, [2][DIGITS], zeros between launches. */
+/* The two weights in the middle, which are one where the count is odd: their bits as far as they are known, and how
+ * many of the weights that agree with those lie below. quant/weights.c's three counting passes of 11, 10 and 10 bits.
+ * A row's are those of one block; blocks that share a tensor add theirs up in `all`, [2][DIGITS], zeros between
+ * launches. */
 struct gpu_median {
     uint32_t found[2], below[2];
 };
@@ -233,7 +234,8 @@ struct tiling {
     const gpu_now *now;
 };
 
-/* Columns column ... + 3 of a row that starts at `row`, zeros where there are none. Whole: rows are of whole fours. */
+/* Columns column ... + 3 of a row that starts at `row`, zeros where there are none. Whole: rows are of whole
+ * fours. */
 template <bool Whole> __device__ static float4 load_four(const float *row, size_t column, size_t cols) {
     float4 v = {0, 0, 0, 0};
     if (Whole) {
@@ -282,7 +284,8 @@ __device__ static uint32_t make_word(const float4 (&w)[TERN_TILE_CHUNKS_T2], T *
     return word;
 }
 
-/* By a warp. All of a lane's weights are asked for before the first is looked at: a tile is little work and much waiting. */
+/* By a warp. All of a lane's weights are asked for before the first is looked at: a tile is little work and much
+ * waiting. */
 template <class T, operand_form Form, bool Whole>
 __device__ static void make_tile(const tiling &p, T *operand, size_t tile, float lambda) {
     const int lane = (int)threadIdx.x % 32;

@@ -1,10 +1,10 @@
 /* The weights of a ternary node on the device: packed trits and scales for the products of src/cuda, the very kernels
  * that run a deployed model, and in training what the float products multiply by.
  *
- * Latent weights become trits by one comparison: t = (w > h) - (w < -h), with h = m/2 for absmean and absmedian, which
- * is the sign of round(w/m) (docs/numerics.md), and for TWN its delta rounded down, which no float lies above and the
- * delta not. Sums of |w| are in double, over parts that the shape alone decides, but not in the CPU's order: a scale can
- * differ from the CPU's in its last bit. */
+ * Latent weights become trits by one comparison: t = (w > h) - (w < -h), with h = m/2 for absmean and absmedian,
+ * which is the sign of round(w/m) (docs/numerics.md), and for TWN its delta rounded down, which no float lies above
+ * and the delta not. Sums of |w| are in double, over parts that the shape alone decides, but not in the CPU's order:
+ * a scale can differ from the CPU's in its last bit. */
 #ifndef TERN_GPU_GPU_WEIGHTS_CUH
 #define TERN_GPU_GPU_WEIGHTS_CUH
 
@@ -44,8 +44,8 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Trits, and those that have changed since they were counted last. */
 tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
-/* All latent weights of a plan for training that take their mean: scales and trits in two launches, in front of the nodes'
- * own refresh, which does the rest. */
+/* All latent weights of a plan for training that take their mean: scales and trits in two launches, in front of the
+ * nodes' own refresh, which does the rest. */
 struct gpu_weights_list {
     const struct gpu_weights_job *job; /* device memory */
     unsigned jobs, parts, blocks;

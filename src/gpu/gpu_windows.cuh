@@ -1,5 +1,5 @@
-/* Windows over images, one thread for some channels of a place: what a pool or a small convolution does, and its gradient,
- * gathered by each pixel from the windows that saw it, so that no two threads add to the same number. */
+/* Windows over images, one thread for some channels of a place: what a pool or a small convolution does, and its
+ * gradient, gathered by each pixel from the windows that saw it, so that no two threads add to the same number. */
 #ifndef TERN_GPU_GPU_WINDOWS_CUH
 #define TERN_GPU_GPU_WINDOWS_CUH
 
@@ -34,8 +34,8 @@ __device__ inline void gpu_pixels_of(const gpu_windows &g, size_t image, uint32_
 /* f(place, tap): the windows that saw pixel (y, x), in ascending taps. */
 template <class F>
 __device__ inline void gpu_places_of(const gpu_windows &g, size_t image, uint32_t y, uint32_t x, F f) {
-    /* The last window that begins at or before the pixel has it in the first row and column of any; each window before
-     * that a stride later. Windows' numbers wrap below 0, and then are too large. */
+    /* The last window that begins at or before the pixel has it in the first row and column of any; each window
+     * before that a stride later. Windows' numbers wrap below 0, and then are too large. */
     uint32_t oy = y + g.padding, last_ox = x + g.padding;
     const uint32_t first_ky = gpu_split(&oy, g.stride), first_kx = gpu_split(&last_ox, g.stride);
     for (uint32_t ky = first_ky; ky < g.kernel; ky += g.stride.d, oy--) {

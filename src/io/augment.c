@@ -10,7 +10,7 @@
 
 enum { MAX_PAD = 1 << 15 };
 
-/* ---- checks and tables ------------------------------------------------------------------------------------------- */
+/* ---- checks and tables ----------------------------------------------------------------------------------------- */
 
 static tern_status check_colors(const tern_augment *how, size_t channels, tern_error *err) {
     const float strengths[] = {how->brightness, how->contrast, how->saturation};
@@ -72,7 +72,7 @@ void tern_augmenter_free(tern_augmenter *a) {
     a->columns = NULL;
 }
 
-/* ---- place: crop and flip ---------------------------------------------------------------------------------------- */
+/* ---- place: crop and flip -------------------------------------------------------------------------------------- */
 
 static size_t below(uint32_t random, size_t n) { return (size_t)((uint64_t)random * n >> 32); }
 
@@ -147,7 +147,7 @@ static void place(float *out, tern_augmenter *a, const uint8_t *image, uint64_t 
     }
 }
 
-/* ---- colour ------------------------------------------------------------------------------------------------------ */
+/* ---- colour ---------------------------------------------------------------------------------------------------- */
 
 static float clamp_unit(float v) { return v < 0 ? 0 : v > 1 ? 1 : v; }
 
@@ -186,7 +186,7 @@ static void change_colors(float *image, const tern_augmenter *a, uint64_t epoch,
             image[i * channels + c] = (image[i * channels + c] - a->how.mean[c]) / std_of(&a->how, c);
 }
 
-/* ---- cutout ------------------------------------------------------------------------------------------------------ */
+/* ---- cutout ---------------------------------------------------------------------------------------------------- */
 
 static void cut_out(float *image, const tern_augmenter *a, uint64_t epoch, uint64_t index) {
     tern_random4 r = tern_philox(a->seed, index, tern_draw_counter(TERN_DRAW_PLACE, epoch));

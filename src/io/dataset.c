@@ -37,7 +37,7 @@ tern_status tern_dataset_allocate(tern_dataset *d, const char *path, tern_error 
     return TERN_OK;
 }
 
-/* ---- files of a folder ------------------------------------------------------------------------------------------- */
+/* ---- files of a folder ----------------------------------------------------------------------------------------- */
 
 /* The folder that the descriptor names, or the default place that has the files: malloc'ed. */
 static tern_status find_folder(char **folder, const tern_dataset_desc *desc, const char *const *names, size_t count,
@@ -58,7 +58,7 @@ static tern_status read_file(tern_bytes *content, char **path, const char *folde
     return tern_read_unpacked(content, *path, err);
 }
 
-/* ---- MNIST and its like ------------------------------------------------------------------------------------------ */
+/* ---- MNIST and its like ---------------------------------------------------------------------------------------- */
 
 typedef struct idx_file {
     char *path;
@@ -117,7 +117,7 @@ static tern_status load_mnist(tern_dataset *d, const tern_dataset_desc *desc, te
     return status;
 }
 
-/* ---- CIFAR-10 ---------------------------------------------------------------------------------------------------- */
+/* ---- CIFAR-10 -------------------------------------------------------------------------------------------------- */
 
 enum { CIFAR_FILES = 5 };
 
@@ -178,7 +178,7 @@ static tern_status load_cifar(tern_dataset *d, const tern_dataset_desc *desc, te
     return status;
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 static tern_status find_text(char **path, const tern_dataset_desc *desc, tern_error *err) {
     static const char *const name = "tinyshakespeare.txt";
@@ -241,7 +241,7 @@ static tern_status load_text(tern_dataset *d, const tern_dataset_desc *desc, ter
     return status;
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------------------------- */
 
 static tern_status load_images(tern_dataset *d, const tern_dataset_desc *desc, tern_error *err) {
     TERN_CHECK_ARGUMENT(desc->path, err, "path is NULL: a folder of images has no default place");
@@ -290,7 +290,7 @@ void tern_dataset_close(tern_dataset **dataset) {
     *dataset = NULL;
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------ */
+/* ---- asking ---------------------------------------------------------------------------------------------------- */
 
 tern_status tern_dataset_describe(tern_dataset_info *info, const tern_dataset *dataset, tern_error *err) {
     TERN_CHECK_ARGUMENT(info, err, "info is NULL");
@@ -328,7 +328,7 @@ tern_status tern_dataset_moments(float *mean, float *std, const tern_dataset *d,
     return TERN_OK;
 }
 
-/* ---- text and tokens --------------------------------------------------------------------------------------------- */
+/* ---- text and tokens ------------------------------------------------------------------------------------------- */
 
 static tern_status check_text(const tern_dataset *d, tern_error *err) {
     TERN_CHECK_ARGUMENT(d, err, "dataset is NULL");

@@ -12,7 +12,7 @@
 #include "io/image_decode.h"
 #include "io/unpacked_file.h"
 
-/* ---- listing folders --------------------------------------------------------------------------------------------- */
+/* ---- listing folders ------------------------------------------------------------------------------------------- */
 
 typedef struct names {
     char **list;
@@ -80,7 +80,7 @@ static tern_status list_folder(names *out, const char *folder, int folders, tern
     return status;
 }
 
-/* ---- what is to be read ------------------------------------------------------------------------------------------ */
+/* ---- what is to be read ---------------------------------------------------------------------------------------- */
 
 typedef struct listing {
     names classes;
@@ -147,7 +147,7 @@ static tern_status choose_folder(char **folder, const char *path, tern_split spl
     return status;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 static tern_status choose_size(tern_dataset_info *info, const tern_dataset_desc *desc, const char *first,
                                tern_error *err) {

@@ -49,7 +49,7 @@ struct tern_loader {
     int held, stop;
 };
 
-/* ---- what stands at a position ----------------------------------------------------------------------------------- */
+/* ---- what stands at a position --------------------------------------------------------------------------------- */
 
 /* Fisher-Yates. */
 static void make_order(tern_loader *l, uint64_t epoch) {
@@ -125,7 +125,7 @@ static void make_batch(tern_loader *l, slot *s, uint64_t position) {
         make_images(l, s, first);
 }
 
-/* ---- the thread -------------------------------------------------------------------------------------------------- */
+/* ---- the thread ------------------------------------------------------------------------------------------------ */
 
 static void *make_batches(void *argument) {
     tern_loader *l = argument;
@@ -157,7 +157,7 @@ static int start_thread(tern_loader *l) {
     return !failed;
 }
 
-/* ---- opening and closing ----------------------------------------------------------------------------------------- */
+/* ---- opening and closing --------------------------------------------------------------------------------------- */
 
 static tern_status count_samples(tern_loader *l, tern_error *err) {
     const tern_loader_desc *d = &l->desc;
@@ -261,7 +261,7 @@ void tern_loader_close(tern_loader **loader) {
     *loader = NULL;
 }
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 tern_status tern_loader_next(tern_loader *l, tern_batch *out, tern_error *err) {
     TERN_CHECK_ARGUMENT(l, err, "loader is NULL");

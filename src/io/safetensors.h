@@ -55,11 +55,11 @@ enum { TERN_ST_MAX_RANK = 8 };
 const char *tern_safetensors_dtype_name(tern_safetensors_dtype dtype);
 unsigned tern_safetensors_dtype_bits(tern_safetensors_dtype dtype);
 
-/* Bytes of an array, every product checked. Fails (returns 0, leaves *bytes) on overflow and where sub-byte elements do
- * not fill their last byte. */
+/* Bytes of an array, every product checked. Fails (returns 0, leaves *bytes) on overflow and where sub-byte elements
+ * do not fill their last byte. */
 int tern_safetensors_bytes(size_t *bytes, tern_safetensors_dtype dtype, size_t rank, const size_t *shape);
 
-/* ---- reading ----------------------------------------------------------------------------------------------------- */
+/* ---- reading --------------------------------------------------------------------------------------------------- */
 
 typedef struct tern_safetensors tern_safetensors;
 
@@ -78,12 +78,14 @@ typedef enum tern_safetensors_checksum {
     TERN_ST_CHECKSUM_REQUIRED = 1    /* a file without one is TERN_E_DATA: for what only Tern writes */
 } tern_safetensors_checksum;
 
-/* Maps a file and checks all of it. The checksum reads every byte once, on all threads. The file must not be cut short
- * by others while it is open: touching data that is gone is a signal, not an error. Atomic replacement is fine. */
+/* Maps a file and checks all of it. The checksum reads every byte once, on all threads. The file must not be cut
+ * short by others while it is open: touching data that is gone is a signal, not an error. Atomic replacement is
+ * fine. */
 tern_status tern_safetensors_open(tern_safetensors **out, const char *path, tern_safetensors_checksum checksum,
                                   tern_error *err);
 
-/* The same for bytes in memory, which stay the caller's and must outlive *out. label stands for the path in errors. */
+/* The same for bytes in memory, which stay the caller's and must outlive *out. label stands for the path in
+ * errors. */
 tern_status tern_safetensors_open_memory(tern_safetensors **out, const void *bytes, size_t size, const char *label,
                                          tern_safetensors_checksum checksum, tern_error *err);
 
@@ -105,7 +107,7 @@ const char *tern_safetensors_metadata(const tern_safetensors *file, const char *
 size_t tern_safetensors_metadata_count(const tern_safetensors *file);
 const char *tern_safetensors_metadata_at(const tern_safetensors *file, size_t i, const char **value);
 
-/* ---- writing ----------------------------------------------------------------------------------------------------- */
+/* ---- writing --------------------------------------------------------------------------------------------------- */
 
 typedef struct tern_safetensors_writer tern_safetensors_writer;
 
@@ -122,8 +124,8 @@ tern_status tern_safetensors_writer_add(tern_safetensors_writer *writer, const c
 tern_status tern_safetensors_writer_metadata(tern_safetensors_writer *writer, const char *key, const char *value,
                                              tern_error *err);
 
-/* Writes atomically: on failure a file that was there is still there, whole. The same content gives the same bytes, in
- * whatever order arrays were added; metadata keeps the order of its first setting. May be called again. */
+/* Writes atomically: on failure a file that was there is still there, whole. The same content gives the same bytes,
+ * in whatever order arrays were added; metadata keeps the order of its first setting. May be called again. */
 tern_status tern_safetensors_writer_write(const tern_safetensors_writer *writer, const char *path, tern_error *err);
 
 /* The same bytes to memory, to be freed with free(). */

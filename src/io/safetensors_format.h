@@ -18,8 +18,8 @@ enum {
 #define TERN_ST_CRC_KEY "tern.crc32"
 #define TERN_ST_ZEROS "00000000"
 
-/* Where the digits stand in a header: TERN_ST_DIGITS bytes after this text; 0 if it is not there. A string cannot hold
- * the text by chance, because there its quotes would be escaped. */
+/* Where the digits stand in a header: TERN_ST_DIGITS bytes after this text; 0 if it is not there. A string cannot
+ * hold the text by chance, because there its quotes would be escaped. */
 size_t tern_safetensors_digits_at(const char *header, size_t size);
 
 /* Continues a CRC-32 over size bytes, on all threads where it pays. */

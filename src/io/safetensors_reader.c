@@ -49,7 +49,7 @@ refuse(const tern_safetensors *f, tern_error *err, tern_status status, uint64_t 
     return tern_fail(err, status, place, "%s: byte %" PRIu64 ": %s", f->label, place, what);
 }
 
-/* ---- header ------------------------------------------------------------------------------------------------------ */
+/* ---- header ---------------------------------------------------------------------------------------------------- */
 
 /* The byte of the file at which a key of the outermost object begins. jansson keeps no places, and the text is known
  * to be valid JSON here, so counting is enough. */
@@ -208,7 +208,7 @@ static tern_status parse_entries(tern_safetensors *f, tern_error *err) {
     return TERN_OK;
 }
 
-/* ---- layout ------------------------------------------------------------------------------------------------------ */
+/* ---- layout ---------------------------------------------------------------------------------------------------- */
 
 static int compare_places(const void *a, const void *b) {
     const item *x = a, *y = b;
@@ -251,7 +251,7 @@ static tern_status check_layout(tern_safetensors *f, tern_error *err) {
     return TERN_OK;
 }
 
-/* ---- checksum ---------------------------------------------------------------------------------------------------- */
+/* ---- checksum -------------------------------------------------------------------------------------------------- */
 
 static tern_status check_checksum(const tern_safetensors *f, tern_safetensors_checksum wanted, tern_error *err) {
     const char *method = tern_safetensors_metadata(f, TERN_ST_METHOD_KEY);
@@ -282,7 +282,7 @@ static tern_status check_checksum(const tern_safetensors *f, tern_safetensors_ch
     return TERN_OK;
 }
 
-/* ---- the API ----------------------------------------------------------------------------------------------------- */
+/* ---- the API --------------------------------------------------------------------------------------------------- */
 
 static tern_status parse(tern_safetensors *f, tern_safetensors_checksum checksum, tern_error *err) {
     TERN_TRY(parse_json(f, err));

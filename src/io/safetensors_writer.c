@@ -122,7 +122,7 @@ tern_status tern_safetensors_writer_metadata(tern_safetensors_writer *writer, co
     return TERN_OK;
 }
 
-/* ---- header ------------------------------------------------------------------------------------------------------ */
+/* ---- header ---------------------------------------------------------------------------------------------------- */
 
 /* Widest alignment first, then by name: every array is aligned to its element. */
 static int compare_entries(const void *a, const void *b) {
@@ -217,7 +217,7 @@ static tern_status fill_plan(plan *p, const tern_safetensors_writer *w, tern_err
     return TERN_OK;
 }
 
-/* ---- output ------------------------------------------------------------------------------------------------------ */
+/* ---- output ---------------------------------------------------------------------------------------------------- */
 
 static tern_status write_plan(const plan *p, size_t count, const char *path, tern_error *err) {
     tern_atomic_file *file = NULL;

@@ -26,7 +26,7 @@ void tern_bytes_free(tern_bytes *bytes) {
     *bytes = (tern_bytes){0};
 }
 
-/* ---- what the content is collected in ---------------------------------------------------------------------------- */
+/* ---- what the content is collected in -------------------------------------------------------------------------- */
 
 typedef struct content {
     tern_bytes bytes;
@@ -58,7 +58,7 @@ static tern_status read_chunk(size_t *got, void *chunk, size_t bytes, FILE *file
     return TERN_OK;
 }
 
-/* ---- plain ------------------------------------------------------------------------------------------------------- */
+/* ---- plain ----------------------------------------------------------------------------------------------------- */
 
 static tern_status read_plain(content *c, FILE *file, const char *path, tern_error *err) {
     struct stat st;
@@ -73,7 +73,7 @@ static tern_status read_plain(content *c, FILE *file, const char *path, tern_err
     }
 }
 
-/* ---- gzip -------------------------------------------------------------------------------------------------------- */
+/* ---- gzip ------------------------------------------------------------------------------------------------------ */
 
 static tern_status inflate_file(content *c, z_stream *z, uint8_t *chunk, FILE *file, const char *path,
                                 tern_error *err) {
@@ -121,7 +121,7 @@ static tern_status read_gzip(content *c, FILE *file, const char *path, tern_erro
     return status;
 }
 
-/* ---- xz ---------------------------------------------------------------------------------------------------------- */
+/* ---- xz -------------------------------------------------------------------------------------------------------- */
 
 static const char *lzma_trouble(lzma_ret code) {
     switch (code) {
@@ -173,7 +173,7 @@ static tern_status read_xz(content *c, FILE *file, const char *path, tern_error 
     return status;
 }
 
-/* ---- all --------------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------------------------- */
 
 static int ends_in(const char *path, const char *end) {
     size_t a = strlen(path), b = strlen(end);

@@ -74,7 +74,8 @@ typedef int32_t (*tern_row_sum_fn)(const int8_t *x, size_t n);
 /* c[n_tiles * tile_rows][tile_panels * 16] = codes * activations over all k columns, straight from n_panels packed
  * panels (1 .. tile_panels; columns of c beyond them are unspecified) that TERN_PANEL_SLACK readable bytes follow.
  * tiles: as matmul_i8 below, from column 0. soon: bytes that the next calls read, brought into L2 meanwhile; they are
- * only prefetched. For tiers that unpack and multiply in one go; NULL where unpack and matmul_i8 are called in turn. */
+ * only prefetched. For tiers that unpack and multiply in one go; NULL where unpack and matmul_i8 are called in
+ * turn. */
 typedef void (*tern_matmul_panels_i8_fn)(int32_t *c, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
                                          size_t k, const int8_t *tiles, size_t tile_stride, size_t n_tiles,
                                          const uint8_t *soon, size_t soon_bytes);
@@ -131,8 +132,8 @@ typedef float (*tern_quantize_row_fn)(int8_t *q, const float *x, size_t cols);
 typedef float (*tern_quantize_row_rmsnorm_fn)(int8_t *q, const float *x, const float *gain, float epsilon,
                                               size_t cols);
 
-/* The sum of |w| over one block of n weights, in double: sixteen interleaved partial sums (partial j takes the weights
- * i with i % 16 == j), added in ascending order. Not finite where a weight is not, and only there. */
+/* The sum of |w| over one block of n weights, in double: sixteen interleaved partial sums (partial j takes the
+ * weights i with i % 16 == j), added in ascending order. Not finite where a weight is not, and only there. */
 typedef double (*tern_sum_magnitudes_fn)(const float *w, size_t n);
 
 /* trits[i] = clamp(round(w[i] / m), -1, 1), ties to even; a NaN gives 0. m: a normal number, m / 2 as well. */

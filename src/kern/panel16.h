@@ -1,5 +1,6 @@
-/* Panels of 16 rows, the layouts of every vector tier. Blocks of 64 bytes; in both, byte 4*r + j of a block belongs to
- * row r and to the columns 4g + j of quads g = 0, 1, ... of that block, so that unpacking a block gives whole quads:
+/* Panels of 16 rows, the layouts of every vector tier. Blocks of 64 bytes; in both, byte 4*r + j of a block belongs
+ * to row r and to the columns 4g + j of quads g = 0, 1, ... of that block, so that unpacking a block gives whole
+ * quads:
  *
  *   t2p16   16 columns a block, 4 quads: bits 2g, 2g+1 of the byte hold the code of column 4g + j
  *   t5p16   20 columns a block, 5 quads: the byte holds codes c0..c4 of columns 4g + j, g = 0..4, in one of two ways

@@ -134,8 +134,8 @@ static tern_status run_parity(parity *p, const tern_model *trained, const tern_d
     return status;
 }
 
-/* A GPU sums floats in another order, so that it may quantize one to the next integer: what is exact there is every product
- * of the integers that it has. */
+/* A GPU sums floats in another order, so that it may quantize one to the next integer: what is exact there is every
+ * product of the integers that it has. */
 static int is_parity(const tern_parity_result *r) {
     if (!r->samples) return 0;
     if (!r->on_gpu) return !r->int_mismatches && !r->argmax_mismatches;

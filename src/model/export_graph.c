@@ -143,7 +143,8 @@ static void fold_norm(const export *x, size_t i, float *scale, float *shift) {
                          tern_node_param(x->old, node, 2)->value, node->at.epsilon, node->channels);
 }
 
-/* Takes a batch norm into trits, scales and bias. A negative factor turns its row's trits over: scales are positive. */
+/* Takes a batch norm into trits, scales and bias. A negative factor turns its row's trits over: scales are
+ * positive. */
 static void fold_into(const export *x, size_t i, int8_t *trits, float *scales, float *bias, const float *old_scales,
                       const float *old_bias, size_t rows, size_t cols, int per_row) {
     fold_norm(x, (size_t)x->folded[i], scales, bias);

@@ -1,5 +1,5 @@
-/* The same network in fp32: ternary layers become float ones with the weights that they stand for, and activations are
- * not quantized. What it costs to run is what the full-precision twin costs. */
+/* The same network in fp32: ternary layers become float ones with the weights that they stand for, and activations
+ * are not quantized. What it costs to run is what the full-precision twin costs. */
 #ifndef TERN_MODEL_FLOAT_TWIN_H
 #define TERN_MODEL_FLOAT_TWIN_H
 

@@ -1,6 +1,6 @@
-/* A model in a file: a safetensors file whose metadata "tern.model" holds the graph and what its input means. The file
- * of a deployed model has packed weights (uint8) and scales; a checkpoint has fp32 parameters, and the optimiser's
- * state under names of its own. */
+/* A model in a file: a safetensors file whose metadata "tern.model" holds the graph and what its input means. The
+ * file of a deployed model has packed weights (uint8) and scales; a checkpoint has fp32 parameters, and the
+ * optimiser's state under names of its own. */
 #ifndef TERN_MODEL_MODEL_FILE_H
 #define TERN_MODEL_MODEL_FILE_H
 

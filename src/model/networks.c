@@ -135,8 +135,8 @@ static void simple(builder *b, const tern_data_shape *data) {
     linear(b, "head", data->classes);
 }
 
-/* airbench (Jordan, arXiv:2404.00498): a frozen whitening layer, blocks of convolution, pool, norm, GELU, convolution,
- * norm, GELU; norms have no gain, and the head's logits are divided by their number of inputs. */
+/* airbench (Jordan, arXiv:2404.00498): a frozen whitening layer, blocks of convolution, pool, norm, GELU,
+ * convolution, norm, GELU; norms have no gain, and the head's logits are divided by their number of inputs. */
 static void fast(builder *b, const tern_data_shape *data) {
     const tern_attrs norm = {.plain = 1, .epsilon = 1e-12f, .momentum = 0.4f};
     size_t width = (size_t)b->config->width, channels = width;

@@ -81,7 +81,8 @@ static tern_status open_graph(tern_model **out, tern_graph *graph, const tern_mo
     return status;
 }
 
-/* A graph of the caller's own has no data set: its classes are numbers, its pixels go from 0 to 1, its tokens are bytes. */
+/* A graph of the caller's own has no data set: its classes are numbers, its pixels go from 0 to 1, its tokens are
+ * bytes. */
 static tern_status name_outputs(tern_model_file *file, tern_error *err) {
     const tern_node *out = &file->graph->node[file->graph->nodes - 1];
     tern_model_input *input = &file->input;

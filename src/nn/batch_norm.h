@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-/* scale = gain / sqrt(variance + epsilon), shift = bias - mean * scale, each rounded once. gain may be NULL for ones. */
+/* scale = gain / sqrt(variance + epsilon), shift = bias - mean * scale, each rounded once. gain may be NULL for
+ * ones. */
 void tern_batch_norm_fold(float *scale, float *shift, const float *mean, const float *variance, const float *gain,
                           const float *bias, float epsilon, size_t channels);
 

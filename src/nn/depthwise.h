@@ -16,8 +16,8 @@ typedef struct tern_depthwise {
     float *scales; /* [channels] */
 } tern_depthwise;
 
-/* Uses it where the node is such a convolution; else *out stays zero. w: prepared. A plan pinned to the scalar tier goes
- * the way of all convolutions, so that parity compares two. */
+/* Uses it where the node is such a convolution; else *out stays zero. w: prepared. A plan pinned to the scalar tier
+ * goes the way of all convolutions, so that parity compares two. */
 tern_status tern_depthwise_prepare(tern_depthwise *out, tern_plan *plan, size_t node, const tern_ternary_weights *w,
                                    int int8, tern_error *err);
 

@@ -43,8 +43,8 @@ dnnl_primitive_attr_t tern_dnn_attr(tern_dnn *dnn, int accumulate);
 /* Fills the rest of *p from a primitive descriptor, which it frees. md and arg are set before. */
 void tern_dnn_finish(tern_dnn *dnn, tern_primitive *p, dnnl_primitive_desc_t pd);
 
-/* The primitive of a whole matrix product (its pointers do not matter): a, b, c in this order. NULL when it could not be
- * made. Not thread-safe. */
+/* The primitive of a whole matrix product (its pointers do not matter): a, b, c in this order. NULL when it could not
+ * be made. Not thread-safe. */
 const tern_primitive *tern_dnn_find_gemm(tern_dnn *dnn, const tern_gemm *gemm);
 
 /* Runs it in the calling thread, which is number `thread` of the team. */

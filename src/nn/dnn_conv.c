@@ -223,9 +223,9 @@ static size_t weights_of(const tern_conv *conv) {
     return conv->d.co * conv->d.kernel * conv->d.kernel * (conv->d.ci / conv->d.groups);
 }
 
-/* On small images oneDNN's kernel for weight gradients leaves most of a matrix unit's tile empty (7 x 7: 0.4 TFLOP/s of
- * bf16 on one core, 3 x 3: 0.2). Patches gathered into cache and one matrix product for each few of them reach twice that
- * and more. */
+/* On small images oneDNN's kernel for weight gradients leaves most of a matrix unit's tile empty (7 x 7: 0.4 TFLOP/s
+ * of bf16 on one core, 3 x 3: 0.2). Patches gathered into cache and one matrix product for each few of them reach
+ * twice that and more. */
 static int gathers_weights(const tern_conv *conv) {
     return conv->d.dtype == TERN_BF16 && conv->d.groups == 1 && conv->d.ow <= 8;
 }

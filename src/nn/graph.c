@@ -60,8 +60,8 @@ tern_status tern_node_set_shape(tern_node *node, int rank, size_t a, size_t b, s
     return TERN_OK;
 }
 
-/* Fixed point for all that a float-free operation keeps. Gains and biases reach 8 in steps of 2^-12, statistics 2^15 in
- * steps of 2^-16, given weights 32 in steps of 2^-10, and trained ones 16 times their first deviation. */
+/* Fixed point for all that a float-free operation keeps. Gains and biases reach 8 in steps of 2^-12, statistics 2^15
+ * in steps of 2^-16, given weights 32 in steps of 2^-10, and trained ones 16 times their first deviation. */
 static void choose_store(tern_param *p, const tern_node *node) {
     if (!node->at.integers) return;
     p->store = p->role == TERN_ROLE_STATISTIC ? TERN_STORE_FIXED32 : TERN_STORE_FIXED16;

@@ -1,5 +1,5 @@
-/* Where the values of a graph and their gradients lie in one arena, and which gradients a backward pass makes: the same
- * for a plan on the CPU and one on a GPU. The time of spans is plan.h's. */
+/* Where the values of a graph and their gradients lie in one arena, and which gradients a backward pass makes: the
+ * same for a plan on the CPU and one on a GPU. The time of spans is plan.h's. */
 #ifndef TERN_NN_LAYOUT_H
 #define TERN_NN_LAYOUT_H
 
@@ -27,8 +27,8 @@ typedef struct tern_layout {
     size_t bytes;           /* of the arena */
 } tern_layout;
 
-/* For batches of up to `batch` samples whose elements take element_bytes each; purpose: TERN_LAYOUT_. Checks nothing but
- * memory: sizes must fit (tern_graph_fits). */
+/* For batches of up to `batch` samples whose elements take element_bytes each; purpose: TERN_LAYOUT_. Checks nothing
+ * but memory: sizes must fit (tern_graph_fits). */
 tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t batch, size_t element_bytes,
                              int purpose, tern_error *err);
 void tern_layout_free(tern_layout *layout);

@@ -1,5 +1,5 @@
-/* What a network is trained on: a sum of components of its logits x, weighted by signed whole numbers. p is the softmax
- * of a row's logits, L = log sum exp x; each component is a mean over rows.
+/* What a network is trained on: a sum of components of its logits x, weighted by signed whole numbers. p is the
+ * softmax of a row's logits, L = log sum exp x; each component is a mean over rows.
  *
  *   ce       softmax cross-entropy L - sum target x with label smoothing (Szegedy et al., arXiv:1512.00567): the target
  *            is 1 - smoothing on the label plus smoothing / classes on every class.    gradient p - target

@@ -60,7 +60,8 @@ static inline int tern_param_is_trained(const tern_param *p) {
 /* True where the gradient is kept whole, as floats; counters take theirs while it streams past. */
 static inline int tern_param_has_gradient(const tern_param *p) { return p->role < TERN_ROLE_STATISTIC; }
 
-/* Makes the integers of a FIXED parameter from its floats, to the nearest and saturating; then the floats from them. */
+/* Makes the integers of a FIXED parameter from its floats, to the nearest and saturating; then the floats from
+ * them. */
 void tern_param_round(tern_param *param);
 /* The floats from the integers. */
 void tern_param_view(tern_param *param);

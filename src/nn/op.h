@@ -12,8 +12,8 @@ typedef struct tern_op {
     /* Checks inputs and attributes, fills in defaults, sets the shape and adds parameters. */
     tern_status (*shape)(tern_graph *graph, tern_node *node, tern_error *err);
 
-    /* Draws the first values of whole-number parameters; those of floats are drawn from their means and deviations. May
-     * be NULL. */
+    /* Draws the first values of whole-number parameters; those of floats are drawn from their means and deviations.
+     * May be NULL. */
     void (*initialise)(tern_graph *graph, size_t node, uint64_t seed);
 
     /* 1: the backward pass reads the input (output) again, so a training plan keeps it. */

@@ -5,7 +5,8 @@
  *            dx = r (g - x r^2 mean(g x)), g = dy gain;  dgain = sum over rows of dy x r
  * layernorm  y = n gain + bias, n = (x - mean) r, r = 1 / sqrt(variance + epsilon)
  *            dx = r (g - mean(g) - n mean(g n));  dgain = sum dy n, dbias = sum dy
- * Sums along a row are fp32 in sixteen interleaved parts added in order. A row of zeros gives zeros (and the bias). */
+ * Sums along a row are fp32 in sixteen interleaved parts added in order. A row of zeros gives zeros (and the
+ * bias). */
 #include <math.h>
 
 #include "base/clones.h"

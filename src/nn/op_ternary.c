@@ -6,7 +6,8 @@
  * packed_linear, packed_conv2d    either, by `acts`, from weights that are packed already
  *
  * Gradients are those of the straight-through estimator: both quantizers pass the gradient on as if they were not
- * there, and the products are those of the quantized values (Bengio et al., arXiv:1308.3432; BitNet, arXiv:2310.11453):
+ * there, and the products are those of the quantized values (Bengio et al., arXiv:1308.3432; BitNet,
+ * arXiv:2310.11453):
  *     dx = dy (a t),  dw = dy^T (q / s) or dy^T x,  db = column sums of dy
  *
  * While plan->lambda < 1 the weights of a training plan are w + lambda (a t - w), and all products are float ones.
@@ -93,8 +94,8 @@ tern_ternary_sizes tern_ternary_sizes_of(const tern_plan *plan, size_t i, size_t
     return s;
 }
 
-/* Output rows of one part of a convolution: patches of some 256 KiB, enough rows to fill a matrix unit's tiles, and no
- * more than the largest batch has. */
+/* Output rows of one part of a convolution: patches of some 256 KiB, enough rows to fill a matrix unit's tiles, and
+ * no more than the largest batch has. */
 static size_t conv_part_rows(size_t k, size_t largest_batch_rows) {
     size_t rows = tern_max_size(64, tern_round_up((size_t)(256 << 10) / k, 64));
     return tern_min_size(rows, tern_round_up(largest_batch_rows, 64));

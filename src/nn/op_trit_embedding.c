@@ -1,9 +1,9 @@
 /* trit_embedding    y[token] = row of trits times its scales; the rule steps a row when the batch takes it
  * packed_embedding  the same from packed trits
  *
- * The gradient of a row is the sum of dy over the places that took it, in their order. Each row's step is normalised by
- * its own gradient and numbered by its own count of steps (`row_steps`), so that a token that is rare moves its row as
- * far as a frequent one when it comes. No gradient of the whole table is ever made. */
+ * The gradient of a row is the sum of dy over the places that took it, in their order. Each row's step is normalised
+ * by its own gradient and numbered by its own count of steps (`row_steps`), so that a token that is rare moves its
+ * row as far as a frequent one when it comes. No gradient of the whole table is ever made. */
 #include <math.h>
 #include <omp.h>
 #include <string.h>
@@ -38,7 +38,8 @@ static tern_status packed_embedding_shape(tern_graph *graph, tern_node *node, te
     return tern_check_scales(node, node->at.width, err);
 }
 
-/* Scratch of the backward pass: where each row's places begin, the places, the sums of squares, a gradient a thread. */
+/* Scratch of the backward pass: where each row's places begin, the places, the sums of squares, a gradient a
+ * thread. */
 typedef struct embedding_room {
     size_t first, place, squares, g, total;
 } embedding_room;

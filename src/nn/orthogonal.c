@@ -6,8 +6,8 @@
 #include "nn/dense.h"
 #include "nn/parts.h"
 
-/* The work is on the side that is shorter: x [a][b], a <= b, and two a x a products; with bf16 an operand of each shape
- * besides. */
+/* The work is on the side that is shorter: x [a][b], a <= b, and two a x a products; with bf16 an operand of each
+ * shape besides. */
 size_t tern_orthogonal_floats(size_t rows, size_t columns, tern_dtype products) {
     size_t a = tern_min_size(rows, columns), wide = tern_round_up(rows * columns, 16),
            square = tern_round_up(a * a, 16);

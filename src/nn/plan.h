@@ -2,9 +2,9 @@
  * taken when it is made; running allocates nothing.
  *
  * Values and their gradients live in one arena each of them for as long as it is needed: the forward pass is time
- * 0 .. nodes - 1, the backward pass of node i is time 2 * nodes - 1 - i, and what does not overlap in time may overlap
- * in memory. Threads never change a result: loops are cut into parts by shape alone, and sums over parts are taken in
- * order. */
+ * 0 .. nodes - 1, the backward pass of node i is time 2 * nodes - 1 - i, and what does not overlap in time may
+ * overlap in memory. Threads never change a result: loops are cut into parts by shape alone, and sums over parts are
+ * taken in order. */
 #ifndef TERN_NN_PLAN_H
 #define TERN_NN_PLAN_H
 
@@ -78,7 +78,8 @@ int tern_plan_has_sums(const tern_plan *plan, size_t i);
 size_t tern_plan_sums_count(const tern_plan *plan, size_t i);
 /* sums[rows][outputs] of the last pass, computed again from the activations that the op kept. */
 tern_status tern_plan_sums(int32_t *sums, const tern_plan *plan, size_t i, tern_error *err);
-/* The int8 activations behind them, tern_plan_activations_count of them, replaced by others: sums are then of those. */
+/* The int8 activations behind them, tern_plan_activations_count of them, replaced by others: sums are then of
+ * those. */
 size_t tern_plan_activations_count(const tern_plan *plan, size_t i);
 void tern_plan_set_activations(tern_plan *plan, size_t i, const int8_t *q);
 

@@ -1,8 +1,8 @@
 /* How much persists of what is trained: what a checkpoint holds, over the weights that it is for.
  *
- * Weights are those that learn: of a whole-number layer rows * columns whatever its rule keeps, of the rest gains, biases
- * and matrices. What persists are their integers or floats, the exponents and sums of their rule, running statistics,
- * and the optimiser's state. Frozen weights are neither. */
+ * Weights are those that learn: of a whole-number layer rows * columns whatever its rule keeps, of the rest gains,
+ * biases and matrices. What persists are their integers or floats, the exponents and sums of their rule, running
+ * statistics, and the optimiser's state. Frozen weights are neither. */
 #ifndef TERN_NN_STATE_SIZE_H
 #define TERN_NN_STATE_SIZE_H
 

@@ -1,6 +1,6 @@
-/* The backward pass of trit_linear and trit_conv2d, in tiles of output rows so that no gradient of a whole layer lives:
- * of each tile first dx += dy (a t), then g = dy^T (q / s) or dy^T x, then the rule steps the tile's integers. The trits
- * are those of the forward pass (`used`), whatever an update has done to the counters since. */
+/* The backward pass of trit_linear and trit_conv2d, in tiles of output rows so that no gradient of a whole layer
+ * lives: of each tile first dx += dy (a t), then g = dy^T (q / s) or dy^T x, then the rule steps the tile's integers.
+ * The trits are those of the forward pass (`used`), whatever an update has done to the counters since. */
 #include <math.h>
 #include <string.h>
 

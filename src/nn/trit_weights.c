@@ -426,8 +426,8 @@ void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t i, size_t
 
 enum { NEWTON_STEPS = 4 };
 
-/* The counters' part of ortho: the whole momentum as floats, made orthogonal, in scratch that the tiles no longer need.
- * Its singular values are near 1, so its mean square is near 1 / the longer side. */
+/* The counters' part of ortho: the whole momentum as floats, made orthogonal, in scratch that the tiles no longer
+ * need. Its singular values are near 1, so its mean square is near 1 / the longer side. */
 static void step_along_orthogonal(tern_ternary_weights *w, tern_plan *plan, size_t i) {
     size_t n = w->rows * w->cols, cols = w->cols, flips = 0;
     float *x = plan->scratch.data;

@@ -39,10 +39,11 @@ size_t tern_trit_scale_count(const tern_node *node, size_t rows, size_t cols);
 tern_status tern_trit_prepare(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
 tern_status tern_trit_refresh(tern_ternary_weights *w, tern_plan *plan, size_t node, tern_error *err);
 
-/* One update of rows first .. first + rows with their gradients g [rows][cols], all finite, which group rates scale. */
+/* One update of rows first .. first + rows with their gradients g [rows][cols], all finite, which group rates
+ * scale. */
 void tern_trit_update(tern_ternary_weights *w, tern_plan *plan, size_t node, size_t first, size_t rows, float *g);
-/* The same of one row in the calling thread, with a gradient exponent and a number of the step of its own. room: [cols].
- * Returns how many trits changed. */
+/* The same of one row in the calling thread, with a gradient exponent and a number of the step of its own. room:
+ * [cols]. Returns how many trits changed. */
 size_t tern_trit_update_row(const tern_ternary_weights *w, const tern_plan *plan, size_t node, size_t row, float *g,
                             int gradient_exp, uint64_t number, int8_t *room);
 /* After the updates of all rows: what is once a step. squares: of all the gradients. */

@@ -4,7 +4,7 @@
 
 static const unsigned power[5] = {1, 3, 9, 27, 81};
 
-/* ---- places ------------------------------------------------------------------------------------------------------ */
+/* ---- places ---------------------------------------------------------------------------------------------------- */
 
 /* `count` elements over `bytes` bytes from `first` on, element i in byte i % bytes, most significant digit first. */
 static tern_code_place stage(size_t i, size_t first, size_t bytes) {
@@ -37,7 +37,7 @@ static tern_code_place place_i2_s(size_t e) { return (tern_code_place){e % 32, 6
 
 static tern_code_place place_i2_s_arm(size_t e) { return (tern_code_place){e % 16, 6 - (unsigned)(e / 16 * 2)}; }
 
-/* ---- the table --------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------------------------- */
 
 static const tern_block_layout layouts[TERN_BLOCK_COUNT] = {
     [TERN_BLOCK_TQ1_0] = {{"TQ1_0", 256, 256, 1}, 52, TERN_CODES_BASE3, TERN_SCALE_BLOCK_LAST, place_tq1_0},
@@ -59,7 +59,7 @@ const tern_block_info *tern_block_format_info(tern_block_format format) {
     return (unsigned)format < TERN_BLOCK_COUNT ? &layouts[format].info : NULL;
 }
 
-/* ---- codes ------------------------------------------------------------------------------------------------------- */
+/* ---- codes ----------------------------------------------------------------------------------------------------- */
 
 void tern_block_encode_codes(uint8_t *bytes, const tern_block_layout *layout, const uint8_t *codes) {
     unsigned value[TERN_MAX_CODE_BYTES] = {0};

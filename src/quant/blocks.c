@@ -71,7 +71,7 @@ tern_status tern_block_bytes(size_t *bytes, size_t *scales, tern_block_format fo
     return TERN_OK;
 }
 
-/* ---- places in the bytes ----------------------------------------------------------------------------------------- */
+/* ---- places in the bytes --------------------------------------------------------------------------------------- */
 
 static size_t block_offset(const tensor *t, size_t row, size_t block) {
     return row * t->stride + t->head + block * t->block_bytes;
@@ -116,7 +116,7 @@ static void write_scale(const tensor *t, uint8_t *packed, size_t i, float scale)
         memcpy(packed + scale_offset(t, i), &half, sizeof half);
 }
 
-/* ---- decode ------------------------------------------------------------------------------------------------------ */
+/* ---- decode ---------------------------------------------------------------------------------------------------- */
 
 static tern_status check_scales(const tensor *t, const uint8_t *packed, tern_error *err) {
     for (size_t i = 0; i < t->scales; i++) {
@@ -179,7 +179,7 @@ tern_status tern_block_decode(int8_t *trits, float *scales, tern_block_format fo
     return TERN_OK;
 }
 
-/* ---- encode ------------------------------------------------------------------------------------------------------ */
+/* ---- encode ---------------------------------------------------------------------------------------------------- */
 
 static tern_status check_given_scales(const tensor *t, const float *scales, tern_error *err) {
     for (size_t i = 0; i < t->scales; i++) {

@@ -2,8 +2,8 @@
  *
  *     byte = d0 + 3 d1 + 9 d2 + 27 d3 + 81 d4,   digit = trit + 1,   d0 the first trit;   243 .. 255 refused
  *
- * Per row: each row starts on a byte. Flat: trits run on from row to row. Either way the last byte is padded with zero
- * trits, digits of 1; other padding is refused. 1.6 bits a weight. */
+ * Per row: each row starts on a byte. Flat: trits run on from row to row. Either way the last byte is padded with
+ * zero trits, digits of 1; other padding is refused. 1.6 bits a weight. */
 #ifndef TERN_QUANT_T5_H
 #define TERN_QUANT_T5_H
 

@@ -9,8 +9,8 @@
  *               100 z > p n, unless that would overshoot to a share that is no nearer. Where it changes no trit it moves
  *               on all the same, towards counters that it will reach.
  *
- * Sums of squares are in double, a group's in the order of its columns. Groups are of `group` columns, the last of a row
- * may be shorter. */
+ * Sums of squares are in double, a group's in the order of its columns. Groups are of `group` columns, the last of a
+ * row may be shorter. */
 #ifndef TERN_QUANT_TRIT_GROUPS_H
 #define TERN_QUANT_TRIT_GROUPS_H
 

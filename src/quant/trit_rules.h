@@ -17,7 +17,8 @@
  *   r2     n = clamp(0.9 m + 0.1 * 50.56 g r, +-127);  m = SR(n);  c = clamp(SR(c - rate n / 16), +-127)      16 bits
  *          n, and the gradient's part d, in units of 2^-16, with 0.9 = 58982 / 2^16 and 5.056 = 331350 / 2^16; n is cut
  *          (floor) to 2^-8 before it meets the rate, and rate n / 16 is rounded to 2^-16, ties up
- *   ortho  m as r2's;  c = clamp(SR(c - rate o), +-127), o = m made orthogonal as a whole matrix (floats that live for
+ *   ortho  m as r2's;  c = clamp(SR(c - rate o), +-127), o = m made orthogonal as a whole matrix (floats that live
+ *   for
  *          the step), of root mean square near 1                      16 bits
  *   vote   v = clamp(v - sign(g) rate, +-127), where |v| > threshold: t one step towards v, v less the threshold
  *          (both signed); the rate in whole counts, ties up, one at least unless it is zero    8 bits and the trit
@@ -51,8 +52,8 @@ typedef struct tern_trit_step {
     int threshold;    /* 1 .. 126 */
 } tern_trit_step;
 
-/* g[n] are the gradients of weights first .. first + n of the tensor, first a multiple of 8; the states are those of the
- * same weights. All return how many trits changed. */
+/* g[n] are the gradients of weights first .. first + n of the tensor, first a multiple of 8; the states are those of
+ * the same weights. All return how many trits changed. */
 size_t tern_trit_r1(int8_t *c, const float *g, size_t first, size_t n, const tern_trit_step *step);
 size_t tern_trit_r2(int8_t *c, int8_t *m, const float *g, size_t first, size_t n, const tern_trit_step *step);
 /* The momentum of ortho alone: no trit changes. */

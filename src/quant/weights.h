@@ -17,9 +17,9 @@ typedef struct tern_slices {
 tern_status tern_check_slices(tern_slices *s, const int8_t *trits, const float *scales, const float *w, size_t rows,
                               size_t cols, tern_granularity granularity, tern_error *err);
 
-/* The sum of |w| over a slice is added up block by block from its start, in ascending order, so that threads can share
- * the work without a say in the result. Each block is summed as TERN_SUM_PARTIALS interleaved partial sums. No sum of
- * finite weights overflows a double. */
+/* The sum of |w| over a slice is added up block by block from its start, in ascending order, so that threads can
+ * share the work without a say in the result. Each block is summed as TERN_SUM_PARTIALS interleaved partial sums. No
+ * sum of finite weights overflows a double. */
 enum { TERN_SUM_BLOCK = 1 << 14, TERN_SUM_PARTIALS = 16 };
 
 /* One block of n <= TERN_SUM_BLOCK weights; tern_sum_magnitudes_fn of kern/kernels.h. */

@@ -1,5 +1,6 @@
 /* The part of a training run that lives on a GPU: the plan, the data and the optimiser there, stepped from here. The
- * trainer's graph and optimiser stay on the host as what is saved, and are brought up to date by tern_gpu_run_fetch. */
+ * trainer's graph and optimiser stay on the host as what is saved, and are brought up to date by
+ * tern_gpu_run_fetch. */
 #ifndef TERN_TRAIN_GPU_RUN_H
 #define TERN_TRAIN_GPU_RUN_H
 

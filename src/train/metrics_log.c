@@ -64,7 +64,7 @@ void tern_metrics_log_close(tern_metrics_log **log) {
     *log = NULL;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------------------------- */
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
@@ -128,7 +128,7 @@ tern_status tern_metrics_log_layer(tern_metrics_log *log, const tern_metrics_lay
     return append_json(log, line, err);
 }
 
-/* ---- resuming ---------------------------------------------------------------------------------------------------- */
+/* ---- resuming -------------------------------------------------------------------------------------------------- */
 
 /* The step of a line, or -1. */
 static json_int_t line_step(const char *line, size_t size) {

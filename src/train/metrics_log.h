@@ -50,8 +50,8 @@ tern_status tern_metrics_log_evaluation(tern_metrics_log *log, const tern_metric
 tern_status tern_metrics_log_layer(tern_metrics_log *log, const tern_metrics_layer *m, tern_error *err);
 
 /* For a resumed run, before open: keeps the lines whose step is at most last_step, by an atomic rewrite (of nothing,
- * where all lines stay). Lines that cannot be read are dropped and counted in *damaged (which may be NULL), a cut last
- * one among them. A file that is not there is fine. */
+ * where all lines stay). Lines that cannot be read are dropped and counted in *damaged (which may be NULL), a cut
+ * last one among them. A file that is not there is fine. */
 tern_status tern_metrics_log_truncate(const char *path, uint64_t last_step, size_t *damaged, tern_error *err);
 
 #endif

@@ -77,7 +77,7 @@ static const char style[] =
     ".p th{width:38%;padding-right:12px}}\n"
     "@media print{figure,.t,.card{break-inside:avoid}}\n";
 
-/* ---- head -------------------------------------------------------------------------------------------------------- */
+/* ---- head ------------------------------------------------------------------------------------------------------ */
 
 static void tile(FILE *out, const char *name, const char *value, const char *note) {
     fprintf(out, "<div class=\"t\"><span>%s</span><b>%s</b><small>%s</small></div>\n", name, value, note);
@@ -176,7 +176,7 @@ static void head(FILE *out, const tern_report_input *input, const tern_report_da
               out);
 }
 
-/* ---- sections ---------------------------------------------------------------------------------------------------- */
+/* ---- sections -------------------------------------------------------------------------------------------------- */
 
 static void pairs(FILE *out, const tern_report_pair *pair, size_t count) {
     fputs("<table class=\"p\">\n", out);
@@ -266,7 +266,7 @@ static void sample(FILE *out, const char *text) {
     fputs("</pre></div>\n", out);
 }
 
-/* ---- confusion matrix -------------------------------------------------------------------------------------------- */
+/* ---- confusion matrix ------------------------------------------------------------------------------------------ */
 
 static void class_name(FILE *out, const tern_report_confusion *c, size_t i) {
     if (c->names)
@@ -319,7 +319,7 @@ static void confusion(FILE *out, const tern_report_confusion *c) {
     fputs("</tbody></table></div>\n", out);
 }
 
-/* ---- the page ---------------------------------------------------------------------------------------------------- */
+/* ---- the page -------------------------------------------------------------------------------------------------- */
 
 static void page(FILE *out, const tern_report_input *input, const tern_report_data *data) {
     head(out, input, data);

@@ -32,7 +32,7 @@ static const char *value_label(char *text, size_t size, double value, int percen
     return strcat(text, "%");
 }
 
-/* ---- curves ------------------------------------------------------------------------------------------------------ */
+/* ---- curves ---------------------------------------------------------------------------------------------------- */
 
 static void point(FILE *out, char command, const tern_axis *x, const tern_axis *y, double a, double b) {
     fprintf(out, "%c%.1f,%.1f", command, tern_axis_place(x, a), tern_axis_place(y, b));
@@ -82,7 +82,7 @@ static void dots(FILE *out, const tern_report_series *s, const char *css, const 
                 tern_axis_place(x, s->x[i]), tern_axis_place(y, s->y[i]), i + 1 == s->count ? "4.5" : "2.5");
 }
 
-/* ---- axes -------------------------------------------------------------------------------------------------------- */
+/* ---- axes ------------------------------------------------------------------------------------------------------ */
 
 static void y_ticks(FILE *out, const tern_axis *y, int left, int right, int percent) {
     char label[LABEL];
@@ -103,7 +103,7 @@ static void x_ticks(FILE *out, const tern_axis *x, int base) {
     }
 }
 
-/* ---- what the pointer tells -------------------------------------------------------------------------------------- */
+/* ---- what the pointer tells ------------------------------------------------------------------------------------ */
 
 /* One reader of a series, from left to right. */
 typedef struct cursor {
@@ -178,7 +178,7 @@ static void bands(FILE *out, cursor *cursors, size_t count, const tern_axis *x, 
     }
 }
 
-/* ---- charts ------------------------------------------------------------------------------------------------------ */
+/* ---- charts ---------------------------------------------------------------------------------------------------- */
 
 typedef struct range {
     double least, most;
@@ -251,7 +251,7 @@ void tern_report_chart(FILE *out, const tern_chart *chart) {
     fputs("</svg></figure>\n", out);
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------------------------- */
 
 tern_layer_axes tern_report_layer_axes(const tern_report_data *data) {
     range steps = {INFINITY, -INFINITY}, flips = {INFINITY, -INFINITY};

@@ -25,8 +25,8 @@ typedef struct tern_chart {
 } tern_chart;
 
 /* A titled card with legend, axes and curves; nothing where every series is empty. The y axis is logarithmic where
- * positive values spread over a factor of eight and more and from_zero is not set. More than 600 points are thinned to the
- * least and the greatest of each of 300 columns. */
+ * positive values spread over a factor of eight and more and from_zero is not set. More than 600 points are thinned
+ * to the least and the greatest of each of 300 columns. */
 void tern_report_chart(FILE *out, const tern_chart *chart);
 
 /* What the small multiples of all layers share: they are there to be compared. */

@@ -47,7 +47,7 @@ static int add_value(tern_report_series *s, double step, const json_t *line, con
     return !number_of(&y, line, key) || add(s, step, y);
 }
 
-/* ---- layers ------------------------------------------------------------------------------------------------------ */
+/* ---- layers ---------------------------------------------------------------------------------------------------- */
 
 static tern_report_layer *find_layer(tern_report_data *d, const char *name, size_t *hint) {
     /* Lines name the layers in turn, so the next one is nearly always right. */
@@ -84,7 +84,7 @@ static int add_layer(tern_report_data *d, double step, const json_t *line, size_
     return done;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------------- */
+/* ---- lines ----------------------------------------------------------------------------------------------------- */
 
 static int add_line(tern_report_data *d, const json_t *line, size_t *hint) {
     double step = -1;
@@ -120,7 +120,7 @@ static int add_lines(tern_report_data *d, const char *text, size_t size) {
     return 1;
 }
 
-/* ---- after reading ----------------------------------------------------------------------------------------------- */
+/* ---- after reading --------------------------------------------------------------------------------------------- */
 
 /* A run that was resumed without cutting its log goes back in x: the later lines win. In place, since what is kept
  * only moves forward. */

@@ -91,8 +91,8 @@ static void pass_through(tern_param *w) {
     }
 }
 
-/* The same of counters: the one trit is sure, the others wait at zero. Rules without counters behind their trits begin
- * with random ones. */
+/* The same of counters: the one trit is sure, the others wait at zero. Rules without counters behind their trits
+ * begin with random ones. */
 static void pass_counters_through(const tern_graph *graph, const tern_node *node) {
     const tern_param *counter = tern_node_find_param(graph, node, "counter");
     size_t side = node->at.kernel, k = tern_weight_columns(graph, node), ci = k / (side * side);

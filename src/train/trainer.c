@@ -194,8 +194,8 @@ static int all_finite(const float *x, size_t n) {
     return 1;
 }
 
-/* Names the first layer whose value is not finite (values may share memory: only the last layers are certain), else the
- * first parameter whose gradient is not. */
+/* Names the first layer whose value is not finite (values may share memory: only the last layers are certain), else
+ * the first parameter whose gradient is not. */
 static void find_trouble(tern_trainer *t) {
     const tern_graph *g = t->graph;
     if (t->plan->rules.trouble) {

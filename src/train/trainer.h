@@ -1,4 +1,5 @@
-/* One training run in memory: data, graph, plan and optimiser, stepped one by one. training_run.c has the loop around it. */
+/* One training run in memory: data, graph, plan and optimiser, stepped one by one. training_run.c has the loop around
+ * it. */
 #ifndef TERN_TRAIN_TRAINER_H
 #define TERN_TRAIN_TRAINER_H
 
@@ -36,8 +37,8 @@ typedef struct tern_trainer {
     char trouble[160];              /* of the last step: where a NaN or Inf arose; empty without */
 } tern_trainer;
 
-/* device: number of a GPU, or TERN_DEVICE_CPU. On a GPU the plan is for single samples, and the graph's parameters are
- * those of the last save or fetch. */
+/* device: number of a GPU, or TERN_DEVICE_CPU. On a GPU the plan is for single samples, and the graph's parameters
+ * are those of the last save or fetch. */
 tern_status tern_trainer_create(tern_trainer **out, const tern_config *config, int device, tern_error *err);
 void tern_trainer_free(tern_trainer **trainer);
 

@@ -259,8 +259,8 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
-/* A GPU that Tern chose itself and that cannot train this, for want of cuBLASLt or of an operation, gives way to the CPU;
- * one that was asked for does not. */
+/* A GPU that Tern chose itself and that cannot train this, for want of cuBLASLt or of an operation, gives way to the
+ * CPU; one that was asked for does not. */
 static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
     int device;
     tern_error why = {0};

@@ -1,4 +1,5 @@
-/* What the tests share: cmocka with the headers it needs, checks of a status, and a folder for the files of a test. */
+/* What the tests share: cmocka with the headers it needs, checks of a status, and a folder for the files of a
+ * test. */
 #ifndef TERN_TESTING_H
 #define TERN_TESTING_H
 

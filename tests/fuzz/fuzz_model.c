@@ -1,6 +1,6 @@
-/* Any bytes as a model's file: refused with a message, or its graph says the same again as JSON, and a plan of it runs
- * where it is small: forward, and in training backward with a step of whole-number weights. Run a second time as the
- * graph alone, whose text the mutations then need not keep inside a header. */
+/* Any bytes as a model's file: refused with a message, or its graph says the same again as JSON, and a plan of it
+ * runs where it is small: forward, and in training backward with a step of whole-number weights. Run a second time as
+ * the graph alone, whose text the mutations then need not keep inside a header. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

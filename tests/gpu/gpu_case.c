@@ -27,7 +27,7 @@ void set_value(void *values, tern_dtype type, size_t i, float v) {
     }
 }
 
-/* ---- drawing ----------------------------------------------------------------------------------------------------- */
+/* ---- drawing --------------------------------------------------------------------------------------------------- */
 
 static int8_t draw_trit(const gpu_case *c, size_t i) {
     if (c->fill == FILL_ZERO) return 0;
@@ -59,7 +59,7 @@ static void draw(gpu_case *c) {
     for (size_t i = 0; i < m * n; i++) set_value(c->residual, c->y_type, i, tern_random_signed(8, i));
 }
 
-/* ---- what must come out ------------------------------------------------------------------------------------------ */
+/* ---- what must come out ---------------------------------------------------------------------------------------- */
 
 static float product_i8(const gpu_case *c, size_t i, size_t row) {
     const int8_t *t = c->trits + row * c->cols, *x = (const int8_t *)c->x + i * c->cols;

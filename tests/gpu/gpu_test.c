@@ -1,6 +1,6 @@
-/* Every kernel of the GPU against naive sums on the host: shapes around the edges of tiles, extremes, zeros, every type,
- * scale and epilogue, unaligned activations, poisoned outputs with a fence behind them; each product twice, to the same
- * bits. Plain C: prints one line a family and ends with the number of failures.
+/* Every kernel of the GPU against naive sums on the host: shapes around the edges of tiles, extremes, zeros, every
+ * type, scale and epilogue, unaligned activations, poisoned outputs with a fence behind them; each product twice, to
+ * the same bits. Plain C: prints one line a family and ends with the number of failures.
  *
  *   gpu_test [--quick] [FAMILY...]      --quick: fewer shapes, for the sanitizers */
 #include <math.h>
@@ -139,7 +139,7 @@ static void check_case(run *r, gpu_case c) {
     free_case(&c);
 }
 
-/* ---- families ---------------------------------------------------------------------------------------------------- */
+/* ---- families -------------------------------------------------------------------------------------------------- */
 
 static const size_t shapes[][2] = {{1, 1},     {3, 7},      {16, 128},  {17, 129},  {33, 160},  {50, 321},
                                    {128, 640}, {130, 1000}, {200, 515}, {300, 258}, {257, 2560}};
@@ -297,7 +297,7 @@ static void check_unaligned(run *r) {
                                          .x_shift = shift});
 }
 
-/* ---- quantizing -------------------------------------------------------------------------------------------------- */
+/* ---- quantizing ------------------------------------------------------------------------------------------------ */
 
 static float draw_row(size_t row, size_t i) {
     switch (row % 5) {
@@ -363,7 +363,7 @@ static void check_quantizers(run *r) {
             for (int norm = 0; norm < 2; norm++) check_quantizer(r, 11, cols[c], (tern_dtype)type, norm);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 static void expect(run *r, int holds, const char *what, const char *message) {
     r->products++;
@@ -408,7 +408,7 @@ static void check_refusals(run *r) {
     printf("  says: %s\n", err.message);
 }
 
-/* ---- tuning ------------------------------------------------------------------------------------------------------ */
+/* ---- tuning ---------------------------------------------------------------------------------------------------- */
 
 typedef struct tuned_case {
     gpu_case c;

@@ -35,7 +35,8 @@ CONV(depthwise_wide, 5, 6, 136, .outputs = 136, .kernel = 3, .groups = 136)
 CONV(depthwise_odd, 9, 7, 5, .outputs = 5, .kernel = 5, .stride = 2, .padding = 2, .groups = 5, .bias = 1)
 CONV(depthwise_twice, 6, 6, 4, .outputs = 8, .kernel = 3, .padding = 1, .groups = 4)
 
-/* More than one tile of outputs, of inputs and of places; windows without padding, and with as much as there can be. */
+/* More than one tile of outputs, of inputs and of places; windows without padding, and with as much as there can
+ * be. */
 CONV(conv_wide, 9, 7, 24, .outputs = 136, .kernel = 3, .padding = 1)
 CONV(conv_deep, 7, 6, 200, .outputs = 72, .kernel = 2, .padding = 1, .bias = 1)
 CONV(conv_even, 11, 12, 64, .outputs = 256, .kernel = 3)

@@ -55,8 +55,8 @@ static void batch_norm_rest(tern_graph *g) {
     tern_graph_add2(g, "add", "sum", x, y);
 }
 
-/* An activation that is one pass with its batch norm, in the middle and at the end; and one that is not, because the norm has
- * two readers. */
+/* An activation that is one pass with its batch norm, in the middle and at the end; and one that is not, because the
+ * norm has two readers. */
 #define NORM_THEN(f, op, input)                                               \
     static void f(tern_graph *g) {                                            \
         tern_value x = tern_graph_add(g, "batch_norm", "norm", input, NULL);  \
@@ -68,7 +68,8 @@ NORM_THEN(norm_relu, "relu", dense(g, 24, 40))
 NORM_THEN(norm_relu2, "relu2", dense(g, 24, 37))
 NORM_THEN(norm_gelu, "gelu", image(g, 7, 5, 16))
 NORM_THEN(norm_silu, "silu", image(g, 5, 5, 3))
-/* A pool of quarters takes both in; one whose windows leave a line out, or see the activation's second reader, does not. */
+/* A pool of quarters takes both in; one whose windows leave a line out, or see the activation's second reader, does
+ * not. */
 #define NORM_POOL(f, op, ...)                                                      \
     static void f(tern_graph *g) {                                                 \
         tern_value x = tern_graph_add(g, "batch_norm", "norm", __VA_ARGS__, NULL); \

@@ -5,8 +5,8 @@
 #include "nn/nodes.h"
 #include "tern/pack.h"
 
-/* ---- ternary products. Inputs of the op under test come from a bit_linear, whose values are the same to the bit on both
- * sides: what is quantized again behind anything else can fall to the other side of a rounding. */
+/* ---- ternary products. Inputs of the op under test come from a bit_linear, whose values are the same to the bit on
+ * both sides: what is quantized again behind anything else can fall to the other side of a rounding. */
 
 static tern_value vector(tern_graph *g, size_t n) { return tern_graph_input(g, (tern_shape){1, {n}}); }
 
@@ -163,8 +163,8 @@ PACKED_CONV(packed_conv_exponents, 7, 8, 8, 2, 36, TERN_PACK_T2, .outputs = 6, .
 PACKED_CONV(packed_conv_float, 7, 6, 5, 1, 45, TERN_PACK_T5_FLAT, .outputs = 10, .kernel = 3, .padding = 1, .bias = 1)
 PACKED_CONV(packed_conv_depthwise, 8, 8, 6, 6, 9, TERN_PACK_T2, .outputs = 6, .kernel = 3, .padding = 1, .groups = 6)
 
-/* Integers are the same, and what follows them: distances are those of float sums in the gradients. Behind a bf16 value,
- * or a float product, some activations fall to the next integer. */
+/* Integers are the same, and what follows them: distances are those of float sums in the gradients. Behind a bf16
+ * value, or a float product, some activations fall to the next integer. */
 #define CASE(name, build, batch) \
     { name, build, batch, 2e-5, 4e-2, 0, 0, 0 }
 #define MIXED_CASE(name, build, batch, lambda) \

@@ -1,7 +1,7 @@
 #include "graph_cases.h"
 
-/* ---- whole-number weights: values, and what passes back through them. What their rules do is rules_test.c's. A dense
- * layer in front shows the gradient of the input by its own. */
+/* ---- whole-number weights: values, and what passes back through them. What their rules do is rules_test.c's. A
+ * dense layer in front shows the gradient of the input by its own. */
 
 static tern_value front(tern_graph *g, size_t inputs, size_t outputs) {
     tern_value x = tern_graph_input(g, (tern_shape){1, {inputs}});
@@ -63,7 +63,8 @@ TABLE(trit_table, 24, .update = TERN_UPDATE_R1)
 TABLE(trit_table_groups, 37, .group = 8)
 TABLE(trit_table_rows, 37, .granularity = TERN_PER_ROW, .update = TERN_UPDATE_VOTE)
 
-/* Activations at a rounding's edge may fall to the other side, as those of bit_ layers: one of 127 steps of one value. */
+/* Activations at a rounding's edge may fall to the other side, as those of bit_ layers: one of 127 steps of one
+ * value. */
 #define TRIT 2e-3, 6e-2, 0, 1, 0
 static const graph_case trit_cases_array[] = {
     {"trit_linear", trit_linear, 16, TRIT},

@@ -1,5 +1,6 @@
-/* Every operation of a graph on the GPU against the CPU's: values, gradients of inputs and parameters, in fp32, bf16 and
- * fp16, in training and in evaluation, each pass twice to the same bits; and gradients of inputs by int8 products.
+/* Every operation of a graph on the GPU against the CPU's: values, gradients of inputs and parameters, in fp32, bf16
+ * and fp16, in training and in evaluation, each pass twice to the same bits; and gradients of inputs by int8
+ * products.
  *
  *   graph_test [NAME]      one line a graph and type; ends with the number of failures */
 #include <string.h>
@@ -23,8 +24,9 @@ static void fill(float *x, size_t n, uint64_t seed) {
     }
 }
 
-/* Of int8 gradients, about those of floats. What rounding a row leaves is spread over 1/127 of its largest value, which
- * is less than four of its root mean squares: 4 / 127 / sqrt(12) of it, a layer. The cases have up to four of them. */
+/* Of int8 gradients, about those of floats. What rounding a row leaves is spread over 1/127 of its largest value,
+ * which is less than four of its root mean squares: 4 / 127 / sqrt(12) of it, a layer. The cases have up to four of
+ * them. */
 static const double int8_tolerance = 2 * 4.0 / 127 / 3.4641;
 
 typedef struct trial {
@@ -39,8 +41,8 @@ typedef struct trial {
     char where[160];
 } trial;
 
-/* fp16 has three bits more than bf16, but the CPU's plan has neither: what falls to another integer there does so more
- * rarely than in bf16, and not on both sides alike. */
+/* fp16 has three bits more than bf16, but the CPU's plan has neither: what falls to another integer there does so
+ * more rarely than in bf16, and not on both sides alike. */
 static double tolerance_of(const trial *t) {
     if (t->int8_gradients) return int8_tolerance;
     return t->type == TERN_F32 ? t->c->tolerance : t->c->tolerance_bf16 / (t->type == TERN_F16 ? 2 : 1);

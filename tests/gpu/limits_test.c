@@ -1,4 +1,5 @@
-/* What graphs on a GPU refuse, and that the device is as good as before; how long a pass takes; sums of int8 products.
+/* What graphs on a GPU refuse, and that the device is as good as before; how long a pass takes; sums of int8
+ * products.
  *
  *   limits_test            one line a check; ends with the number of failures */
 #include <string.h>

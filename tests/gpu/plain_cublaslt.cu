@@ -1,8 +1,8 @@
 /* A stand-in for cuBLASLt, as much of it as src/gpu/gpu_gemm.cu calls: one thread a number, sums in fp32.
  *
- * racecheck fails inside cuBLASLt's own kernels, so that no graph could be checked with them. With this library found first
- * (LD_LIBRARY_PATH; its name is cuBLASLt's) every other kernel of a graph can: scripts/gpu_tests.sh. It also tells whether
- * a wrong result is cuBLASLt's. */
+ * racecheck fails inside cuBLASLt's own kernels, so that no graph could be checked with them. With this library found
+ * first (LD_LIBRARY_PATH; its name is cuBLASLt's) every other kernel of a graph can: scripts/gpu_tests.sh. It also
+ * tells whether a wrong result is cuBLASLt's. */
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -1,9 +1,9 @@
 /* The rules of whole-number weights on the GPU against the CPU's: whole layers, step after step, every integer equal.
  *
- * The gradients of a layer's weights must be the same floats on both, though sums are taken in different orders. Two kinds
- * of input see to that. With the identity as input, a row of it for each weight of an output, the gradient is dy turned,
- * each sum a single product and zeros: any floats can be sent. Small whole numbers, the largest of each scale 127, have
- * exact sums in any order.
+ * The gradients of a layer's weights must be the same floats on both, though sums are taken in different orders. Two
+ * kinds of input see to that. With the identity as input, a row of it for each weight of an output, the gradient is
+ * dy turned, each sum a single product and zeros: any floats can be sent. Small whole numbers, the largest of each
+ * scale 127, have exact sums in any order.
  *
  *   rules_test [NAME]      one line a case; ends with the number of failures */
 #include <string.h>
@@ -230,8 +230,8 @@ static void run_fixed(const rules_case *c, float lr) {
     close_trial(&t);
 }
 
-/* ---- whole steps of training: to the same bits however they are run, and near the CPU's, whose gradients differ in their
- * last bits. Where stochastic rounding decides, such a difference moves one counter in many by one. */
+/* ---- whole steps of training: to the same bits however they are run, and near the CPU's, whose gradients differ in
+ * their last bits. Where stochastic rounding decides, such a difference moves one counter in many by one. */
 
 enum { BATCH = 16, WINDOW = 12, VOCABULARY = 23, TOKENS = 400, TRAINING_STEPS = 7 };
 

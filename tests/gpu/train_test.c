@@ -1,5 +1,5 @@
-/* Training steps on the GPU against the same steps on the CPU: batches to the bit, parameters and the optimiser's state
- * within a distance, skipped steps that change nothing, and the same bits however a step was run.
+/* Training steps on the GPU against the same steps on the CPU: batches to the bit, parameters and the optimiser's
+ * state within a distance, skipped steps that change nothing, and the same bits however a step was run.
  *
  *   train_test [NAME]      one line a case; ends with the number of failures */
 #include <string.h>
@@ -89,8 +89,8 @@ enum { HOT_UNIT = 5, HOT_LOSS = 127 };
 static const train_case hot_case = {"a gradient beyond fp16", mlp,  TERN_SGD, TERN_SGD, 0.01f, 0.01f, 0, 0, 0, 1, 0,
                                     {HOT_LOSS, 0, 0, 0},      1e-4, 0.2,      0};
 
-/* AdamW divides by the root of squares, and Muon makes every direction as long: what rounding leaves of a gradient that
- * cancels counts as much as the rest. */
+/* AdamW divides by the root of squares, and Muon makes every direction as long: what rounding leaves of a gradient
+ * that cancels counts as much as the rest. */
 static const train_case cases[] = {
     {"sgd", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0, 1, 0, CE, 1e-4, 0.2, 0},
     {"sgd, clipped", mlp, TERN_SGD, TERN_SGD, 0.05f, 0.02f, 1e-2f, 0, 0.3, 1, 0, CE, 1e-4, 0.2, 0},
@@ -349,7 +349,8 @@ static int gpu_open(gpu_run *r, const train_case *c, tern_dtype type) {
     return 1;
 }
 
-/* How a step is run: kinds that have come before are captured, then replayed. None of it changes what dense layers do. */
+/* How a step is run: kinds that have come before are captured, then replayed. None of it changes what dense layers
+ * do. */
 static void gpu_step(gpu_run *r, uint64_t step, float lambda, int count_trits) {
     const train_case *c = r->c;
     int64_t sample[4 * BATCH];
@@ -508,7 +509,8 @@ static void compare_with_cpu(const train_case *c, tern_dtype type) {
 
 /* ---- the same bits */
 
-/* Steps launch by launch (each of a kind of its own), or captured and replayed; asked after each, or only at the end. */
+/* Steps launch by launch (each of a kind of its own), or captured and replayed; asked after each, or only at the
+ * end. */
 static float *run_steps(const train_case *c, tern_dtype type, int captured, size_t *n) {
     static const struct {
         float lambda;
@@ -575,8 +577,8 @@ static void skip_step(const train_case *c, tern_dtype type, float value, int kin
 
 /* ---- the loss's scale */
 
-/* Large weights behind a unit that is always 0: logits do not know of them, gradients in front of them do, whatever the
- * label: they are of either sign. */
+/* Large weights behind a unit that is always 0: logits do not know of them, gradients in front of them do, whatever
+ * the label: they are of either sign. */
 static void make_hot(gpu_run *g) {
     tern_error err;
     must(backend->graphs->fetch(g->plan, &err), &err, g->c->name);
@@ -643,8 +645,8 @@ static void find_scale(const train_case *c) {
     gpu_close(&g);
 }
 
-/* What a step does is the same to the bit of fp32 for every scale that loses nothing: scales are powers of two. Here, of
- * gradients rounded to fp16, it is so until small ones vanish. */
+/* What a step does is the same to the bit of fp32 for every scale that loses nothing: scales are powers of two. Here,
+ * of gradients rounded to fp16, it is so until small ones vanish. */
 static void compare_scales(const train_case *c) {
     gpu_run g[2];
     size_t n = 0;

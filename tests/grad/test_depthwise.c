@@ -1,6 +1,6 @@
-/* Depthwise ternary convolutions against the way that any convolution goes, group by group through patches and a packed
- * matrix: the same integers and outputs to the bit for int8 activations, the same sums within their rounding for
- * floats. */
+/* Depthwise ternary convolutions against the way that any convolution goes, group by group through patches and a
+ * packed matrix: the same integers and outputs to the bit for int8 activations, the same sums within their rounding
+ * for floats. */
 #include "base/random.h"
 #include "nn/dense.h"
 #include "nn/op.h"

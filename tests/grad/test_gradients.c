@@ -1,6 +1,7 @@
 /* Every op's backward pass against central differences of its forward pass, through a random linear loss:
  * L = sum of r * y. The forward pass is fp32, so the step is large and the tolerance relative to the gradient's norm.
- * Ops with quantizers have no useful difference quotient; test_ternary_ops.c checks them against their written rule. */
+ * Ops with quantizers have no useful difference quotient; test_ternary_ops.c checks them against their written
+ * rule. */
 #include "base/random.h"
 #include "nn/loss.h"
 #include "nn/op.h"

@@ -173,7 +173,8 @@ static void step(record *r, tern_plan *plan, size_t batch) {
     free(x);
 }
 
-/* A backward pass that ends at a node: gradients from there on are those of a whole pass, those in front stay zeros. */
+/* A backward pass that ends at a node: gradients from there on are those of a whole pass, those in front stay
+ * zeros. */
 static void test_ends_at_first_trained(void **state) {
     (void)state;
     for (int k = 0; k < 2; k++) { /* whole numbers step in the pass */

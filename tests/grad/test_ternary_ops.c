@@ -1,6 +1,6 @@
-/* The ternary products against a naive reference in whole numbers and doubles: the forward pass of the bit_ ops to the
- * bit, everything else by the rule that src/nn/op_ternary.c writes down. A linear layer is a convolution of a window
- * of one place here, whose activations are quantized by place and not by image. */
+/* The ternary products against a naive reference in whole numbers and doubles: the forward pass of the bit_ ops to
+ * the bit, everything else by the rule that src/nn/op_ternary.c writes down. A linear layer is a convolution of a
+ * window of one place here, whose activations are quantized by place and not by image. */
 #include "base/random.h"
 #include "nn/op.h"
 #include "nn/plan.h"
@@ -196,7 +196,8 @@ static void compute_use(const bench *b, reference *f, int use, float lambda) {
 
 /* ---- comparing */
 
-/* The error's root mean square within `tolerance` of that of what is wanted, and each element within five times that. */
+/* The error's root mean square within `tolerance` of that of what is wanted, and each element within five times
+ * that. */
 static void check_near(const bench *b, const char *what, const float *got, const double *want, size_t n, double times,
                        double tolerance) {
     double square = 0, error = 0;

@@ -1,7 +1,7 @@
 /* Layers of whole-number weights against a naive reference. Activations, gradients and scales are small whole numbers
- * times powers of two, so that every sum is exact in whatever order and type it is taken: outputs, input gradients and
- * the integers that a step leaves must be those of the reference to the bit, though it has the gradient of the whole
- * layer and the plan makes it in tiles. The rules themselves are tested by test_trit_rules.c. */
+ * times powers of two, so that every sum is exact in whatever order and type it is taken: outputs, input gradients
+ * and the integers that a step leaves must be those of the reference to the bit, though it has the gradient of the
+ * whole layer and the plan makes it in tiles. The rules themselves are tested by test_trit_rules.c. */
 #include "base/checked.h"
 #include "base/random.h"
 #include "nn/op.h"

@@ -17,7 +17,8 @@ static unsigned code_at(const pack_case *c, size_t row, size_t column) {
     return (unsigned)(c->trits[c->columns ? column * c->ld + row : row * c->ld + column] + 1);
 }
 
-/* Byte `at` of block `block` of panel `panel`, by the words of panel16.h and, for the scalar tier, docs/formats.md. */
+/* Byte `at` of block `block` of panel `panel`, by the words of panel16.h and, for the scalar tier,
+ * docs/formats.md. */
 static unsigned wanted_byte(const pack_case *c, size_t panel, size_t block, size_t at) {
     const char *name = c->layout->name;
     unsigned d[5], q = 0;

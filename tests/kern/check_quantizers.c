@@ -1,5 +1,5 @@
-/* The two quantizer slots: correctness is a comparison with scalar to the bit (check_quantize.c), so here they are only
- * named, and timed. */
+/* The two quantizer slots: correctness is a comparison with scalar to the bit (check_quantize.c), so here they are
+ * only named, and timed. */
 #include "check_quantize.h"
 #include "kern_test.h"
 

@@ -9,7 +9,7 @@
 
 enum { COLUMNS = 2560 };
 
-/* ---- inputs ------------------------------------------------------------------------------------------------------ */
+/* ---- inputs ---------------------------------------------------------------------------------------------------- */
 
 typedef enum weights_fill {
     UNIFORM,
@@ -43,7 +43,7 @@ static void draw_weights(kern_test *t, float *w, size_t n, weights_fill how, flo
     if (n && how == INF_IN_IT) w[draw(t) % n] = draw(t) % 2 ? INFINITY : -INFINITY;
 }
 
-/* ---- the definitions --------------------------------------------------------------------------------------------- */
+/* ---- the definitions ------------------------------------------------------------------------------------------- */
 
 static double naive_sum(const float *w, size_t n) {
     double sum = 0;
@@ -61,7 +61,7 @@ static int naive_trit(float w, float m) {
     return v > 1 ? 1 : v < -1 ? -1 : (int)v;
 }
 
-/* ---- checks ------------------------------------------------------------------------------------------------------ */
+/* ---- checks ---------------------------------------------------------------------------------------------------- */
 
 static void check_sum(kern_test *t, const float *w, size_t n) {
     const double want = naive_sum(w, n), got = t->tier->sum_magnitudes.fn(w, n);

@@ -24,7 +24,7 @@ static const struct {
     {"quantizers", check_quantizers}, {"pack", check_pack},           {"weights", check_weights},
 };
 
-/* ---- kernels ----------------------------------------------------------------------------------------------------- */
+/* ---- kernels --------------------------------------------------------------------------------------------------- */
 
 enum { MAX_SEEN = 256 };
 static const char *seen[MAX_SEEN];
@@ -50,7 +50,7 @@ void fail_kernel(kern_test *t, const char *format, ...) {
     printf("\n");
 }
 
-/* ---- buffers ----------------------------------------------------------------------------------------------------- */
+/* ---- buffers --------------------------------------------------------------------------------------------------- */
 
 static size_t pages_for(size_t bytes, size_t page) { return (bytes + page - 1) / page * page; }
 
@@ -94,7 +94,7 @@ void draw_floats(kern_test *t, float *x, size_t n) {
     for (size_t i = 0; i < n; i++) x[i] = (float)((int32_t)(draw(t) >> 8) - (1 << 23)) * 0x1p-22f;
 }
 
-/* ---- timing ------------------------------------------------------------------------------------------------------ */
+/* ---- timing ---------------------------------------------------------------------------------------------------- */
 
 double seconds_now(void) {
     struct timespec now;
@@ -116,7 +116,7 @@ void report_time(const kern_test *t, double seconds, double operations) {
     printf("%-40s %10.3f us %9.2f G/s\n", t->kernel, seconds * 1e6, operations / seconds * 1e-9);
 }
 
-/* ---- runner ------------------------------------------------------------------------------------------------------ */
+/* ---- runner ---------------------------------------------------------------------------------------------------- */
 
 static sigjmp_buf crashed;
 

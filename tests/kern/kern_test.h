@@ -38,7 +38,7 @@ int begin_kernel(kern_test *t, const char *name);
 /* Reports a failure of the current kernel. */
 __attribute__((format(printf, 2, 3))) void fail_kernel(kern_test *t, const char *format, ...);
 
-/* ---- inputs and outputs ------------------------------------------------------------------------------------------ */
+/* ---- inputs and outputs ---------------------------------------------------------------------------------------- */
 
 typedef enum fill { FILL_NOISE, FILL_MINUS, FILL_ZERO, FILL_PLUS, FILL_SPARSE, FILL_COUNT } fill;
 
@@ -55,7 +55,7 @@ void draw_floats(kern_test *t, float *x, size_t n);
 
 enum { POISON = 0x5a };
 
-/* ---- timing ------------------------------------------------------------------------------------------------------ */
+/* ---- timing ---------------------------------------------------------------------------------------------------- */
 
 double seconds_now(void);
 void report_time(const kern_test *t, double seconds, double operations);

@@ -64,7 +64,7 @@ static void assert_says(const tern_error *err, const char *text) {
     if (!strstr(err->message, text)) fail_msg("\"%s\" does not say \"%s\"", err->message, text);
 }
 
-/* ---- idx --------------------------------------------------------------------------------------------------------- */
+/* ---- idx ------------------------------------------------------------------------------------------------------- */
 
 enum { IMAGES = 16 + 3 * 2 * 2, LABELS = 8 + 3 };
 static const uint8_t idx_images[IMAGES] = {0, 0, 8, 3, 0, 0, 0,  3,  0,  0,  0,  2,  0,  0,
@@ -275,7 +275,7 @@ static void test_idx_wrong(void **state) {
     remove(folder_file(&scratch, images_name));
 }
 
-/* ---- CIFAR-10 ---------------------------------------------------------------------------------------------------- */
+/* ---- CIFAR-10 -------------------------------------------------------------------------------------------------- */
 
 enum { RECORD = 3073 };
 
@@ -333,7 +333,7 @@ static void test_cifar(void **state) {
     free(records);
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 static const char story[] = "a\xc3\xa4\xe2\x82\xac\xf0\x9f\x90\xa6 b\naab"; /* a ä € 🐦 space b newline a a b */
 static const uint32_t story_points[] = {'a', 0xe4, 0x20ac, 0x1f426, ' ', 'b', '\n', 'a', 'a', 'b'};
@@ -490,7 +490,7 @@ static void test_vocabulary_full(void **state) {
     free(text);
 }
 
-/* ---- places and arguments ---------------------------------------------------------------------------------------- */
+/* ---- places and arguments -------------------------------------------------------------------------------------- */
 
 static void test_places(void **state) {
     (void)state;
@@ -569,7 +569,7 @@ static void test_arguments(void **state) {
     assert_null(tern_data_kind_name(TERN_DATA_KIND_COUNT));
 }
 
-/* ---- the real ones ----------------------------------------------------------------------------------------------- */
+/* ---- the real ones --------------------------------------------------------------------------------------------- */
 
 typedef struct real {
     tern_data_kind kind;

@@ -1,5 +1,5 @@
-/* What GPUs need of the host, tested where there is none: the layout of tiles, which kernel takes a product, loading, and
- * every refusal. What runs on a GPU: tests/gpu. */
+/* What GPUs need of the host, tested where there is none: the layout of tiles, which kernel takes a product, loading,
+ * and every refusal. What runs on a GPU: tests/gpu. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@
 #include "cuda/tiles.h"
 #include "tern/tern.h"
 
-/* ---- layout ------------------------------------------------------------------------------------------------------ */
+/* ---- layout ---------------------------------------------------------------------------------------------------- */
 
 static void check_tiles(size_t rows, size_t cols, int t5) {
     const size_t tiles = (cols + tern_tile_cols(t5) - 1) / tern_tile_cols(t5), padded = tiles * tern_tile_cols(t5);
@@ -45,7 +45,7 @@ static void test_density(void **state) {
     assert_int_equal(tern_tile_cols(1) * TERN_TILE_ROWS / 5, TERN_TILE_BYTES);
 }
 
-/* ---- which kernel ------------------------------------------------------------------------------------------------ */
+/* ---- which kernel ---------------------------------------------------------------------------------------------- */
 
 static const tern_cuda_limits hopper = {9, 0, 132, 232448}, ampere = {8, 6, 84, 101376}, turing = {7, 5, 40, 65536},
                               blackwell = {12, 0, 170, 101376}, orin = {8, 7, 16, 48 << 10};
@@ -105,10 +105,10 @@ static void test_choice_always_fits(void **state) {
                         }
 }
 
-/* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------------- */
+/* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------- */
 
-/* The units of one block, warp by warp as the kernel walks them: each is counted in units[row][unit], and the tiles that
- * a warp sums for a row are found again where `total` of the kernel looks. */
+/* The units of one block, warp by warp as the kernel walks them: each is counted in units[row][unit], and the tiles
+ * that a warp sums for a row are found again where `total` of the kernel looks. */
 static void walk_block(const tern_ring_plan *p, int rows, uint8_t *units) {
     const int all = rows * p->row_units, run = (all + TERN_RING_WARPS - 1) / TERN_RING_WARPS;
     int *sums = calloc((size_t)(TERN_RING_WARPS * p->touched), sizeof *sums);
@@ -226,7 +226,7 @@ static void test_reasons(void **state) {
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, TERN_TILED_ROW, &turing, &w, &p, why, sizeof why));
 }
 
-/* ---- loading ----------------------------------------------------------------------------------------------------- */
+/* ---- loading --------------------------------------------------------------------------------------------------- */
 
 static void test_no_library(void **state) {
     (void)state;
@@ -240,7 +240,7 @@ static void test_no_library(void **state) {
     assert_null(table);
 }
 
-/* ---- the environment, and refusals that take no GPU -------------------------------------------------------------- */
+/* ---- the environment, and refusals that take no GPU ------------------------------------------------------------ */
 
 static void test_environment(void **state) {
     (void)state;

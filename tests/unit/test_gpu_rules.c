@@ -1,5 +1,5 @@
-/* The arithmetic that the GPU's kernels take their rules from (gpu/gpu_trit_rules.h) against the library's rules, to the
- * bit. It is compiled for the host here; what is left for tests/gpu is how the kernels apply it. */
+/* The arithmetic that the GPU's kernels take their rules from (gpu/gpu_trit_rules.h) against the library's rules, to
+ * the bit. It is compiled for the host here; what is left for tests/gpu is how the kernels apply it. */
 #include <float.h>
 
 #include "base/random.h"

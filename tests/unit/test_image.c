@@ -22,7 +22,7 @@ static int close_scratch(void **state) {
     return 0;
 }
 
-/* ---- making files ------------------------------------------------------------------------------------------------ */
+/* ---- making files ---------------------------------------------------------------------------------------------- */
 
 typedef struct file {
     uint8_t bytes[1 << 16];
@@ -121,7 +121,7 @@ static void assert_pixels(const file *f, const uint8_t *wanted, size_t channels)
     free(out);
 }
 
-/* ---- PNG --------------------------------------------------------------------------------------------------------- */
+/* ---- PNG ------------------------------------------------------------------------------------------------------- */
 
 static void test_png_kinds(void **state) {
     (void)state;
@@ -167,7 +167,7 @@ static void test_png_kinds(void **state) {
     }
 }
 
-/* ---- JPEG -------------------------------------------------------------------------------------------------------- */
+/* ---- JPEG ------------------------------------------------------------------------------------------------------ */
 
 static void test_jpeg_kinds(void **state) {
     (void)state;
@@ -193,7 +193,7 @@ static void test_jpeg_kinds(void **state) {
     free(out);
 }
 
-/* ---- cut off and damaged ----------------------------------------------------------------------------------------- */
+/* ---- cut off and damaged --------------------------------------------------------------------------------------- */
 
 static void check_cut_off(const file *whole, size_t channels) {
     static file f;
@@ -258,7 +258,7 @@ static void test_image_files(void **state) {
     assert_int_equal(tern_image_read(folder_file(&scratch, "words.png"), H, W, 3, out, &err), TERN_E_DATA);
 }
 
-/* ---- folders ----------------------------------------------------------------------------------------------------- */
+/* ---- folders --------------------------------------------------------------------------------------------------- */
 
 static tern_status try_folder(const tern_dataset_desc *desc, tern_error *err) {
     tern_dataset *d = NULL;

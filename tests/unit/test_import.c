@@ -1,5 +1,5 @@
-/* A real model that others trained, expressed as a graph and run packed: its logits agree with those of a float forward
- * pass of its authors' network, sample by sample. Skipped where the shared data is not. */
+/* A real model that others trained, expressed as a graph and run packed: its logits agree with those of a float
+ * forward pass of its authors' network, sample by sample. Skipped where the shared data is not. */
 #include "tern/data.h"
 #include "tern/model.h"
 #include "testing.h"

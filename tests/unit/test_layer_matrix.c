@@ -1,4 +1,5 @@
-/* One layer taken out of a model computes what the model computes, to the bit: trained or deployed, in both packings. */
+/* One layer taken out of a model computes what the model computes, to the bit: trained or deployed, in both
+ * packings. */
 #include "tern/graph.h"
 #include "tern/model.h"
 #include "testing.h"

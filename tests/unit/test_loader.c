@@ -7,7 +7,7 @@
 #include "tern/data.h"
 #include "testing.h"
 
-/* ---- data sets without files ------------------------------------------------------------------------------------- */
+/* ---- data sets without files ----------------------------------------------------------------------------------- */
 
 static void make_dataset(tern_dataset *d, size_t count, size_t height, size_t width, size_t channels) {
     *d = (tern_dataset){.info = {.kind = TERN_DATA_IMAGES,
@@ -57,7 +57,7 @@ static tern_batch next(tern_loader *l) {
 
 static size_t number(const tern_batch *b, size_t i) { return (size_t)lrintf(b->x[i] * 255); }
 
-/* ---- order ------------------------------------------------------------------------------------------------------- */
+/* ---- order ----------------------------------------------------------------------------------------------------- */
 
 static void test_evaluation(void **state) {
     (void)state;
@@ -137,7 +137,7 @@ static void test_shuffle(void **state) {
     free_dataset(&d);
 }
 
-/* ---- crop and flip ----------------------------------------------------------------------------------------------- */
+/* ---- crop and flip --------------------------------------------------------------------------------------------- */
 
 /* The pixel that a naive reader expects at (y, x): crop at (top, left) of the padded image, then flip. -1: black. */
 static int expected(const uint8_t *image, const tern_dataset_info *info, const tern_augment *how, size_t top,
@@ -258,7 +258,7 @@ static void test_wide_padding(void **state) {
     free_dataset(&d);
 }
 
-/* ---- cutout and colours ------------------------------------------------------------------------------------------ */
+/* ---- cutout and colours ---------------------------------------------------------------------------------------- */
 
 static void test_cutout(void **state) {
     (void)state;
@@ -357,7 +357,7 @@ static void test_colors(void **state) {
         }
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 static void check_windows(const tern_batch *b, size_t window) {
     for (size_t i = 0; i < b->n; i++)
@@ -419,7 +419,7 @@ static void test_text(void **state) {
     free_dataset(&d);
 }
 
-/* ---- the same whenever and however ------------------------------------------------------------------------------- */
+/* ---- the same whenever and however ----------------------------------------------------------------------------- */
 
 static unsigned long sum_of(const tern_loader_desc *desc, const tern_batch *b) {
     const tern_dataset_info *info = &desc->dataset->info;
@@ -536,7 +536,7 @@ static void test_threads(void **state) {
     free_dataset(&d);
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 static void refuse(tern_loader_desc desc, tern_status wanted) {
     tern_loader *l = NULL;

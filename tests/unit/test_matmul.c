@@ -66,7 +66,7 @@ static float scale_of(const model *m, tern_scale_kind kind, size_t row, size_t c
     }
 }
 
-/* ---- integer products -------------------------------------------------------------------------------------------- */
+/* ---- integer products ------------------------------------------------------------------------------------------ */
 
 /* The written order of docs/numerics.md. */
 static float expected_i8(const model *m, tern_scale_kind kind, const int8_t *x, float inv_scale, const float *bias,
@@ -183,7 +183,7 @@ static void test_quantized(void **state) {
     free_model(&m);
 }
 
-/* ---- float products ---------------------------------------------------------------------------------------------- */
+/* ---- float products -------------------------------------------------------------------------------------------- */
 
 static float read_act(const void *x, tern_dtype dtype, size_t i) {
     if (dtype == TERN_F32) return ((const float *)x)[i];
@@ -267,7 +267,7 @@ static void test_transposed_integers(void **state) {
     free_model(&m);
 }
 
-/* ---- refusals, copies, scratch ----------------------------------------------------------------------------------- */
+/* ---- refusals, copies, scratch --------------------------------------------------------------------------------- */
 
 static void test_bad_descriptions(void **state) {
     (void)state;

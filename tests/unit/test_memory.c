@@ -1,5 +1,5 @@
-/* Memory that runs out: every allocation of the library's own fails in turn, alone and with all that come after it. The
- * call must succeed all the same or say TERN_E_MEMORY, and leave nothing behind: no block, no file.
+/* Memory that runs out: every allocation of the library's own fails in turn, alone and with all that come after it.
+ * The call must succeed all the same or say TERN_E_MEMORY, and leave nothing behind: no block, no file.
  *
  * The linker sends the library's calls here (--wrap); what other libraries allocate for themselves is theirs. */
 #include <errno.h>

@@ -186,8 +186,8 @@ static void test_muon_normalised(void **state) {
     check_method(TERN_MUON, 1, 3, 2e-5);
 }
 
-/* What Muon takes from a weight is nearly orthogonal: no direction of its shorter side shrinks or grows by more than a
- * third, with five steps. */
+/* What Muon takes from a weight is nearly orthogonal: no direction of its shorter side shrinks or grows by more than
+ * a third, with five steps. */
 static void test_newton_schulz(void **state) {
     (void)state;
     bench b = bench_make(TERN_MUON, 2, 1);

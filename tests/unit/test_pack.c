@@ -7,7 +7,7 @@
 
 enum { POISON = 0x5a };
 
-/* ---- golden vectors ---------------------------------------------------------------------------------------------- */
+/* ---- golden vectors -------------------------------------------------------------------------------------------- */
 
 static void golden_trits(int8_t trits[256]) {
     uint32_t s = 12345;
@@ -72,7 +72,7 @@ static void test_hf_example(void **state) {
     }
 }
 
-/* ---- t2 and t5 --------------------------------------------------------------------------------------------------- */
+/* ---- t2 and t5 ------------------------------------------------------------------------------------------------- */
 
 /* The bit diagrams, spelled out again. */
 static int naive_trit(tern_packing packing, const uint8_t *packed, size_t r, size_t c, size_t cols) {
@@ -138,7 +138,7 @@ static void test_every_byte(void **state) {
     }
 }
 
-/* ---- refusals ---------------------------------------------------------------------------------------------------- */
+/* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 /* A failure says so, names the place, and leaves the output alone. */
 static void refused(tern_status got, tern_status want, const tern_error *err, uint64_t place, const void *output,

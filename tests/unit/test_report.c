@@ -7,7 +7,7 @@
 #include "train/report_axis.h"
 #include "train/report_html.h"
 
-/* ---- a strict reader of the little HTML there is ----------------------------------------------------------------- */
+/* ---- a strict reader of the little HTML there is --------------------------------------------------------------- */
 
 enum { DEPTH = 32 };
 
@@ -112,7 +112,7 @@ static size_t count_of(const char *page, const char *what) {
     return n;
 }
 
-/* ---- pages ------------------------------------------------------------------------------------------------------- */
+/* ---- pages ----------------------------------------------------------------------------------------------------- */
 
 static const char small_metrics[] =
     "{\"step\":0,\"epoch\":0,\"loss\":2,\"lr\":0.001,\"grad_norm\":1,\"images_per_second\":1500}\n"
@@ -298,7 +298,7 @@ static void test_refusals(void **state) {
     folder_remove(&folder);
 }
 
-/* ---- numbers and axes -------------------------------------------------------------------------------------------- */
+/* ---- numbers and axes ------------------------------------------------------------------------------------------ */
 
 static void test_numbers(void **state) {
     (void)state;

@@ -9,7 +9,7 @@
 /* A place that is jansson's to choose. */
 #define IN_THE_TEXT (UINT64_MAX - 1)
 
-/* ---- files made by hand ------------------------------------------------------------------------------------------ */
+/* ---- files made by hand ---------------------------------------------------------------------------------------- */
 
 /* u64 length | header | data, every byte of which is 7; to be freed. Its own block, so that an over-read is seen. */
 static uint8_t *make_file(size_t *size, uint64_t length, const char *header, size_t header_bytes, size_t data) {
@@ -262,7 +262,7 @@ static void test_names_in_errors(void **state) {
     free(file);
 }
 
-/* ---- what the writer makes --------------------------------------------------------------------------------------- */
+/* ---- what the writer makes ------------------------------------------------------------------------------------- */
 
 static const float floats[6] = {1.5f, -2, 0, 3e-39f, 5, 6};
 static const uint8_t bytes5[5] = {1, 2, 3, 4, 255};
@@ -457,7 +457,7 @@ static void test_writer_refusals(void **state) {
     tern_safetensors_writer_free(NULL);
 }
 
-/* ---- files ------------------------------------------------------------------------------------------------------- */
+/* ---- files ----------------------------------------------------------------------------------------------------- */
 
 /* A checkpoint that does not fit leaves the one before it whole. */
 static void test_full_disk(void **state) {

@@ -1,5 +1,5 @@
-/* Float-free graphs, deployed: groups, rows and tensors, tables and shared layers compute what they did in training, to
- * the bit in both packings; left out of the packing they still do; and the float twin and the
+/* Float-free graphs, deployed: groups, rows and tensors, tables and shared layers compute what they did in training,
+ * to the bit in both packings; left out of the packing they still do; and the float twin and the
  * matrix of one layer have the same weights. */
 #include "tern/data.h"
 #include "tern/model.h"

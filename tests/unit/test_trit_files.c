@@ -1,6 +1,6 @@
 /* Files of float-free models that somebody has changed: integers of another shape or type, out of their range, codes
- * that stand for no trits, attributes that cannot be. Each is refused with a message that names it. The models here are
- * seeds of tests/fuzz/fuzz_model.c too. */
+ * that stand for no trits, attributes that cannot be. Each is refused with a message that names it. The models here
+ * are seeds of tests/fuzz/fuzz_model.c too. */
 #include "model/model_file.h"
 #include "model/networks.h"
 #include "nn/nodes.h"

@@ -1,4 +1,5 @@
-/* The integer rules, to the bit, against the mathematics of quant/trit_rules.h written down naively: every quantity in
+/* The integer rules, to the bit, against the mathematics of quant/trit_rules.h written down naively: every quantity
+ * in
  * 64 bits, one weight at a time, its random number taken from the generator by itself. */
 #include <float.h>
 

@@ -38,7 +38,7 @@ static void put(tern_tuning_table *table, tern_tuning_row r) {
     OK(tern_tuning_put(table, &r, &err));
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------------------------- */
 
 static void test_buckets(void **state) {
     (void)state;
@@ -121,7 +121,7 @@ static void test_full(void **state) {
     tern_tuning_free(&table);
 }
 
-/* ---- text -------------------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------------------------ */
 
 static void test_text(void **state) {
     (void)state;
@@ -268,7 +268,7 @@ static void test_names(void **state) {
     assert_int_equal(strlen(t.key.name), sizeof info.name - 1);
 }
 
-/* ---- the file ---------------------------------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------------------------------------- */
 
 static void load(tern_tuning *t, const tern_device_info *info) {
     tern_error err;

@@ -59,7 +59,7 @@ void tern_epilogue_neon(float *y, size_t ldy, const int32_t *c, size_t ld_c, siz
     }
 }
 
-/* ---- float activations: order of a row's sum is columns ascending, one accumulator -------------------------------- */
+/* ---- float activations: order of a row's sum is columns ascending, one accumulator ----------------------------- */
 
 /* Adds x where the code is 2 and subtracts it where it is 0; the code stands `shift` bits up in every lane. */
 static inline float32x4_t add_or_subtract(float32x4_t sum, uint32x4_t codes, unsigned shift, float32x4_t x) {

@@ -12,7 +12,7 @@
 
 enum { TILE_ROWS = 4, LD_C = TERN_P16_ROWS, PREFETCH_BYTES = 1024 };
 
-/* ---- one row at a time, straight from packed panels -------------------------------------------------------------- */
+/* ---- one row at a time, straight from packed panels ------------------------------------------------------------ */
 
 static inline void decode(uint8x16_t *quad, const uint8_t *block, const tern_t5_tables_neon *tables, int t5) {
     if (t5)
@@ -62,7 +62,7 @@ void TERN_ARM(tern_sums_t5_i8)(int32_t *sums, size_t ld_sums, const uint8_t *pan
                       x_sums[i], &tables, 1);
 }
 
-/* ---- tiles of 4 rows times unpacked codes ------------------------------------------------------------------------ */
+/* ---- tiles of 4 rows times unpacked codes ---------------------------------------------------------------------- */
 
 static inline void one_tile(int32_t *c, const uint8_t *codes, const int8_t *tile, size_t quads, int accumulate) {
     quad_acc acc[TILE_ROWS][TERN_VECTORS];
@@ -93,7 +93,7 @@ void TERN_ARM(tern_matmul_i8)(int32_t *c, const uint8_t *codes, size_t codes_str
         one_tile(c + t * TILE_ROWS * LD_C, codes, tiles + t * tile_stride, quads, accumulate);
 }
 
-/* ---- a scale per group ------------------------------------------------------------------------------------------- */
+/* ---- a scale per group ----------------------------------------------------------------------------------------- */
 
 /* Columns [k0, k1) of 4 rows; a quad's activations outside are masked to zero. */
 static inline int32x4_t group_sum(const uint8_t *codes, const int8_t *x, size_t k0, size_t k1) {

@@ -10,7 +10,7 @@
 
 enum { BLOCK = 20 }; /* columns handled at a time: whole bytes of t2 (5) and of t5 (4), whole quads (5) */
 
-/* ---- layouts ----------------------------------------------------------------------------------------------------- */
+/* ---- layouts --------------------------------------------------------------------------------------------------- */
 
 /* One row of k trits, `step` apart. */
 static void pack_t2_row(uint8_t *panel, const int8_t *trits, size_t step, size_t k) {
@@ -54,7 +54,7 @@ static void unpack_t5_scalar(uint8_t *codes, const uint8_t *panel, size_t blocks
         for (unsigned j = 0, rest = panel[i / 5]; j < 5; j++, rest /= 3) codes[i + j] = (uint8_t)(rest % 3);
 }
 
-/* ---- integer products -------------------------------------------------------------------------------------------- */
+/* ---- integer products ------------------------------------------------------------------------------------------ */
 
 static void sums_i8(const tern_layout *layout, tern_unpack_fn unpack, int32_t *sums, size_t ld_sums,
                     const uint8_t *panels, size_t panel_bytes, size_t n_panels, size_t k, const int8_t *x, size_t ldx,
@@ -120,7 +120,7 @@ static void tern_groups_i8_scalar(float *acc, const uint8_t *codes, const int8_t
     *acc = total;
 }
 
-/* ---- float products ---------------------------------------------------------------------------------------------- */
+/* ---- float products -------------------------------------------------------------------------------------------- */
 
 static size_t tern_prepare_f32_bytes_scalar(size_t k) {
     return (k * sizeof(float) + BLOCK * sizeof(float) + 63) / 64 * 64;
@@ -165,7 +165,7 @@ static void tern_lanes_f32_scalar(float *acc, const uint8_t *codes, const float 
     for (size_t j = 0; j < k; j++) *acc = add_or_subtract(*acc, codes[j], v[j]);
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------------------------- */
 
 void tern_kernels_init_scalar(tern_kernels *table) {
     *table = (tern_kernels){

@@ -1,7 +1,7 @@
 /* Many rows of activations on AMX tiles, straight from the packed panels.
  *
- * An unpacked quad is one row of a B tile as it is: 16 quads, 64 columns, are a tile of 1 KiB. The register tile is two
- * tiles of activations x two panels, and its sums stay in tile registers over all columns. Codes are unpacked two
+ * An unpacked quad is one row of a B tile as it is: 16 quads, 64 columns, are a tile of 1 KiB. The register tile is
+ * two tiles of activations x two panels, and its sums stay in tile registers over all columns. Codes are unpacked two
  * steps ahead into a ring in L1, between the tile instructions: the vector units would be idle otherwise, and the
  * panels are read at 2 or 1.6 bits a weight from wherever they are. What lost: lab/amx-blocking.md. */
 #include <immintrin.h>
@@ -39,7 +39,7 @@ void tern_tile_acts_amx(int8_t *tile, const int8_t *x, size_t ldx, size_t rows, 
     }
 }
 
-/* ---- unpacking --------------------------------------------------------------------------------------------------- */
+/* ---- unpacking ------------------------------------------------------------------------------------------------- */
 
 typedef struct unpack_tables {
     tern_t5_tables_avx512 t5;
@@ -61,8 +61,8 @@ INLINE void decode_t2(__m512i quad[TERN_T2P16_QUADS], __m512i b, const unpack_ta
     quad[3] = _mm512_and_si512(_mm512_srli_epi16(b, 6), t->two_bits);
 }
 
-/* One panel on its way into tiles. The ring holds one group of steps; unpacking runs AHEAD steps before loading, so it
- * overwrites what was loaded GROUP - AHEAD steps ago. */
+/* One panel on its way into tiles. The ring holds one group of steps; unpacking runs AHEAD steps before loading, so
+ * it overwrites what was loaded GROUP - AHEAD steps ago. */
 typedef struct stream {
     const uint8_t *next; /* block */
     uint8_t *ring;       /* [GROUP * STEP_BYTES] */
@@ -95,11 +95,11 @@ INLINE void unpack_step(stream *s, int r, const unpack_tables *tables, const int
     s->next += blocks * TERN_P16_BLOCK;
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------------------------- */
 
 /* Tile numbers must be constants: 0 to 3 sums, 4 and 5 activations, 6 and 7 codes. With one tile of activations,
- * `two` = 0, tiles 2, 3 and 5 stay unused. Activations come from L2 and are not wanted again before they have left L1:
- * the streaming load spares L1 for the ring. */
+ * `two` = 0, tiles 2, 3 and 5 stay unused. Activations come from L2 and are not wanted again before they have left
+ * L1: the streaming load spares L1 for the ring. */
 INLINE void one_step(stream s[2], int r, const int8_t *tile, size_t tile_stride, const unpack_tables *tables,
                      const int t5, const int two) {
     _tile_loadd(6, s[0].ring + r * STEP_BYTES, TERN_P16_QUAD);
@@ -122,8 +122,8 @@ INLINE void store_tiles(int32_t *c, const int two) {
     _tile_stored(3, c + ROWS * LD_C + TERN_P16_ROWS, LD_C * sizeof *c);
 }
 
-/* The first tile store after more than about 30 steps without one takes 250 ns on Sapphire Rapids, whatever it stores.
- * This one, to where the block's sums will go, keeps the last ones fast. */
+/* The first tile store after more than about 30 steps without one takes 250 ns on Sapphire Rapids, whatever it
+ * stores. This one, to where the block's sums will go, keeps the last ones fast. */
 INLINE void keep_stores_awake(int32_t *c) { _tile_stored(6, c, LD_C * sizeof *c); }
 
 /* Bytes to bring into L2, some lines every group of steps: a burst would hold up the loads of tiles. */

@@ -1,4 +1,5 @@
-/* Many rows of activations without VNNI: a panel is unpacked once to codes in L1, then multiplied with tiles of 4 rows:
+/* Many rows of activations without VNNI: a panel is unpacked once to codes in L1, then multiplied with tiles of 4
+ * rows:
  * 8 accumulators of 16-bit sums (bounds in sums_i8_avx2.c), widened into memory every SPAN_QUADS quads. */
 #include "base/unroll.h"
 #include "kern/x86/decode_avx2.h"

@@ -1,5 +1,5 @@
-/* Many rows of activations: a panel is unpacked once to codes in L1, then multiplied with tiles of 8 rows. The register
- * tile is 8 rows x 3 panels: 24 accumulators, 3 loads of codes and 8 broadcasts for 24 multiply-adds. */
+/* Many rows of activations: a panel is unpacked once to codes in L1, then multiplied with tiles of 8 rows. The
+ * register tile is 8 rows x 3 panels: 24 accumulators, 3 loads of codes and 8 broadcasts for 24 multiply-adds. */
 #include "base/unroll.h"
 #include "kern/x86/decode_avx512.h"
 #include "kern/x86/kernels_avx512.h"

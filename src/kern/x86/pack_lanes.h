@@ -1,6 +1,6 @@
-/* Packing panels of 16 rows in vectors of LANES 128-bit lanes: the common text of pack_avx2.c and pack_avx512.c. Every
- * step stays inside its lane, and a lane makes one block: LANES neighbouring blocks of a panel of rows, or the same
- * block of LANES neighbouring panels of columns. Before including this, a file defines
+/* Packing panels of 16 rows in vectors of LANES 128-bit lanes: the common text of pack_avx2.c and pack_avx512.c.
+ * Every step stays inside its lane, and a lane makes one block: LANES neighbouring blocks of a panel of rows, or the
+ * same block of LANES neighbouring panels of columns. Before including this, a file defines
  *
  *     LANES                            2 or 4
  *     vec                              a vector of that many lanes
@@ -19,7 +19,7 @@ typedef enum form { T2, T5_LUT, T5_FIXED } form;
 
 INLINE size_t columns_of(form f) { return f == T2 ? TERN_T2P16_COLUMNS : TERN_T5P16_COLUMNS; }
 
-/* ---- from the trits of one byte to the byte ---------------------------------------------------------------------- */
+/* ---- from the trits of one byte to the byte -------------------------------------------------------------------- */
 
 INLINE vec plus(vec a, vec b) { return V(add_epi8)(a, b); }
 INLINE vec times3(vec a) { return plus(a, plus(a, a)); }
@@ -40,8 +40,8 @@ INLINE vec encode_lut(const vec t[5]) {
     return plus(plus(sevens, quarter), remainder);
 }
 
-/* ceil(256 q / 243) = q + ceil(13 q / 243), and but for q = 0 that is q + floor(13 q / 243) + 1. The floor is the high
- * half of 3507 q for every q up to 242; bytes are widened to 16 bits for it, odd and even ones. */
+/* ceil(256 q / 243) = q + ceil(13 q / 243), and but for q = 0 that is q + floor(13 q / 243) + 1. The floor is the
+ * high half of 3507 q for every q up to 242; bytes are widened to 16 bits for it, odd and even ones. */
 INLINE vec encode_fixed(const vec t[5]) {
     vec q = t[0];
     for (int g = 1; g < 5; g++) q = plus(times3(q), t[g]);
@@ -58,7 +58,7 @@ INLINE vec encode(form f, const vec *t) {
     return f == T2 ? encode_t2(t) : f == T5_LUT ? encode_lut(t) : encode_fixed(t);
 }
 
-/* ---- groups of blocks -------------------------------------------------------------------------------------------- */
+/* ---- groups of blocks ------------------------------------------------------------------------------------------ */
 
 /* Four rows, each with four dwords a lane -> t[g]: dword g of the four rows. */
 INLINE void transpose(vec t[4], const vec row[4]) {
@@ -104,7 +104,7 @@ INLINE void pack_column_group(form f, uint8_t *blocks, size_t stride, const int8
     store_blocks(blocks, stride, part);
 }
 
-/* ---- whole matrices ---------------------------------------------------------------------------------------------- */
+/* ---- whole matrices -------------------------------------------------------------------------------------------- */
 
 /* The same for what is left at the edges of a matrix: `lines` lines of `length` trits. */
 enum { TILE_LINE = TERN_T5P16_COLUMNS * LANES, TILE_LINES = TERN_T5P16_COLUMNS };

@@ -1,5 +1,5 @@
-/* Float activations, one row: every activation x is prepared as the table {-x, 0, x, 0}, which vpermilps looks up with
- * eight rows' codes at once; then an add. Order of a row's sum: columns ascending, one accumulator. */
+/* Float activations, one row: every activation x is prepared as the table {-x, 0, x, 0}, which vpermilps looks up
+ * with eight rows' codes at once; then an add. Order of a row's sum: columns ascending, one accumulator. */
 #include "base/unroll.h"
 #include "kern/x86/decode_avx2.h"
 #include "kern/x86/kernels_avx2.h"
@@ -20,8 +20,8 @@ void tern_prepare_f32_avx2(void *prepared, const float *x, size_t k) {
     }
 }
 
-/* One panel; a lane's 32 bits hold the four columns of its row, 8 bits apart. The two halves are independent sums, which
- * hides part of an addition's latency. */
+/* One panel; a lane's 32 bits hold the four columns of its row, 8 bits apart. The two halves are independent sums,
+ * which hides part of an addition's latency. */
 INLINE void one_panel(float *sums, const uint8_t *panel, size_t blocks, const float *table, const int t5) {
     const int quads = t5 ? TERN_T5P16_QUADS : TERN_T2P16_QUADS;
     __m256i quad[2][TERN_T5P16_QUADS];

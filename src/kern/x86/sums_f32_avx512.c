@@ -2,8 +2,8 @@
  * row by adding and subtracting, and then looked up: vpermps takes 16 rows' sums at once from a table in a register.
  * A look-up and an add do for 32 (two trits) or 48 (three) weights what multiply-adds would need two or three for.
  *
- * Order of the sum of one row: blocks ascending, within a block the tables in the order in which they are stored, each
- * table's entry summed from its trits in ascending order of g; one accumulator. */
+ * Order of the sum of one row: blocks ascending, within a block the tables in the order in which they are stored,
+ * each table's entry summed from its trits in ascending order of g; one accumulator. */
 #include "base/unroll.h"
 #include "kern/x86/decode_avx512.h"
 #include "kern/x86/kernels_avx512.h"
@@ -15,7 +15,7 @@ enum {
     PREFETCH_BYTES = 2048
 };
 
-/* ---- tables ------------------------------------------------------------------------------------------------------ */
+/* ---- tables ---------------------------------------------------------------------------------------------------- */
 
 /* (code - 1) * x for the lanes' codes, given where they are 2 and where they are 0. */
 static __m512 add_or_subtract(__m512 sum, __mmask16 plus, __mmask16 minus, float x) {
@@ -91,7 +91,7 @@ void tern_prepare_t5_f32_avx512(void *prepared, const float *x, size_t k) {
     }
 }
 
-/* ---- look-ups ---------------------------------------------------------------------------------------------------- */
+/* ---- look-ups -------------------------------------------------------------------------------------------------- */
 
 #define INLINE static inline __attribute__((always_inline))
 

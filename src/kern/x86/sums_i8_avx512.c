@@ -23,11 +23,11 @@ typedef struct operands {
     const int32_t *x_sums;
 } operands;
 
-/* ---- t2, one row ------------------------------------------------------------------------------------------------- */
+/* ---- t2, one row ----------------------------------------------------------------------------------------------- */
 
-/* A code need not be shifted down to be multiplied: masked in place it is the code times 1, 4, 16 or 64, and so is the
- * sum, exactly. One accumulator a position, shifted once at the end. The largest holds 64 * 2 * 128 * columns / 4, so
- * it is emptied every SPAN blocks. */
+/* A code need not be shifted down to be multiplied: masked in place it is the code times 1, 4, 16 or 64, and so is
+ * the sum, exactly. One accumulator a position, shifted once at the end. The largest holds 64 * 2 * 128 * columns /
+ * 4, so it is emptied every SPAN blocks. */
 INLINE __m512i t2_span(const uint8_t *panel, size_t blocks, const int8_t *x) {
     const __m512i mask0 = _mm512_set1_epi8(0x03), mask1 = _mm512_set1_epi8(0x0c), mask2 = _mm512_set1_epi8(0x30),
                   mask3 = _mm512_set1_epi8((char)0xc0);
@@ -58,7 +58,7 @@ static void t2_one_row(int32_t *sums, const uint8_t *panels, size_t n_panels, co
     }
 }
 
-/* ---- t5, one row ------------------------------------------------------------------------------------------------- */
+/* ---- t5, one row ----------------------------------------------------------------------------------------------- */
 
 static void t5_one_row(int32_t *sums, const uint8_t *panels, size_t n_panels, const operands *o) {
     const tern_t5_tables_avx512 tables = tern_t5_tables_make_avx512();
@@ -80,7 +80,7 @@ static void t5_one_row(int32_t *sums, const uint8_t *panels, size_t n_panels, co
     }
 }
 
-/* ---- several rows ------------------------------------------------------------------------------------------------ */
+/* ---- several rows ---------------------------------------------------------------------------------------------- */
 
 enum { MAX_ROWS = 8 };
 
@@ -146,7 +146,7 @@ INLINE void several_rows(int32_t *sums, const uint8_t *panels, size_t n_panels, 
     }
 }
 
-/* ---- entry points ------------------------------------------------------------------------------------------------ */
+/* ---- entry points ---------------------------------------------------------------------------------------------- */
 
 void tern_sums_t2_i8_avx512(int32_t *sums, size_t ld_sums, const uint8_t *panels, size_t panel_bytes, size_t n_panels,
                             size_t k, const int8_t *x, size_t ldx, const int32_t *x_sums, size_t m) {

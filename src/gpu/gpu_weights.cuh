@@ -42,6 +42,7 @@ __device__ inline int gpu_trit_of(float w, float threshold) { return (w > thresh
 tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* Scales, trits and operand anew from the latent weights, or the integers; nothing for packed ones. */
 tern_status gpu_weights_refresh(gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
+enum { GPU_NEVER_COUNTED = 0xaa }; /* every byte of `counted` at first: fields that are no trit */
 /* Trits, and those that have changed since they were counted last. */
 tern_status gpu_weights_count(const gpu_weights *w, tern_gpu_plan *plan, size_t node, tern_error *err);
 /* All latent weights of a plan for training that take their mean: scales and trits in two launches, in front of the
@@ -51,6 +52,8 @@ struct gpu_weights_list {
     unsigned jobs, parts, blocks;
     size_t node; /* for messages */
 };
+/* Whether it is one of them; w may be NULL. */
+bool gpu_weights_are_listed(const gpu_weights *w);
 tern_status gpu_weights_list_make(gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
 tern_status gpu_weights_list_refresh(const gpu_weights_list *list, tern_gpu_plan *plan, tern_error *err);
 /* The matrix of a group, for products. */

@@ -1,5 +1,5 @@
-/* Scales of latent weights: a block takes a part of a slice, a run of weights that share a scale, and the last one of a
- * slice to finish what the parts came to. */
+/* Scales of latent weights: a block takes a part of a slice, a run of weights that share a scale, and the last one of
+ * a slice to finish what the parts came to. */
 #ifndef TERN_GPU_GPU_WEIGHTS_SCALES_CUH
 #define TERN_GPU_GPU_WEIGHTS_SCALES_CUH
 
@@ -96,8 +96,8 @@ template <class Rule> __device__ static void gpu_sum_part(const gpu_slices &s, u
 
 /* The two weights in the middle, which are one where the count is odd: their bits as far as they are known, and how
  * many of the weights that agree with those lie below. quant/weights.c's three counting passes of 11, 10 and 10 bits.
- * A row's are those of one block; blocks that share a tensor add theirs up in `all`, [2][GPU_MEDIAN_DIGITS], zeros between
- * launches. */
+ * A row's are those of one block; blocks that share a tensor add theirs up in `all`, [2][GPU_MEDIAN_DIGITS], zeros
+ * between launches. */
 struct gpu_median {
     uint32_t found[2], below[2];
 };

@@ -1,5 +1,5 @@
-/* Trits of latent weights: a warp makes a tile, each lane the 16 bytes that are its own (cuda/tiles.h), and what float
- * products multiply by. */
+/* Trits of latent weights: a warp makes a tile, each lane the 16 bytes that are its own (cuda/tiles.h), and what
+ * float products multiply by. */
 #ifndef TERN_GPU_GPU_WEIGHTS_TILES_CUH
 #define TERN_GPU_GPU_WEIGHTS_TILES_CUH
 

@@ -18,7 +18,12 @@ static tern_tuning_key make_key(void) {
 static void check_rows(const tern_tuning_table *t) {
     for (size_t i = 0; i < t->count; i++) {
         const tern_tuning_row *r = &t->rows[i];
-        const tern_cuda_weights w = {.rows = r->rows, .cols = r->cols, .t5 = r->t5};
+        const int8_t exponent = 0;
+        const tern_cuda_weights w = {.rows = r->rows,
+                                     .cols = r->cols,
+                                     .t5 = r->t5,
+                                     .group = r->group,
+                                     .exponents = r->group ? &exponent : NULL};
         if (r->rows < 1 || r->cols < 1 || (unsigned)r->x_type > TERN_I8 || tern_tuning_bucket(r->m_most) != r->m_most)
             abort();
         if (r->variant < 1 || r->variant > tern_cuda_variants(r->kernel)) abort();

@@ -82,6 +82,10 @@ template <class Value, int N> __device__ inline void pin(Value (&values)[N]) {
 #pragma unroll
     for (int i = 0; i < N; i++) asm volatile("" : "+r"(values[i])::"memory");
 }
+template <int N> __device__ inline void pin(float (&values)[N]) {
+#pragma unroll
+    for (int i = 0; i < N; i++) asm volatile("" : "+f"(values[i])::"memory");
+}
 
 /* c[64][N] += a[64][32] b[32][N], int8. A from registers: each warp has 16 rows, a lane what it has for mma
  * m16n8k32. */

@@ -143,17 +143,21 @@ template <template <class, class, int, int> class Rows> struct int8_stage {
     }
 };
 
-template <bool Bf16> struct half_stage {
-    typedef uint16_t value;
-    enum { Gap = TERN_MMA_GAP_HALF };
-
-    __device__ static int place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 8; }
+/* Sums of what weights as halves and floating-point activations make. */
+struct float_sums {
     template <class Density>
     __device__ static float product_at(const epilogue &out, float sum, int m, int n, float bias) {
         return product_of(sum * half_scale(Density()), factor_of(out, sum, m, n), bias);
     }
 
     template <class Density, int R, int MT> using rows = whole_rows<Density, float, R, MT>;
+};
+
+template <bool Bf16> struct half_stage : float_sums {
+    typedef uint16_t value;
+    enum { Gap = TERN_MMA_GAP_HALF };
+
+    __device__ static int place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 8; }
     template <class Density, int R, int MT>
     __device__ static void multiply(rows<Density, R, MT> &sums, const uint4 (&tile)[R], uint32_t at) {
         enum { N = Density::Chunks, PITCH = Density::Cols * 2 + Gap };
@@ -172,17 +176,11 @@ template <bool Bf16> struct half_stage {
     }
 };
 
-struct float_stage {
+struct float_stage : float_sums {
     typedef float value;
     enum { Gap = TERN_MMA_GAP_F32 };
 
     __device__ static int place(int lane, int pitch) { return lane / 4 * pitch + lane % 4 * 16; }
-    template <class Density>
-    __device__ static float product_at(const epilogue &out, float sum, int m, int n, float bias) {
-        return product_of(sum * half_scale(Density()), factor_of(out, sum, m, n), bias);
-    }
-
-    template <class Density, int R, int MT> using rows = whole_rows<Density, float, R, MT>;
     template <class Density, int R, int MT>
     __device__ static void multiply(rows<Density, R, MT> &sums, const uint4 (&tile)[R], uint32_t at) {
         enum { N = Density::Chunks, PITCH = Density::Cols * 4 + Gap };

@@ -36,11 +36,6 @@ __device__ static void copy_tile(uint32_t to, const CUtensorMap *map, int column
         : "memory");
 }
 
-/* All but the last N groups of products are done. */
-template <int N> __device__ static void wait_products() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-
 typedef float sums[TILE / 8][4];
 
 /* As pin() of hopper.cuh. */
@@ -218,7 +213,7 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
         if (i > mine) break; /* all of these keys come later, and they are the last */
         sums s;
         multiply_rows<V>(s, queries + group * TILE_BYTES, at);
-        wait_products<0>(); /* of the tile before, too */
+        wgmma_wait<0>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(o);
         pin_sums(s);
@@ -226,7 +221,7 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
         make_left<V>(p, s);
         add_product<V>(o, p, at + TILE_BYTES);
     }
-    wait_products<0>();
+    wgmma_wait<0>();
     pin_weights(p);
     pin_sums(o);
     write_rows<V, D>(a, o, largest, sum, b, h, first + group * TILE + own, column);
@@ -272,7 +267,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
             pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
         multiply_rows<V>(s, queries, at);
         multiply_rows<V>(dp, dys, at + TILE_BYTES);
-        wait_products<1>(); /* of the tile before, too */
+        wgmma_wait<1>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(dq);
         pin_sums(s);
@@ -286,7 +281,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
 #pragma unroll
                 for (int e = 0; e < 4; e++)
                     if (8 * n + column + e % 2 > own + e / 2 * 8) s[n][e] = 0;
-        wait_products<0>();
+        wgmma_wait<0>();
         pin_sums(dp);
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++)
@@ -295,7 +290,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
         make_left<V>(p, dp);
         add_product<V>(dq, p, at);
     }
-    wait_products<0>();
+    wgmma_wait<0>();
     pin_weights(p);
     pin_sums(dq);
     give<V, D>(a, dq, b, h, row, column, a.scale, true);
@@ -366,7 +361,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
         if (i + 1 < count) ask(ring.after());
         multiply_rows<V>(s, keys, at);
         multiply_rows<V>(dp, values, at + TILE_BYTES);
-        wait_products<1>();
+        wgmma_wait<1>();
         pin_sums(s);
 #pragma unroll
         for (int n = 0; n < TILE / 8; n++) {
@@ -382,7 +377,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
                     if (own + e / 2 * 8 > 8 * n + column + e % 2) s[n][e] = 0;
         make_left<V>(p, s);
         add_product<V>(dv, p, at + TILE_BYTES);
-        wait_products<0>(); /* of p, too: three blocks at once are worth more than what could overlap */
+        wgmma_wait<0>(); /* of p, too: three blocks at once are worth more than what could overlap */
         pin_sums(dp);
         pin_sums(dv);
 #pragma unroll
@@ -395,7 +390,7 @@ __global__ static void __launch_bounds__(GROUP, 3)
                 p[k][j] = two<V>(weights.x * (dp[n][e] - of_two.x), weights.y * (dp[n][e + 1] - of_two.y));
             }
         add_product<V>(dk, p, at);
-        wait_products<0>();
+        wgmma_wait<0>();
         pin_sums(dk);
     }
     give<V, D>(a, dk, b, a.h + g, first + own, column, a.scale, true);

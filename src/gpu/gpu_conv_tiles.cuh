@@ -51,15 +51,6 @@ template <int N> __device__ inline void wait_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-template <int N> __device__ inline void wait_products() {
-    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
-}
-/* As pin() of hopper.cuh. */
-template <int N> __device__ inline void pin_sums(float (&c)[N]) {
-#pragma unroll
-    for (int i = 0; i < N; i++) asm volatile("" : "+f"(c[i])::"memory");
-}
-template <int N> __device__ inline void pin_sums(int32_t (&c)[N]) { pin(c); }
 
 /* ---- tiles */
 
@@ -258,7 +249,7 @@ __device__ inline void multiply_windows(Sum (&c)[SUMS], const place_product<O> &
         const auto multiply_step = [&](uint32_t k) {
             O::template multiply<B::TURNED>(c, a + k * BY_ROW, b + k * (B::TURNED ? BY_COLUMN : BY_ROW));
         };
-        pin_sums(c);
+        pin(c);
         if ((step + 1) * O::WIDE <= p.g.k) {
             wgmma_fence();
 #pragma unroll
@@ -274,10 +265,10 @@ __device__ inline void multiply_windows(Sum (&c)[SUMS], const place_product<O> &
         }
         if (step + AHEAD < steps) bring(step + AHEAD);
         commit_copies();
-        wait_products<1>();
+        wgmma_wait<1>();
     }
-    wait_products<0>();
-    pin_sums(c);
+    wgmma_wait<0>();
+    pin(c);
     __syncthreads(); /* the stages are no longer read */
 }
 

@@ -134,8 +134,8 @@ template <int K> struct filter_sums {
 
 template <int K> __device__ static void pin_all(filter_sums<K> &c) {
 #pragma unroll
-    for (int i = 0; i < K / 2; i++) pin_sums(c.pair[i]);
-    if (K % 2) pin_sums(c.last);
+    for (int i = 0; i < K / 2; i++) pin(c.pair[i]);
+    if (K % 2) pin(c.last);
 }
 
 template <int K> __device__ static void multiply_all(filter_sums<K> &c, uint64_t a, uint64_t b) {
@@ -245,9 +245,9 @@ __device__ static void multiply_part(const filter_product &p, uint32_t m0, uint3
         wgmma_commit();
         if (step + AHEAD < steps) source.bring(stages + (step + AHEAD) % block::STAGES * block::STAGE_BYTES, p);
         commit_copies();
-        wait_products<1>();
+        wgmma_wait<1>();
     }
-    wait_products<0>();
+    wgmma_wait<0>();
     pin_all(c);
     if (M == 1) {               /* the second half of the places is added to the first */
         meet<block::THREADS>(); /* the stages are no longer read */

@@ -170,8 +170,7 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const conv_size
         g.k = s->n;
         g.lda = s->co;
         GPU_CHECK(gpu_multiply(plan, i, &g, s->in_place ? dx : room, at(dy, now.y, type), at(w, now.w, type), err));
-        return s->in_place ? TERN_OK
-                           : gpu_patches_give(plan, i, &now.p, plan->type, dx, room, now.image, now.images, add, err);
+        return s->in_place ? TERN_OK : gpu_patches_give(plan, i, &now.p, dx, room, now.image, now.images, add, err);
     });
 }
 

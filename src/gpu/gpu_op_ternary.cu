@@ -604,7 +604,7 @@ static tern_status int8_input_gradient(tern_gpu_plan *plan, size_t i, const tern
     for (size_t first = 0; first < plan->batch; first += state->float_images) {
         const size_t images = least(state->float_images, plan->batch - first);
         GPU_CHECK(int8_input_product(plan, i, s, dy, first * s.places, images * s.places, room, 0, err));
-        GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
+        GPU_CHECK(gpu_patches_give(plan, i, &window, dx, room, first, images, add, err));
     }
     return TERN_OK;
 }
@@ -648,7 +648,7 @@ static tern_status input_gradient(tern_gpu_plan *plan, size_t i, const ternary_s
         for (size_t g = 0; g < s.groups; g++) {
             const gpu_patches window = gpu_patches_of(plan->graph, gpu_graph_node(plan, i), g);
             GPU_CHECK(input_product(plan, i, s, dy, w, g, first * s.places, images * s.places, room, 0, err));
-            GPU_CHECK(gpu_patches_give(plan, i, &window, plan->type, dx, room, first, images, add, err));
+            GPU_CHECK(gpu_patches_give(plan, i, &window, dx, room, first, images, add, err));
         }
     }
     return TERN_OK;

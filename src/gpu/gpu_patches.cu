@@ -229,14 +229,14 @@ tern_status gpu_patches_widen(tern_gpu_plan *plan, size_t node, const gpu_patche
 
 /* ---- back to images */
 
-template <class T, class V, int N> struct giving {
+template <class T, int N> struct giving {
     using seen = gpu_sums<N>;
     T *dx;
-    const V *patches;
+    const T *patches;
     size_t c, taps, channels;
     int add;
     __device__ void see(seen &s, size_t place, uint32_t tap, uint32_t channel) const {
-        const auto v = *(const gpu_few<V, N> *)(patches + (place * taps + tap) * channels + channel);
+        const auto v = *(const gpu_few<T, N> *)(patches + (place * taps + tap) * channels + channel);
 #pragma unroll
         for (int j = 0; j < N; j++) s.v[j] += to_float(v.v[j]);
     }
@@ -245,25 +245,23 @@ template <class T, class V, int N> struct giving {
     }
 };
 
-template <class T, class V>
-static tern_status give_by(tern_gpu_plan *plan, size_t node, const gpu_patches *p, T *dx, const V *patches,
+template <class T>
+static tern_status give_by(tern_gpu_plan *plan, size_t node, const gpu_patches *p, T *dx, const T *patches,
                            size_t images, int add, tern_error *err) {
-    constexpr int N = 16 / sizeof(V);
+    constexpr int N = 16 / sizeof(T);
     const size_t taps = p->kernel * p->kernel;
     dx += p->first_channel;
-    if (p->channels % N == 0 && p->c % N == 0 && (size_t)patches % sizeof(gpu_few<V, N>) == 0 &&
+    if (p->channels % N == 0 && p->c % N == 0 && (size_t)patches % sizeof(gpu_few<T, N>) == 0 &&
         (size_t)dx % alignof(gpu_few<T, N>) == 0) {
-        const giving<T, V, N> f = {dx, patches, p->c, taps, p->channels, add};
+        const giving<T, N> f = {dx, patches, p->c, taps, p->channels, add};
         return gpu_windows_run<N, true>(plan, node, p, images, f, err);
     }
-    const giving<T, V, 1> f = {dx, patches, p->c, taps, p->channels, add};
+    const giving<T, 1> f = {dx, patches, p->c, taps, p->channels, add};
     return gpu_windows_run<1, true>(plan, node, p, images, f, err);
 }
 
-tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, tern_dtype type, void *dx,
-                             const void *patches, size_t first_image, size_t images, int add, tern_error *err) {
+tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, void *dx, const void *patches,
+                             size_t first_image, size_t images, int add, tern_error *err) {
     const size_t first = first_image * p->h * p->w * p->c;
-    GPU_BY_TYPE(plan->type, if (type == plan->type) return give_by(plan, node, p, (T *)dx + first, (const T *)patches,
-                                                                   images, add, err);
-                else return give_by(plan, node, p, (T *)dx + first, (const float *)patches, images, add, err));
+    GPU_BY_TYPE(plan->type, return give_by(plan, node, p, (T *)dx + first, (const T *)patches, images, add, err));
 }

@@ -27,11 +27,11 @@ tern_status gpu_patches_widen(tern_gpu_plan *plan, size_t node, const gpu_patche
                               size_t ld, const int8_t *q, const float *inv_scale, size_t first, size_t rows,
                               tern_error *err);
 
-/* The gradient of images first_image ... + images, of the plan's type, from that of all their patches, `type`
+/* The gradient of images first_image ... + images, of the plan's type, from that of all their patches
  * [images * oh * ow][kernel][kernel][channels]: each element sums the windows that saw it, in ascending (ky, kx),
  * fp32. Only the group's channels are touched. dx is the whole batch's. */
-tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, tern_dtype type, void *dx,
-                             const void *patches, size_t first_image, size_t images, int add, tern_error *err);
+tern_status gpu_patches_give(tern_gpu_plan *plan, size_t node, const gpu_patches *p, void *dx, const void *patches,
+                             size_t first_image, size_t images, int add, tern_error *err);
 
 /* Images whose patches of k elements of element_bytes each are made at once: as many as fit into some 128 MiB, at
  * least one, at most `batch`. */

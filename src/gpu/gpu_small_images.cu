@@ -1,5 +1,6 @@
 #include "gpu/gpu_small_images.cuh"
 
+#include "gpu/gpu_async.cuh"
 #include "gpu/gpu_divide.cuh"
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
@@ -182,16 +183,6 @@ __device__ static void copy_pack(uint32_t to, const void *from, bool valid) {
                  : "memory");
 #endif
 }
-__device__ static void commit_copies() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.commit_group;" ::: "memory");
-#endif
-}
-template <int N> __device__ static void wait_copies() {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-#endif
-}
 /* Four matrices of 8 x 8, turned: lane l's address is that of row l % 8 of matrix l / 8. */
 __device__ static void load_turned(uint32_t (&b)[4], uint32_t at) {
 #if __CUDA_ARCH__ >= 800
@@ -235,7 +226,7 @@ template <int TILES_N> __global__ static void __launch_bounds__(THREADS) small_f
     float c[2][TILES_N][4] = {};
     for (uint32_t i = 0; i < STAGES - 1; i++) {
         if (i < all) bring(i);
-        commit_copies();
+        gpu_copies_commit();
     }
     for (uint32_t i = threadIdx.x; i < p.copy; i += THREADS) ((uint32_t *)planes)[i] = 0;
     for (uint32_t i = 0, number = 0; i < images; i++) {
@@ -243,7 +234,7 @@ template <int TILES_N> __global__ static void __launch_bounds__(THREADS) small_f
         show_planes(planes, p, blockIdx.x + i * gridDim.x);
         __syncthreads();
         for (uint32_t step = 0; step < mine; step++, number++) {
-            wait_copies<STAGES - 2>();
+            gpu_copies_wait<STAGES - 2>();
             __syncwarp();
             uint32_t y = (warp + step * WARPS) * PLACES;
             const uint32_t x = gpu_split(&y, g.ow);
@@ -267,10 +258,10 @@ template <int TILES_N> __global__ static void __launch_bounds__(THREADS) small_f
             }
             __syncwarp(); /* the stage is read */
             if (number + STAGES - 1 < all) bring(number + STAGES - 1);
-            commit_copies();
+            gpu_copies_commit();
         }
     }
-    wait_copies<0>();
+    gpu_copies_wait<0>();
     __syncthreads();
     /* One warp after the other, so that the order of the sums is one. */
     float *sums = (float *)small_room;

@@ -9,11 +9,11 @@ cd "$(dirname "$0")/.."
 tern=${TERN:-build/release/tern}
 out=bench/results/training-$1.jsonl
 rows=${2:-"10 cifar10-fast
-3 cifar10-fast epochs=30 lambda_end=0.5
-1 cifar10-fast width=128 epochs=90 cutout=10 lambda_end=0.5
-2 cifar10-fast-fp
-2 cifar10-simple batch=1024
-3 charlm
+3 cifar10-fast epochs=36 lambda_end=0.5
+1 cifar10-fast width=128 epochs=100 cutout=10 lambda_end=0.5
+1 cifar10-fast-fp
+1 cifar10-simple batch=1024
+2 charlm
 1 charlm-fp
 1 charlm-large
 1 charlm-large-fp"}

@@ -112,6 +112,7 @@ expect 1 'cut.tern' "$PROGRAM" eval cut.tern
 expect 1 'no-such.tern' "$PROGRAM" eval no-such.tern
 # A device that is not there: said before any work.
 expect 1 'no GPU' "$PROGRAM" eval a.tern --device cuda:1000
+expect 1 'no GPU' "$PROGRAM" run a.tern --device cuda:1000 --test 0
 expect 1 'no GPU' train --out e --device cuda:1000
 expect 1 'device tpu is unknown' train --out e --device tpu
 [ ! -e e/checkpoint.safetensors ] || fail "a refused device left a checkpoint"

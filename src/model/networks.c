@@ -72,9 +72,11 @@ static void outer(builder *b, const char *float_op, const char *trit_op, const c
         apply(b, float_op, name, attrs);
 }
 
-static void dropout(builder *b, const char *name) {
-    if (b->config->dropout > 0) apply(b, "dropout", name, (tern_attrs){.rate = (float)b->config->dropout});
+static void dropout_at(builder *b, const char *name, double rate) {
+    if (rate > 0) apply(b, "dropout", name, (tern_attrs){.rate = (float)rate});
 }
+
+static void dropout(builder *b, const char *name) { dropout_at(b, name, b->config->dropout); }
 
 /* hidden layers of `width`: product, batch norm, ReLU, dropout; then the head. */
 static void mlp(builder *b, const tern_data_shape *data) {
@@ -139,11 +141,13 @@ static void simple(builder *b, const tern_data_shape *data) {
  * convolution, norm, GELU; norms have no gain, and the head's logits are divided by their number of inputs. */
 static void fast(builder *b, const tern_data_shape *data) {
     const tern_attrs norm = {.plain = 1, .epsilon = 1e-12f, .momentum = 0.4f};
-    size_t width = (size_t)b->config->width, channels = width;
+    const size_t width = (size_t)b->config->width;
+    const size_t later = b->config->width_later ? (size_t)b->config->width_later : 4 * width;
+    size_t channels = width;
     apply(b, "conv2d", "whiten", (tern_attrs){.outputs = 8 * data->channels, .kernel = 2, .bias = 1, .frozen = 1});
     apply(b, "gelu", "gelu", (tern_attrs){0});
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) {
-        channels = i == 1 ? width : 4 * width;
+        channels = i == 1 ? width : later;
         conv3(b, named(b, "block", i, "conv1"), channels);
         apply(b, "max_pool", named(b, "block", i, "pool"), (tern_attrs){.kernel = 2});
         apply(b, "batch_norm", named(b, "block", i, "norm1"), norm);
@@ -169,6 +173,7 @@ static void gpt_block(builder *b, size_t i) {
     apply(b, "attention", named(b, "block", i, "attention"),
           (tern_attrs){.heads = (size_t)b->config->heads, .rope_base = 10000});
     apply(b, "rmsnorm", named(b, "block", i, "subnorm1"), (tern_attrs){0});
+    dropout_at(b, named(b, "block", i, "inner1"), b->config->dropout_inner);
     linear(b, named(b, "block", i, "out"), width);
     dropout(b, named(b, "block", i, "drop1"));
     residual = b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add1"), residual, b->x);
@@ -176,6 +181,7 @@ static void gpt_block(builder *b, size_t i) {
     linear(b, named(b, "block", i, "up"), 4 * width);
     apply(b, "relu2", named(b, "block", i, "relu2"), (tern_attrs){0});
     apply(b, "rmsnorm", named(b, "block", i, "subnorm2"), (tern_attrs){0});
+    dropout_at(b, named(b, "block", i, "inner2"), b->config->dropout_inner);
     linear(b, named(b, "block", i, "down"), width);
     dropout(b, named(b, "block", i, "drop2"));
     b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add2"), residual, b->x);
@@ -190,6 +196,7 @@ static void gpt(builder *b, const tern_data_shape *data) {
     const size_t rows = token_rows(b->config, data->vocabulary);
     outer(b, "embedding", "trit_embedding", "embedding",
           (tern_attrs){.outputs = rows, .width = (size_t)b->config->width, .init_gain = 0.5f});
+    dropout_at(b, "drop", b->config->dropout_embedding);
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
     outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = rows});

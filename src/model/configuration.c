@@ -31,6 +31,8 @@ static const setting settings[] = {
     {"width", WHOLE, AT(width), 1, 65536, NULL, "channels of a hidden layer (of the first block of a CNN)"},
     {"width_later", WHOLE, AT(width_later), 0, 65536, NULL,
      "channels of the blocks behind the first of model=fast; 0: four times its width"},
+    {"convolutions", WHOLE, AT(convolutions), 2, 3, NULL,
+     "of a block of model=fast; of three the last two are a residual branch"},
     {"depth", WHOLE, AT(depth), 1, 512, NULL, "hidden layers or blocks"},
     {"heads", WHOLE, AT(heads), 1, 256, NULL, "attention heads"},
     {"context", WHOLE, AT(context), 1, 65536, NULL, "tokens of a window"},
@@ -112,9 +114,9 @@ size_t tern_config_group(const tern_config *config) {
 
 /* What every preset starts from, then what each changes. */
 static const char defaults[] =
-    "weights=ternary width=64 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto optimizer=adamw "
-    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 zeros=45 log_every=20 "
-    "max_skips=5";
+    "weights=ternary width=64 convolutions=2 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto "
+    "optimizer=adamw side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 zeros=45 "
+    "log_every=20 max_skips=5";
 
 typedef struct named_preset {
     const char *name, *summary, *settings;

@@ -48,6 +48,23 @@ static void test_later_blocks(void **state) {
     check_outputs("width=128 width_later=384", 128, 384);
 }
 
+/* The last two of three convolutions are a branch beside what the first ones give. */
+static void test_residual_branch(void **state) {
+    (void)state;
+    tern_graph *graph = network("cifar10-fast", "convolutions=3", &images);
+    const tern_node *sum = node_of(graph, "block2.add"), *last = node_of(graph, "block2.gelu3");
+    assert_non_null(sum);
+    assert_string_equal(graph->node[sum->input[0]].name, "block2.gelu1");
+    assert_string_equal(graph->node[sum->input[1]].name, "block2.norm3");
+    assert_string_equal(graph->node[last->input[0]].name, "block2.add");
+    assert_string_equal(graph->node[node_of(graph, "block2.conv2")->input[0]].name, "block2.gelu1");
+    assert_string_equal(graph->node[node_of(graph, "block3.conv1")->input[0]].name, "block2.gelu3");
+    tern_graph_free(&graph);
+    graph = network("cifar10-fast", "", &images);
+    assert_null(node_of(graph, "block2.conv3"));
+    tern_graph_free(&graph);
+}
+
 static size_t dropouts(const tern_graph *graph) {
     size_t count = 0;
     for (size_t i = 1; i < graph->nodes; i++) count += !strcmp(graph->node[i].op->name, "dropout");
@@ -91,6 +108,7 @@ static void test_dropouts(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_later_blocks), cmocka_unit_test(test_dropouts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_later_blocks), cmocka_unit_test(test_residual_branch),
+                                       cmocka_unit_test(test_dropouts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

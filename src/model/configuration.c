@@ -129,6 +129,13 @@ static const char float_free[] =
     "weights=trit update=ortho lr=1 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
     "weight_decay=0 decay_side=0 clip=0";
 
+/* What the two sizes of airbench share. */
+#define AIRBENCH                                                                                                   \
+    "model=fast data=cifar-10 depth=3 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 lr_side=26 lr_head=330 " \
+    "schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop_fill=reflect flip=alternating "     \
+    "views=six whiten_share=0.3 granularity=row"
+#define AIRBENCH_TRIT "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"
+
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
      "model=mlp data=mnist width=512 depth=2 epochs=30 lr=2e-3 dropout=0.25 weight_decay=0.02",
@@ -143,11 +150,10 @@ static const named_preset presets[] = {
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random",
      "lr_side=2e-3"},
-    {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
-     "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 "
-     "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
-     "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row",
-     "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"},
+    {"cifar10-fast", "CIFAR-10, the ternary version of airbench", "width=64 epochs=10 crop=2 " AIRBENCH,
+     AIRBENCH_TRIT},
+    {"cifar10-large", "the same with airbench96's sizes: twice as wide, blocks of three convolutions",
+     "width=128 convolutions=3 epochs=30 crop=4 cutout=12 " AIRBENCH, AIRBENCH_TRIT},
     {"charlm", "characters of tiny Shakespeare, a small GPT for two cores; a minute",
      "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=4000 batch=12 lr=3e-3 schedule=bitnet "
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",

@@ -159,9 +159,9 @@ static const named_preset presets[] = {
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",
      "lr=1.7 lr_side=3e-3 schedule=bitnet lr_final=0.01"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
-     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=1200 batch=64 lr=2e-3 schedule=bitnet "
-     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.2 log_every=50",
-     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01"},
+     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=2000 batch=64 lr=2e-3 schedule=cosine "
+     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.2 dropout_embedding=0.2 dropout_inner=0.3 log_every=50",
+     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01 steps=1200 dropout_embedding=0 dropout_inner=0"},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };
 

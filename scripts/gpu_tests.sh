@@ -28,6 +28,7 @@ keep() { # LOG COMMAND...
 
 rm -f "$tests" "$sanitizer"
 for name in gpu graph train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
+keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
 check() { # TOOL TEST...: nothing but what it finds, and the test's own last line
     tool=$1

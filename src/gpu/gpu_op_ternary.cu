@@ -79,6 +79,27 @@ static bool has_int8_gradient(const tern_gpu_plan *plan, size_t i, const gpu_ter
            state->w.groups == 1 && plan->node[i].wants_grad[0];
 }
 
+/* The products that a kernel would be pinned for, forward and backward. */
+static tern_status check_products(tern_gpu_plan *plan, size_t i, const gpu_ternary *state, const gpu_ternary_sizes &s,
+                                  tern_error *err) {
+    const size_t forward_rows = state->windows ? state->packed_images * s.places : s.rows;
+    const size_t backward_rows = state->windows ? state->float_images * s.places : s.rows;
+    GPU_CHECK(gpu_packed_check(plan, i, gpu_weights_matrix(&state->w, 0), gpu_ternary_acts(plan, state), forward_rows,
+                               err));
+    if (!state->turned.tiles) return TERN_OK;
+    return gpu_packed_check(plan, i, state->turned.matrix, TERN_I8, backward_rows, err);
+}
+
+/* A convolution without patches is no product of the kernels that can be pinned. */
+static tern_status keep_trits(tern_gpu_plan *plan, size_t i, gpu_ternary *state, tern_error *err) {
+    void *memory;
+    if (!state->direct || !state->int8 || !state->w.operand || plan->pinned != TERN_DEVICE_KERNEL_AUTO)
+        return TERN_OK;
+    GPU_CHECK(gpu_keep(plan, &memory, state->w.rows * state->w.cols, gpu_graph_node(plan, i)->name, err));
+    state->trits = (int8_t *)memory;
+    return TERN_OK;
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     GPU_CHECK(check(plan, i, err));
@@ -93,16 +114,12 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_CHECK(keep_activations(plan, i, state, err));
     choose_chunks(plan, i, state);
     state->direct = state->windows && gpu_conv_fits(plan, i);
-    if (state->direct && state->int8 && state->w.operand) {
-        void *memory;
-        GPU_CHECK(gpu_keep(plan, &memory, state->w.rows * state->w.cols, node->name, err));
-        state->trits = (int8_t *)memory;
-    }
+    GPU_CHECK(keep_trits(plan, i, state, err));
     const gpu_ternary_sizes s = gpu_ternary_sizes_of(plan, i, plan->batch_max);
     gpu_want_scratch(plan, gpu_packed_scratch(plan, state, s));
     if (has_int8_gradient(plan, i, state)) GPU_CHECK(gpu_turned_prepare(&state->turned, plan, i, &state->w, err));
     if (plan->training) gpu_want_scratch(plan, gpu_ternary_training_scratch(plan, i, state, s));
-    return TERN_OK;
+    return check_products(plan, i, state, s, err);
 }
 
 static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {

@@ -68,6 +68,7 @@ struct tern_gpu_plan {
     bool count_trits;
     size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
+    tern_device_kernel pinned;   /* of products of trits; or AUTO */
     tern_cuda_measured measured; /* goes before the rule in products of int8 */
     gpu_now *now;                /* device memory */
     gpu_rules *rules;

@@ -26,15 +26,25 @@ static tern_cuda_weights matrix_of(const gpu_ternary *state, size_t group, bool 
     return w;
 }
 
-/* Floats go by the rule alone: their sums are those of the kernel. */
-static void choose_kernel(tern_device_product *d, const tern_gpu_plan *plan, const tern_cuda_weights *w) {
+/* Floats do not go by what was measured: their sums are those of the kernel. */
+static tern_status choose_kernel(tern_device_product *d, const tern_gpu_plan *plan, size_t i,
+                                 const tern_cuda_weights *w, tern_error *err) {
     const tern_cuda_context *c = plan->context;
     const tern_cuda_limits limits = {c->major, c->minor, c->multiprocessors, c->shared_bytes};
-    const tern_cuda_measured *measured = &plan->measured;
-    if (d->x_type == TERN_I8 && measured->choose &&
-        measured->choose(&d->kernel, &d->variant, measured->table, &limits, w, d))
-        return;
-    tern_cuda_choose(&d->kernel, &d->variant, &limits, w, d);
+    const tern_cuda_measured *measured = d->x_type == TERN_I8 ? &plan->measured : NULL;
+    char why[160] = "";
+    if (tern_cuda_pick(d, plan->pinned, measured, &limits, w, why, sizeof why)) return TERN_OK;
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: TERN_KERNEL=%s cannot run its product: %s",
+                     gpu_graph_node(plan, i)->name, tern_cuda_kernel_name(plan->pinned), why);
+}
+
+tern_status gpu_packed_check(tern_gpu_plan *plan, size_t i, const tern_cuda_weights &w, tern_dtype type, size_t rows,
+                             tern_error *err) {
+    tern_device_product d = {};
+    d.x_type = type;
+    d.y_type = plan->type;
+    d.m = tern_min_size(rows, GPU_PRODUCT_ROWS);
+    return choose_kernel(&d, plan, i, &w, err);
 }
 
 static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const gpu_packed_rows &p, void *y, const void *x,
@@ -49,7 +59,7 @@ static tern_status multiply_some(tern_gpu_plan *plan, size_t i, const gpu_packed
     d.y_type = plan->type;
     d.bias = p.bias;
     d.residual = p.add ? y : NULL;
-    choose_kernel(&d, plan, &p.w);
+    GPU_CHECK(choose_kernel(&d, plan, i, &p.w, err));
     if (p.ldx % TERN_TILE_CHUNK == 0 || d.kernel == TERN_DEVICE_KERNEL_PLAIN)
         return tern_cuda_multiply(plan->context, &p.w, &d, p.ldx, err);
     GPU_CHECK(gpu_pad_rows(plan, i, gpu_bytes(p.type), p.room, gpu_padded_row(k), x, m, k, err));

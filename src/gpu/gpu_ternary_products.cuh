@@ -30,6 +30,10 @@ struct gpu_packed_rows {
 tern_status gpu_packed_multiply(tern_gpu_plan *plan, size_t node, const gpu_packed_rows &p, void *y, const void *x,
                                 size_t m, tern_error *err);
 
+/* In prepare: whether the kernel that is pinned, if one is, can run the product of so many rows and those of fewer. */
+tern_status gpu_packed_check(tern_gpu_plan *plan, size_t node, const tern_cuda_weights &w, tern_dtype type,
+                             size_t rows, tern_error *err);
+
 /* Bytes that gpu_packed_product and what stands in front of it (gpu_op_ternary.cu) take. */
 size_t gpu_packed_scratch(const tern_gpu_plan *plan, const gpu_ternary *state, const gpu_ternary_sizes &s);
 /* The node's y. inv_scale: of rows; NULL of float activations. bare: the sums, to where they are kept. */

@@ -86,8 +86,8 @@ NORM_POOL(norm_pool_rest, "relu", image(g, 7, 6, 8))
 static void norm_pools(tern_graph *g) {
     tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 8, 8, 16), NULL);
     x = tern_graph_add(g, "relu", "relu", x, NULL);
-    x = tern_graph_add(g, "max_pool", "first", x, &(tern_attrs){.kernel = 2});
-    tern_graph_add(g, "max_pool", "second", x, &(tern_attrs){.kernel = 2});
+    x = tern_graph_add(g, "max_pool", "pool", x, &(tern_attrs){.kernel = 2});
+    tern_graph_add(g, "max_pool", "second_pool", x, &(tern_attrs){.kernel = 2});
 }
 static void norm_pool_last(tern_graph *g) {
     tern_value x = tern_graph_add(g, "batch_norm", "norm", image(g, 8, 8, 40), &(tern_attrs){.plain = 1});

@@ -4,6 +4,8 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
 
+#include "cuda/mma_sync.cuh"
+
 enum { MOST_VALUES = 32, MOST_OUTPUTS = 128, OUTPUTS = 8 /* at a time */, THREADS = 128 };
 
 struct small_patches {
@@ -70,15 +72,6 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
  * that it ends with eight neighbours: column c of tile t is output 8 (c / 2) + 2 t + c % 2 of 32. */
 
 enum { TILES = 4, GROUP = 8 * TILES, WARPS = THREADS / 32 };
-
-__device__ static void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#endif
-}
 
 __device__ static uint32_t pair_of(__nv_bfloat16 low, __nv_bfloat16 high) {
     return (uint32_t)__bfloat16_as_ushort(low) | (uint32_t)__bfloat16_as_ushort(high) << 16;
@@ -152,7 +145,8 @@ __global__ static void __launch_bounds__(THREADS)
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int s = 0; s < STEPS; s++) multiply_add(c[t], a[s], weight[group][t][s]);
+                for (int s = 0; s < STEPS; s++)
+                    mma_half<true>(c[t], a[s], weight[group][t][s][0], weight[group][t][s][1]);
             if (output >= p.outputs) continue;
 #pragma unroll
             for (int half = 0; half < 2; half++) {

@@ -329,9 +329,11 @@ static void test_environment(void **state) {
     assert_int_equal(kernel, TERN_DEVICE_KERNEL_AUTO);
     setenv("TERN_KERNEL", "cuda-fast", 1);
     assert_int_equal(tern_tier_select(&tier, &err), TERN_E_ARGUMENT);
-    assert_string_equal(err.message,
-                        "TERN_KERNEL=cuda-fast is unknown; valid: auto, scalar, avx2, avx512, amx, neon, "
-                        "neondot, cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma");
+    const char *valid = strstr(err.message, "TERN_KERNEL=cuda-fast is unknown; valid: auto, scalar, avx2, ");
+    assert_non_null(valid);
+    assert_non_null(strstr(valid, ", neondot, cuda-plain, "));
+    const char *last = tern_device_kernel_name((tern_device_kernel)(TERN_DEVICE_KERNEL_COUNT - 1));
+    assert_string_equal(valid + strlen(valid) - strlen(last), last);
     tern_device *opened = NULL;
     assert_int_equal(tern_device_open(&opened, NULL, &err), TERN_E_ARGUMENT);
     unsetenv("TERN_KERNEL");

@@ -6,13 +6,13 @@
 #include "cuda/mma_sync.cuh"
 
 /* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish`
- * turns the sum of those, times x, into the sum of trit * x. */
+ * turns the sum of those, times x, into the sum of trit * x. As halves they are trits times 2^HalfShift. */
 struct t2 {
-    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6 };
+    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6, HalfShift = 1 };
     __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
 };
 struct t5 {
-    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0 };
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0, HalfShift = 0 };
     __device__ static int32_t finish(int32_t sum) { return sum; }
 };
 
@@ -54,7 +54,7 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 #pragma unroll
         for (int j = 0; j < 2; j++) codes[i][j] = word << (14 - 8 * j - 2 * i) & 0xc000c000u;
 }
-__device__ inline float half_scale(t2) { return 0.5f; }
+template <class Density> __device__ inline float half_scale(Density) { return 1.0f / (1 << Density::HalfShift); }
 
 /* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are
  * exact. */
@@ -76,7 +76,6 @@ template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32
 #pragma unroll
         for (int j = 0; j < 2; j++) codes[i][j] = half_of_digits<Bf16>(d[i], j ? 0x4341 : 0x4240);
 }
-__device__ inline float half_scale(t5) { return 1.0f; }
 
 /* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What
  * is left of a word stays in two registers. */

@@ -87,6 +87,25 @@ static void test_choice(void **state) {
     assert_int_equal(chosen(&orin, &w, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
 }
 
+/* Float activations with scales per group: the tensor cores from one row on, where groups are whole steps of theirs. */
+static void test_choice_of_groups(void **state) {
+    (void)state;
+    static const int8_t exponent;
+    tern_cuda_weights w = weights(2560, 6912, 0);
+    w.exponents = &exponent;
+    for (w.group = 4; w.group <= 320; w.group += 4) {
+        const tern_device_kernel floats = w.group % 32 ? TERN_DEVICE_KERNEL_PLAIN : TERN_DEVICE_KERNEL_MMA;
+        w.groups = (w.cols + w.group - 1) / w.group;
+        for (size_t m = 1; m <= 1000; m += 37)
+            for (int type = TERN_F32; type <= TERN_F16; type++) {
+                assert_int_equal(chosen(&hopper, &w, (tern_dtype)type, m), floats);
+                assert_int_equal(chosen(&ampere, &w, (tern_dtype)type, m), floats);
+                assert_int_equal(chosen(&turing, &w, (tern_dtype)type, m), TERN_DEVICE_KERNEL_PLAIN);
+            }
+        assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_TILED);
+    }
+}
+
 /* Whatever the shape, what is chosen fits: `chosen` looks. */
 static void test_choice_always_fits(void **state) {
     (void)state;
@@ -373,12 +392,19 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
-        cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
-        cmocka_unit_test(test_pick),        cmocka_unit_test(test_pinned_fits_fewer_rows),
-        cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice),
-        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_density),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_choice_of_groups),
+        cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_pinned_fits_fewer_rows),
+        cmocka_unit_test(test_ring_plan),
+        cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_no_library),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,16 +30,25 @@ rm -f "$tests" "$sanitizer"
 for name in gpu graph train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
 keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
-check() { # TOOL TEST...: nothing but what it finds, and the test's own last line
+# The sanitizers' runs take minutes each and wait for one processor most of the time, so they run side by side, each into a
+# log of its own; limits_test and the refusals provoke errors of the API on purpose.
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+count=100
+check() { # TOOL TEST...
     tool=$1
     shift
-    # limits_test and the refusals provoke errors of the API on purpose.
-    keep "$sanitizer" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@"
+    count=$((count + 1))
+    { keep "$logs/$count" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@" || true; } &
 }
-check memcheck "$build/tests/gpu_test" --quick
+for tool in memcheck initcheck racecheck; do
+    check $tool "$build/tests/gpu_test" --quick int8
+    check $tool "$build/tests/gpu_test" --quick "many outputs" "many rows" floats
+    check $tool "$build/tests/gpu_test" --quick groups "all groups" "many floats"
+    check $tool "$build/tests/gpu_test" --quick epilogues unaligned quantize "small device" refusals
+    check $tool "$build/tests/gpu_test" --quick tuning
+done
 for name in graph train rules limits; do check memcheck "$build/tests/${name}_test"; done
-check initcheck "$build/tests/gpu_test" --quick
-check racecheck "$build/tests/gpu_test" --quick
 # racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what they store by the copy engine: plain ones
 # take their place.
 LD_LIBRARY_PATH=$build/tests/plain_cublaslt:${LD_LIBRARY_PATH:-}
@@ -48,4 +57,7 @@ for name in graph rules; do
     check initcheck "$build/tests/${name}_test"
     check racecheck "$build/tests/${name}_test"
 done
+wait
+cat "$logs"/* > "$sanitizer"
+! grep -q '^# exit code [^0]' "$sanitizer" || bad=1
 exit $bad

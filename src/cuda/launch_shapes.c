@@ -139,7 +139,7 @@ static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits
 static int mma_has(int variant, tern_dtype x_type, int grouped) {
     if (x_type == TERN_I8) return variant <= 3;
     if (x_type == TERN_F32) return variant == 2 || variant == 3;
-    return grouped ? variant <= 4 : variant > 1;
+    return variant > 1 && (!grouped || variant <= 4);
 }
 
 /* What tiled_row.cuh adds up at a time. */
@@ -294,7 +294,7 @@ static int mma_float_wish(const tern_cuda_limits *limits, const tern_cuda_weight
     const int sm = limits->multiprocessors;
     if (m <= 32) return 3;
     if (product->x_type == TERN_F32) return 2;
-    if (w->exponents) return blocks_of(n, 128) * blocks_of(m, 128) >= sm ? 1 : 4;
+    if (w->exponents) return w->t5 ? 4 : 3;
     if (blocks_of(n, 256) * blocks_of(m, 128) >= 3 * sm) return 6;
     return blocks_of(n, 128) * blocks_of(m, 128) >= sm ? 5 : 4;
 }

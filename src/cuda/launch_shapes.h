@@ -31,7 +31,7 @@ typedef struct tern_ring_plan {
 } tern_ring_plan;
 
 /* mma: a block computes 16 * row_tiles * warps_n outputs for 8 * m_tiles * warps_m rows of activations;
- * int8 has the first three shapes, halves all but the first, with scales per group the first four, fp32 the second
+ * int8 has the first three shapes, halves all but the first, with scales per group up to the fourth, fp32 the second
  * and third. */
 typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;

@@ -358,11 +358,9 @@ template <class Density, bool Bf16>
 static tern_status launch_half(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     typedef half_stage<Bf16, whole_rows> whole;
     typedef half_stage<Bf16, group_rows> groups;
-    if (p.w.exponents) switch (variant) {
-        case 1: return launch<Density, groups, 4, 2, 2, 8>(context, p, err);
-        case 4: return launch<Density, groups, 4, 1, 1, 8>(context, p, err);
-        default: return launch_small<Density, groups>(context, p, variant, err);
-        }
+    if (p.w.exponents)
+        return variant == 4 ? launch<Density, groups, 4, 1, 1, 8>(context, p, err)
+                            : launch_small<Density, groups>(context, p, variant, err);
     switch (variant) {
     case 4: return launch<Density, whole, 4, 1, 1, 8>(context, p, err);
     case 5: return launch<Density, whole, 4, 1, 2, 16>(context, p, err);

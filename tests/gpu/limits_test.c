@@ -99,6 +99,17 @@ static void test_large_model(void) {
     tern_model_close(&model);
 }
 
+/* Longer than sums of 32 bits are. */
+static void test_long_rows(void) {
+    tern_graph *g = make_graph(add_linear, (tern_shape){3, {((size_t)1 << 22) + 1, 1, 1}});
+    tern_gpu_plan *plan = NULL;
+    tern_error err = {0};
+    const tern_status status = create_on_gpu(&plan, g, 1, TERN_F32, 0, 0, &err);
+    if (!status) backend->graphs->release(plan);
+    check(status == TERN_E_SIZE && strstr(err.message, "layer: "), "rows that are too long", err.message);
+    tern_graph_free(&g);
+}
+
 /* The set must fit beside what others hold. */
 static void test_data(const tern_graph *g) {
     enum { COUNT = 50000, BYTES = 32 * 32 * 3, LEFT = 100 << 20 };
@@ -338,6 +349,7 @@ int main(void) {
     tern_graph *g = make_graph(add_linear, (tern_shape){3, {32, 32, 3}});
     test_too_large(g);
     test_large_model();
+    test_long_rows();
     test_data(g);
     test_devices();
     test_time(g);

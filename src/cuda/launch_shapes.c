@@ -11,8 +11,9 @@ static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
-static const char *const kernel_names[TERN_DEVICE_KERNEL_COUNT] = {"auto",        "cuda-plain", "cuda-tiled",
-                                                                   "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+static const char *const kernel_names[] = {"auto",        "cuda-plain", "cuda-tiled",
+                                           "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+_Static_assert(sizeof kernel_names / sizeof *kernel_names == TERN_DEVICE_KERNEL_COUNT, "a name for each kernel");
 
 const char *tern_cuda_kernel_name(tern_device_kernel kernel) {
     return (unsigned)kernel < TERN_DEVICE_KERNEL_COUNT ? kernel_names[kernel] : NULL;

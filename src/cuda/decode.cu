@@ -290,21 +290,24 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     return TERN_OK;
 }
 
-template <class Density, class Acts, int R, int U>
-static tern_status launch_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    const auto kernel = tern_matmul_decode_row_cuda<Density, Acts, R, U>;
-    const int shared = (int)tern_decode_shared_bytes(variant, 1);
+template <class Density, class Acts, int R, int WARPS>
+static tern_status launch_row(tern_cuda_context *context, const product &p, tern_error *err) {
+    const auto kernel = tern_matmul_decode_row_cuda<Density, Acts, R, WARPS>;
     const dim3 grid((unsigned)ceil_div(p.w.row_tiles, R));
-    CUDA_TRY(tern_cuda_launch(context, kernel, grid, shapes[variant - 1].warps * 32, shared, 1, p), "cuda-decode",
-             err);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, WARPS * 32, 0, 1, p), "cuda-decode", err);
     return TERN_OK;
 }
 
-/* Eight tiles of weights ahead, of one row of tiles or of two. */
+/* Of one row of tiles or of two. */
 template <class Density, class Acts>
 static tern_status launch_one_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    return shapes[variant - 1].row_tiles > 1 ? launch_row<Density, Acts, 2, 4>(context, p, variant, err)
-                                             : launch_row<Density, Acts, 1, 8>(context, p, variant, err);
+    if (shapes[variant - 1].row_tiles == 1) return launch_row<Density, Acts, 1, 8>(context, p, err);
+    switch (shapes[variant - 1].warps) {
+    case 2: return launch_row<Density, Acts, 2, 2>(context, p, err);
+    case 4: return launch_row<Density, Acts, 2, 4>(context, p, err);
+    case 8: return launch_row<Density, Acts, 2, 8>(context, p, err);
+    default: return launch_row<Density, Acts, 2, 16>(context, p, err);
+    }
 }
 
 /* As many rows of tiles as the variant says, where registers allow it. */

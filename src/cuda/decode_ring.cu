@@ -149,9 +149,13 @@ struct warp_ring {
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     }
+    /* One after the other: behind more than that, what the last kernel still reads and its outputs would wait. */
     __device__ void ask_first() {
 #pragma unroll
-        for (int i = 0; i < UNITS; i++) ask(slots + i * UNIT_BYTES);
+        for (int i = 0; i < UNITS; i++) {
+            if (i) asm volatile("cp.async.wait_group 0;" ::: "memory");
+            ask(slots + i * UNIT_BYTES);
+        }
     }
     /* The unit that was asked for first is there. */
     __device__ void wait() const { asm volatile("cp.async.wait_group %0;" ::"n"(UNITS - 1) : "memory"); }

@@ -103,24 +103,4 @@ template <class Sum> __device__ inline void put_sum(const epilogue &e, int m, in
     put_product(e, m, n, product_of(sum, factor_of(e, sum, m, n), bias_of(e, n)));
 }
 
-/* What one output takes beside its sum, asked for long before that is there: few instructions are then left between
- * the sum and the end of a kernel that others wait for. */
-struct output_terms {
-    float factor, bias, residual;
-};
-
-template <class Sum> __device__ inline output_terms terms_of(const epilogue &e, Sum sum, int m, int n) {
-    output_terms terms = {factor_of(e, sum, m, n), bias_of(e, n), -0.0f};
-    if (e.residual) terms.residual = load_value(e.residual, e.y_type, index_of(e, one_place{m, n}, 0));
-    return terms;
-}
-
-template <class Sum>
-__device__ inline void put_sum(const epilogue &e, int m, int n, Sum sum, const output_terms &terms) {
-    float v[1] = {product_of(sum, terms.factor, terms.bias)};
-    if (__builtin_expect(e.activation != TERN_DEVICE_IDENTITY, 0)) activate(v, e.activation);
-    v[0] = __fadd_rn(v[0], terms.residual);
-    store_values(v, e, one_place{m, n});
-}
-
 #endif

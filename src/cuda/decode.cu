@@ -258,8 +258,7 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
 
     /* What the first output of this thread takes is asked for long before it is needed. */
     const int mine = (int)threadIdx.x, first_n = min(n0 + mine % ROWS, p.w.rows - 1);
-    const float factor = factor_of(p.out, sum_type(), min(m0 + mine / ROWS, p.out.m - 1), first_n);
-    const float bias = bias_of(p.out, first_n);
+    const output_terms early = terms_of(p.out, sum_type(), min(m0 + mine / ROWS, p.out.m - 1), first_n);
     sum_type c[R][NT][4] = {};
     share(p, m0, lane).sum(c, next, run);
     sum_type *partial = (sum_type *)shared;
@@ -270,8 +269,7 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
         sum_type sum = 0;
         for (int v = 0; v < warps; v++) sum += partial[v * m_count * ROWS + i];
         sum = Acts::template finish<Density>(sum);
-        if (n < p.w.rows && i == mine) put_product(p.out, m, n, product_of(sum, factor, bias));
-        if (n < p.w.rows && i != mine) put_sum(p.out, m, n, sum);
+        if (n < p.w.rows) put_sum(p.out, m, n, sum, i == mine ? early : terms_of(p.out, sum, m, n));
     }
 }
 

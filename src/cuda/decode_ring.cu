@@ -318,10 +318,7 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
         if (n >= p.w.rows || row >= m) continue;
         int32_t sum = splits > 1 ? 0 : product_at(i);
         for (int s = 0; s < splits && splits > 1; s++) sum += ((const int32_t *)(shared + plan.inbox))[s * each + i];
-        if (i == mine)
-            put_sum(p.out, row, n, sum, early);
-        else
-            put_sum(p.out, row, n, sum);
+        put_sum(p.out, row, n, sum, i == mine ? early : terms_of(p.out, sum, row, n));
     }
 }
 

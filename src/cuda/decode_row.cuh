@@ -8,7 +8,7 @@
 #ifndef TERN_CUDA_DECODE_ROW_CUH
 #define TERN_CUDA_DECODE_ROW_CUH
 
-#include "cuda/epilogue.cuh"
+#include "cuda/decode_output.cuh"
 #include "cuda/unpack.cuh"
 
 /* (a ^ b) & c in one instruction: the compiler would share a ^ b. */
@@ -117,43 +117,6 @@ __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks
         rows[half] = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
     }
 }
-
-/* ---- the end ---------------------------------------------------------------------------------------------------- */
-
-/* What an output takes beside its sum, asked for long before that is there. */
-struct output_terms {
-    float factor, bias, residual;
-};
-
-template <class Sum> __device__ static output_terms terms_of(const epilogue &e, Sum sum, int m, int n) {
-    output_terms terms = {factor_of(e, sum, m, n), bias_of(e, n), -0.0f};
-    if (e.residual) terms.residual = load_value(e.residual, e.y_type, index_of(e, one_place{m, n}, 0));
-    return terms;
-}
-
-/* Activations and outputs of 16 bits. A function of its own, so that products without them do not jump over it. */
-__device__ static __noinline__ void put_other(float product, float residual, tern_device_activation activation,
-                                              tern_dtype y_type, void *y, int at) {
-    epilogue e = {};
-    float v[1] = {product};
-    e.y = y;
-    e.y_type = y_type;
-    activate(v, activation);
-    v[0] = __fadd_rn(v[0], residual);
-    store_values(v, e, one_place{0, at});
-}
-
-/* The next kernel waits for what lies between the sum and the store: 0.1 us with all of the epilogue. */
-template <class Sum> __device__ static void put_sum(const epilogue &e, int m, int n, Sum sum, const output_terms &t) {
-    const float product = product_of(sum, t.factor, t.bias);
-    const int at = m * e.rows + n; /* m < 8, rows at most TERN_FAST_MAX_OUTPUTS */
-    if (e.y_type == TERN_F32 && e.activation == TERN_DEVICE_IDENTITY)
-        ((float *)e.y)[at] = __fadd_rn(product, t.residual);
-    else
-        put_other(product, t.residual, e.activation, e.y_type, e.y, at);
-}
-
-/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 /* How many tiles of each of its R rows a warp has on their way, and how many of them at once before the last kernel
  * has ended. Blocks of 16 warps are for matrices that leave multiprocessors idle; elsewhere what the last kernel still

@@ -8,8 +8,8 @@
  *
  * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper:
  * decode_ring.cu. */
+#include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
-#include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
 
 enum { AHEAD = 4 /* tiles that a warp has in flight, besides those that it works on */ };

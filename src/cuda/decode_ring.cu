@@ -13,6 +13,7 @@
  * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order
  * of the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
  * activations is taken away in the end. */
+#include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
 #include "cuda/hopper.cuh"
 

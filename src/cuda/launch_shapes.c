@@ -260,12 +260,12 @@ enum { LARGE_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
  * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they
  * do not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer
- * to multiply than to fetch. */
+ * to multiply than to fetch; two of those a multiprocessor do not pay either. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
     if (m == 1 && (!is_large || w->row_tiles < 2 * sm)) return 0;
-    if (m == 1) return w->t5 && few ? ring_variant(2, 1) : ring_variant(1, 2);
+    if (m == 1) return w->t5 ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
     if (few) return ring_variant(is_long ? 2 : 1, 1);
     return is_long && w->row_tiles <= 5 * sm ? 0 : ring_variant(1, 1);
 }

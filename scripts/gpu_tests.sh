@@ -28,6 +28,7 @@ keep() { # LOG COMMAND...
 
 rm -f "$tests" "$sanitizer"
 for name in gpu graph train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
+keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
 # The sanitizers' runs take minutes each and wait for one processor most of the time, so they run side by side, each into a
 # log of its own; limits_test and the refusals provoke errors of the API on purpose.

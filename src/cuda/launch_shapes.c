@@ -11,6 +11,13 @@ static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
+static const char *const kernel_names[TERN_DEVICE_KERNEL_COUNT] = {"auto",        "cuda-plain", "cuda-tiled",
+                                                                   "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+
+const char *tern_cuda_kernel_name(tern_device_kernel kernel) {
+    return (unsigned)kernel < TERN_DEVICE_KERNEL_COUNT ? kernel_names[kernel] : NULL;
+}
+
 int tern_cuda_variants(tern_device_kernel kernel) {
     switch (kernel) {
     case TERN_DEVICE_KERNEL_PLAIN: return 1;
@@ -381,4 +388,18 @@ void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_
     }
     *kernel = TERN_DEVICE_KERNEL_PLAIN;
     *variant = 1;
+}
+
+int tern_cuda_pick(tern_device_product *product, tern_device_kernel pinned, const tern_cuda_measured *measured,
+                   const tern_cuda_limits *limits, const tern_cuda_weights *w, char *why, size_t why_bytes) {
+    if (pinned != TERN_DEVICE_KERNEL_AUTO) {
+        product->kernel = pinned;
+        product->variant = tern_cuda_choose_variant(pinned, limits, w, product, why, why_bytes);
+        return product->variant != 0;
+    }
+    const int was_measured =
+        measured && measured->choose &&
+        measured->choose(&product->kernel, &product->variant, measured->table, limits, w, product);
+    if (!was_measured) tern_cuda_choose(&product->kernel, &product->variant, limits, w, product);
+    return 1;
 }

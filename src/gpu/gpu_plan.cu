@@ -185,6 +185,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     if (plan->training) context->serial = true; /* its kernels write weights, which products read ahead */
     plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
+    plan->pinned = desc->pinned;
     plan->measured = desc->measured;
     const tern_status status = build(plan, desc, err);
     if (status)

@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "cuda/launch_shapes.h"
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 #include "cuda/tiles.h"
 #include "tern/tern.h"
 
@@ -103,6 +104,61 @@ static void test_choice_always_fits(void **state) {
                             const tern_cuda_weights w = weights(sizes[r], sizes[c], t5);
                             chosen(&all[l], &w, types[t], ms[m]);
                         }
+}
+
+static int measured_tiled(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                          const tern_cuda_weights *w, const tern_device_product *product) {
+    (void)table, (void)limits, (void)w;
+    *kernel = TERN_DEVICE_KERNEL_TILED;
+    *variant = 2;
+    return product->m == 7;
+}
+
+/* A pinned kernel goes before what was measured, that before the rule; and it is refused, never replaced. */
+static void test_pick(void **state) {
+    (void)state;
+    const tern_cuda_measured measured = {measured_tiled, NULL}, none = {NULL, NULL};
+    const tern_cuda_weights w = weights(300, 200, 0);
+    tern_device_product p = {.x_type = TERN_I8, .m = 7};
+    char why[160] = "";
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_PLAIN, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, TERN_DEVICE_KERNEL_PLAIN);
+    assert_int_equal(p.variant, 1);
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, TERN_DEVICE_KERNEL_TILED);
+    assert_int_equal(p.variant, 2);
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &none, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, chosen(&hopper, &w, TERN_I8, 7));
+    p.m = 8; /* of which the table has nothing */
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, chosen(&hopper, &w, TERN_I8, 8));
+    assert_false(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_WGMMA, &measured, &ampere, &w, why, sizeof why));
+    assert_non_null(strstr(why, "takes compute capability 9.0, this device has 8.6"));
+    p.x_type = TERN_F16;
+    assert_false(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_WGMMA, NULL, &hopper, &w, why, sizeof why));
+    assert_non_null(strstr(why, "it takes int8 activations"));
+}
+
+/* A graph is looked at with the most rows that it is made for; passes of fewer find a variant too. */
+static void test_pinned_fits_fewer_rows(void **state) {
+    (void)state;
+    static const int sizes[] = {1, 129, 2560, 131072};
+    const tern_cuda_limits all[] = {hopper, ampere, turing, orin, {9, 0, 16, 232448}};
+    for (size_t l = 0; l < sizeof all / sizeof *all; l++)
+        for (int c = 0; c < 32; c++)
+            for (int type = 0; type < 4; type++)
+                for (int k = 1; k < TERN_DEVICE_KERNEL_COUNT; k++) {
+                    const tern_cuda_weights w = weights(sizes[c % 4], sizes[c / 4 % 4], c / 16);
+                    int fits = 0;
+                    for (size_t m = 8 * 65535; m; m /= 2) {
+                        tern_device_product p = {.x_type = (tern_dtype)type, .m = m};
+                        char why[160] = "";
+                        const int now = tern_cuda_pick(&p, (tern_device_kernel)k, NULL, &all[l], &w, why, sizeof why);
+                        if (fits && !now)
+                            fail_msg("%s fits more rows than %zu: %s", tern_cuda_kernel_name(p.kernel), m, why);
+                        fits = now;
+                    }
+                }
 }
 
 /* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------- */
@@ -261,11 +317,21 @@ static void test_environment(void **state) {
     unsetenv("TERN_DEVICE");
     assert_int_equal(tern_device_select(&device, &err), TERN_OK);
 
-    setenv("TERN_KERNEL", "cuda-decode", 1); /* leaves the tier free */
-    assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+    tern_device_kernel kernel;
+    for (int k = 0; k < TERN_DEVICE_KERNEL_COUNT; k++) { /* leaves the tier free */
+        setenv("TERN_KERNEL", tern_device_kernel_name((tern_device_kernel)k), 1);
+        assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
+        assert_int_equal(kernel, k);
+        assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+    }
+    setenv("TERN_KERNEL", "scalar", 1); /* leaves the kernel free */
+    assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
+    assert_int_equal(kernel, TERN_DEVICE_KERNEL_AUTO);
     setenv("TERN_KERNEL", "cuda-fast", 1);
     assert_int_equal(tern_tier_select(&tier, &err), TERN_E_ARGUMENT);
-    assert_non_null(strstr(err.message, "cuda-plain"));
+    assert_string_equal(err.message,
+                        "TERN_KERNEL=cuda-fast is unknown; valid: auto, scalar, avx2, avx512, amx, neon, "
+                        "neondot, cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma");
     tern_device *opened = NULL;
     assert_int_equal(tern_device_open(&opened, NULL, &err), TERN_E_ARGUMENT);
     unsetenv("TERN_KERNEL");
@@ -307,6 +373,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
         cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_pick),        cmocka_unit_test(test_pinned_fits_fewer_rows),
         cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice),
         cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
         cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),

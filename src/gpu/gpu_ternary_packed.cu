@@ -4,11 +4,14 @@
 #include "gpu/gpu_quantize.cuh"
 #include "gpu/gpu_ternary_products.cuh"
 
+#include "cuda/wgmma_floats.cuh"
+
 size_t gpu_packed_scratch(const tern_gpu_plan *plan, const gpu_ternary *state, const gpu_ternary_sizes &s) {
     const size_t value = gpu_bytes(gpu_ternary_acts(plan, state));
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = gpu_room(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
                    2 * gpu_room(s.rows * sizeof(float)); /* scales of rows, and of bare sums */
+    if (state->trits) return bytes;
     if (state->windows)
         bytes += gpu_room(rows * gpu_padded_row(s.k) * value);
     else if (s.k % TERN_TILE_CHUNK)
@@ -123,4 +126,31 @@ tern_status gpu_packed_product(tern_gpu_plan *plan, size_t i, const gpu_ternary_
         GPU_CHECK(packed_chunk(plan, i, s, p, x, first, tern_min_size(state->packed_images, plan->batch - first),
                                room, err));
     return TERN_OK;
+}
+
+/* ---- of floats that are quantized on the way */
+
+static tern_device_product product_of_floats(const tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s) {
+    tern_device_product d = {};
+    d.x = gpu_in(plan, i, 0);
+    d.x_type = d.y_type = plan->type;
+    d.m = s.rows;
+    d.y = plan->node[i].value;
+    d.bias = gpu_ternary_bias(plan, i);
+    return d;
+}
+
+/* Where nobody else reads the int8 activations: state->q is NULL. */
+bool gpu_quantizes_within(const tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s) {
+    const gpu_ternary *state = gpu_ternary_of(plan, i);
+    if (!state->int8 || state->q || state->sums || state->windows || s.rows_per_scale > 1 ||
+        plan->pinned != TERN_DEVICE_KERNEL_AUTO)
+        return false;
+    const tern_device_product d = product_of_floats(plan, i, s);
+    return tern_cuda_floats_fit(plan->context, &state->w.first, &d);
+}
+
+tern_status gpu_packed_of_floats(tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s, tern_error *err) {
+    const tern_device_product d = product_of_floats(plan, i, s);
+    return tern_cuda_multiply_floats(plan->context, &gpu_ternary_of(plan, i)->w.first, &d, err);
 }

@@ -145,6 +145,10 @@ PACKED(packed_t2, 96, TERN_PACK_T2, .outputs = 40, .bias = 1, .acts = TERN_I8)
 PACKED(packed_t5, 325, TERN_PACK_T5, .outputs = 33, .acts = TERN_I8, PER_ROW)
 PACKED(packed_flat, 37, TERN_PACK_T5_FLAT, .outputs = 19, .bias = 1, .acts = TERN_I8)
 PACKED(packed_exponents, 96, TERN_PACK_T2, .outputs = 20, .bias = 1, .acts = TERN_I8, .group = 32)
+/* Rows that one kernel quantizes and multiplies on a GPU: uneven, of t5, and of whole tiles that fill the device. */
+PACKED(packed_rows, 776, TERN_PACK_T2, .outputs = 300, .bias = 1, .acts = TERN_I8)
+PACKED(packed_rows_t5, 1280, TERN_PACK_T5, .outputs = 136, .acts = TERN_I8, PER_ROW)
+PACKED(packed_rows_many, 264, TERN_PACK_T2, .outputs = 1032, .bias = 1, .acts = TERN_I8, PER_ROW)
 PACKED(packed_float, 64, TERN_PACK_T2, .outputs = 48, .bias = 1, PER_ROW)
 PACKED(packed_float_odd, 45, TERN_PACK_T5, .outputs = 7)
 
@@ -156,6 +160,8 @@ PACKED(packed_float_odd, 45, TERN_PACK_T5, .outputs = 7)
     }
 PACKED_CONV(packed_conv, 9, 8, 16, 1, 144, TERN_PACK_T2, .outputs = 24, .kernel = 3, .padding = 1, .bias = 1,
             .acts = TERN_I8)
+PACKED_CONV(packed_conv_t5, 9, 8, 24, 1, 216, TERN_PACK_T5, .outputs = 40, .kernel = 3, .padding = 1, .acts = TERN_I8,
+            PER_ROW)
 PACKED_CONV(packed_conv_groups, 7, 8, 12, 3, 36, TERN_PACK_T5, .outputs = 15, .kernel = 3, .stride = 2, .groups = 3,
             .bias = 1, .acts = TERN_I8, PER_ROW)
 PACKED_CONV(packed_conv_exponents, 7, 8, 8, 2, 36, TERN_PACK_T2, .outputs = 6, .kernel = 3, .groups = 2,
@@ -244,9 +250,13 @@ static const graph_case packed_cases_array[] = {
     PACKED_CASE("packed_linear, t5", packed_t5, 33),
     PACKED_CASE("packed_linear, t5-flat", packed_flat, 6),
     PACKED_CASE("packed_linear, exponents", packed_exponents, 6),
+    PACKED_CASE("packed_linear, rows", packed_rows, 77),
+    PACKED_CASE("packed_linear, rows, t5", packed_rows_t5, 50),
+    PACKED_CASE("packed_linear, many rows", packed_rows_many, 1100),
     PACKED_CASE("packed_linear, float", packed_float, 40),
     PACKED_CASE("packed_linear, float, odd", packed_float_odd, 3),
     PACKED_CASE("packed_conv2d", packed_conv, 5),
+    PACKED_CASE("packed_conv2d, t5", packed_conv_t5, 5),
     PACKED_CASE("packed_conv2d, groups", packed_conv_groups, 4),
     PACKED_CASE("packed_conv2d, exponents", packed_conv_exponents, 4),
     PACKED_CASE("packed_conv2d, float", packed_conv_float, 4),

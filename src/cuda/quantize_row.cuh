@@ -61,17 +61,18 @@ struct row_scale {
 __device__ inline uint32_t quantized_bits(float v, float s) {
     return __float_as_uint(__fadd_rn(__fmul_rn(v, s), 12582912.0f));
 }
+__device__ inline uint32_t four_quantized(float a, float b, float c, float d, const row_scale &scale) {
+    const uint32_t low = __byte_perm(quantized_bits(a, scale.s), quantized_bits(b, scale.s), 0x0040);
+    const uint32_t high = __byte_perm(quantized_bits(c, scale.s), quantized_bits(d, scale.s), 0x0040);
+    return scale.finite ? __byte_perm(low, high, 0x5410) : 0;
+}
 template <class T> __device__ inline int8_pack<T> quantized(row_pack<T> p, const row_scale &scale) {
     int8_pack<T> q;
     forget_values(p);
 #pragma unroll
-    for (int j = 0; j < row_pack<T>::N; j += 4) {
-        const uint32_t low =
-            __byte_perm(quantized_bits(value_at(p, j), scale.s), quantized_bits(value_at(p, j + 1), scale.s), 0x0040);
-        const uint32_t high = __byte_perm(quantized_bits(value_at(p, j + 2), scale.s),
-                                          quantized_bits(value_at(p, j + 3), scale.s), 0x0040);
-        q.word[j / 4] = scale.finite ? __byte_perm(low, high, 0x5410) : 0;
-    }
+    for (int j = 0; j < row_pack<T>::N; j += 4)
+        q.word[j / 4] =
+            four_quantized(value_at(p, j), value_at(p, j + 1), value_at(p, j + 2), value_at(p, j + 3), scale);
     return q;
 }
 

@@ -106,9 +106,16 @@ typedef struct spans {
     size_t *whose;
 } spans;
 
+/* A deployed product may compute the norm in front of it, and then reads what the norm would. */
+static int may_normalise(const tern_graph *graph, size_t node, int purpose) {
+    return purpose == TERN_LAYOUT_FUSED && is_op(graph, node, "packed_linear") &&
+           is_op(graph, (size_t)graph->node[node].input[0], "rmsnorm");
+}
+
 /* Lives of values and gradients in the time of plan.h. */
-static void find_spans(const tern_graph *graph, size_t sample_bytes, int training, const tern_layout_node *at,
+static void find_spans(const tern_graph *graph, size_t sample_bytes, int purpose, const tern_layout_node *at,
                        const spans *s) {
+    const int training = (purpose & TERN_LAYOUT_TRAINING) != 0;
     size_t n = graph->nodes;
     tern_span *value = s->value, *grad = s->grad;
     for (size_t i = 0; i < n; i++) {
@@ -124,6 +131,10 @@ static void find_spans(const tern_graph *graph, size_t sample_bytes, int trainin
         for (int k = 0; k < node->inputs; k++) {
             size_t in = owner(graph, (size_t)at[i].from[k]), shared = s->whose[in];
             value[in].last = tern_max_size(value[in].last, i);
+            if (may_normalise(graph, i, purpose)) {
+                const size_t behind = owner(graph, (size_t)at[in].from[0]);
+                value[behind].last = tern_max_size(value[behind].last, i);
+            }
             if (!training) continue;
             if (node->op->needs_input || at[i].normed) value[in].last = tern_max_size(value[in].last, back);
             grad[shared].first = tern_min_size(grad[shared].first, back);
@@ -187,7 +198,7 @@ tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t b
         find_sources(graph, batch, purpose, out->node);
         find_gradients(graph, training, out->node);
         find_shared(graph, purpose, out->node, whose);
-        find_spans(graph, batch * element_bytes, training, out->node, &s);
+        find_spans(graph, batch * element_bytes, purpose, out->node, &s);
         if (in_place) s.grad[n - 1].bytes = 0;
         out->bytes = tern_arena_plan(span, 2 * n);
         ok = out->bytes != SIZE_MAX;

@@ -1,7 +1,7 @@
-/* Rows of floats, after RMSNorm where asked, quantized and multiplied by one kernel on Hopper's warpgroup tensor cores. A block has MTile rows of
- * activations: its warps bring them to int8, whole rows of them into shared memory, where they stay while the block
- * takes one tile of outputs after another. Beside a quantizer of its own this saves a launch and the int8 activations'
- * way through memory, as long as few blocks quantize the same rows.
+/* Rows of floats, after RMSNorm where asked, quantized and multiplied by one kernel on Hopper's warpgroup tensor
+ * cores. A block has MTile rows of activations: its warps bring them to int8, whole rows of them into shared memory,
+ * where they stay while the block takes one tile of outputs after another. Beside a quantizer of its own this saves a
+ * launch and the int8 activations' way through memory, as long as few blocks quantize the same rows.
  *
  * The weights go from packed words into registers and from there into the tensor cores, as in wgmma.cu. */
 #include "cuda/wgmma_floats.cuh"

@@ -6,6 +6,7 @@
  * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. */
 #include "gpu/gpu_async.cuh"
 #include "gpu/gpu_columns.cuh"
+#include "gpu/gpu_norm_of_rows.cuh"
 #include "gpu/gpu_quantize.cuh"
 
 enum {
@@ -530,6 +531,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const row_norm m = norm_of(plan, i, CENTRED);
     const size_t reader = state_of(plan, i)->int8_reader;
+    if (reader && gpu_reader_normalises(plan, reader)) return TERN_OK;
     int8_t *q = reader ? plan->node[reader].q : NULL;
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
@@ -542,6 +544,12 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
                                                                 (T *)y, q, inv_scale, (const T *)x, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
+}
+
+bool gpu_norm_of_rows(const tern_gpu_plan *plan, size_t i, tern_row_norm *norm) {
+    const row_norm m = norm_of(plan, i, 0);
+    *norm = {1, m.squares, m.epsilon, m.gain};
+    return strcmp(gpu_graph_node(plan, i)->op->name, "layernorm") != 0;
 }
 
 /* parts: of the gain's gradient, [blocks][n]; NULL: not wanted. */

@@ -10,6 +10,7 @@
 #include "gpu/gpu_patches.cuh"
 #include "gpu/gpu_quantize.cuh"
 #include "gpu/gpu_ternary_products.cuh"
+#include "gpu/gpu_unpack_trits.cuh"
 
 extern const gpu_op gpu_op_bit_linear, gpu_op_bit_conv2d, gpu_op_ternary_linear, gpu_op_ternary_conv2d;
 extern const gpu_op gpu_op_trit_linear, gpu_op_trit_conv2d, gpu_op_trit_embedding;
@@ -90,10 +91,12 @@ static tern_status check_products(tern_gpu_plan *plan, size_t i, const gpu_terna
     return gpu_packed_check(plan, i, state->turned.matrix, TERN_I8, backward_rows, err);
 }
 
-/* A convolution without patches is no product of the kernels that can be pinned. */
+/* A convolution without patches is no product of the kernels that can be pinned. Its trits come from the operand in
+ * training, else from packed weights without exponents. */
 static tern_status keep_trits(tern_gpu_plan *plan, size_t i, gpu_ternary *state, tern_error *err) {
+    const bool packed = gpu_graph_node(plan, i)->packed.bytes && !state->w.first.exponents;
     void *memory;
-    if (!state->direct || !state->int8 || !state->w.operand || plan->pinned != TERN_DEVICE_KERNEL_AUTO)
+    if (!state->direct || !state->int8 || !(state->w.operand || packed) || plan->pinned != TERN_DEVICE_KERNEL_AUTO)
         return TERN_OK;
     GPU_CHECK(gpu_keep(plan, &memory, state->w.rows * state->w.cols, gpu_graph_node(plan, i)->name, err));
     state->trits = (int8_t *)memory;
@@ -126,6 +129,7 @@ static tern_status refresh(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const gpu_ternary *state = gpu_ternary_of(plan, i);
     GPU_CHECK(gpu_weights_refresh(&gpu_ternary_of(plan, i)->w, plan, i, err));
     if (!state->trits || plan->mixed) return TERN_OK;
+    if (!state->w.operand) return gpu_unpack_trits(plan, i, state->trits, state->w.first, err);
     return gpu_conv_int8_trits(plan, i, state->trits, state->w.operand, state->w.rows * state->w.cols, err);
 }
 
@@ -155,6 +159,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const void *x = gpu_in(plan, i, 0);
     const float *inv_scale = state->inv_scale;
     const bool floats = takes_float_product(plan, state);
+    if (gpu_quantizes_within(plan, i, s)) return gpu_packed_of_floats(plan, i, s, err);
     if (state->int8) {
         int8_t *q = state->q ? state->q : (int8_t *)gpu_take(&room, s.x);
         void *largest = gpu_take(&room, gpu_quantize_scratch(s.scales, s.scale_elements));
@@ -169,7 +174,7 @@ static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     if (floats) return gpu_float_product(plan, i, s, err);
     if (state->trits) {
         const gpu_conv conv = gpu_conv_of(plan, i, plan->batch);
-        const gpu_conv_scales scales = {state->w.scale, state->w.slices == 1, state->inv_scale,
+        const gpu_conv_scales scales = {state->w.first.scale, !state->w.first.scale_per_row, state->inv_scale,
                                         gpu_ternary_bias(plan, i)};
         return gpu_conv_int8_forward(plan, i, &conv, plan->node[i].value, (const int8_t *)x, state->trits, &scales,
                                      err);

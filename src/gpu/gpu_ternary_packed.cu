@@ -4,11 +4,15 @@
 #include "gpu/gpu_quantize.cuh"
 #include "gpu/gpu_ternary_products.cuh"
 
+#include "cuda/wgmma_floats.cuh"
+#include "gpu/gpu_norm_of_rows.cuh"
+
 size_t gpu_packed_scratch(const tern_gpu_plan *plan, const gpu_ternary *state, const gpu_ternary_sizes &s) {
     const size_t value = gpu_bytes(gpu_ternary_acts(plan, state));
     const size_t rows = state->windows ? state->packed_images * s.places : s.rows;
     size_t bytes = gpu_room(state->q ? 0 : s.x) + gpu_quantize_scratch(s.scales, s.scale_elements) +
                    2 * gpu_room(s.rows * sizeof(float)); /* scales of rows, and of bare sums */
+    if (state->trits) return bytes;
     if (state->windows)
         bytes += gpu_room(rows * gpu_padded_row(s.k) * value);
     else if (s.k % TERN_TILE_CHUNK)
@@ -123,4 +127,48 @@ tern_status gpu_packed_product(tern_gpu_plan *plan, size_t i, const gpu_ternary_
         GPU_CHECK(packed_chunk(plan, i, s, p, x, first, tern_min_size(state->packed_images, plan->batch - first),
                                room, err));
     return TERN_OK;
+}
+
+/* ---- of floats that are quantized on the way */
+
+/* The norm in front, where it gives int8: then its input is what the product reads. */
+static size_t norm_in_front(const tern_gpu_plan *plan, size_t i) {
+    const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];
+    return plan->node[in].gives_int8 ? in : 0;
+}
+
+static tern_device_product product_of_floats(const tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s) {
+    tern_device_product d = {};
+    const size_t in_front = norm_in_front(plan, i);
+    d.x = in_front ? gpu_in(plan, in_front, 0) : gpu_in(plan, i, 0);
+    d.x_type = d.y_type = plan->type;
+    d.m = s.rows;
+    d.y = plan->node[i].value;
+    d.bias = gpu_ternary_bias(plan, i);
+    return d;
+}
+
+/* Sums and pinned kernels are of int8 that lies in memory, and so are gradients. */
+bool gpu_quantizes_within(const tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s) {
+    const gpu_ternary *state = gpu_ternary_of(plan, i);
+    if (!state->int8 || plan->training || state->sums || state->windows || s.rows_per_scale > 1 ||
+        plan->pinned != TERN_DEVICE_KERNEL_AUTO)
+        return false;
+    tern_row_norm norm = {};
+    const size_t in_front = norm_in_front(plan, i);
+    if (in_front && !gpu_norm_of_rows(plan, in_front, &norm)) return false;
+    const tern_device_product d = product_of_floats(plan, i, s);
+    return tern_cuda_floats_fit(plan->context, &state->w.first, &d, &norm);
+}
+
+bool gpu_reader_normalises(const tern_gpu_plan *plan, size_t reader) {
+    return gpu_quantizes_within(plan, reader, gpu_ternary_sizes_of(plan, reader, plan->batch));
+}
+
+tern_status gpu_packed_of_floats(tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s, tern_error *err) {
+    tern_row_norm norm = {};
+    const size_t in_front = norm_in_front(plan, i);
+    if (in_front) gpu_norm_of_rows(plan, in_front, &norm);
+    const tern_device_product d = product_of_floats(plan, i, s);
+    return tern_cuda_multiply_floats(plan->context, &gpu_ternary_of(plan, i)->w.first, &d, &norm, err);
 }

@@ -40,6 +40,10 @@ size_t gpu_packed_scratch(const tern_gpu_plan *plan, const gpu_ternary *state, c
 tern_status gpu_packed_product(tern_gpu_plan *plan, size_t node, const gpu_ternary_sizes &s, const void *x,
                                const float *inv_scale, char *room, bool bare, tern_error *err);
 
+/* Whether one kernel brings the node's input to int8 and multiplies it (cuda/wgmma_floats.cuh), and that. */
+bool gpu_quantizes_within(const tern_gpu_plan *plan, size_t node, const gpu_ternary_sizes &s);
+tern_status gpu_packed_of_floats(tern_gpu_plan *plan, size_t node, const gpu_ternary_sizes &s, tern_error *err);
+
 /* ---- of floats: gpu_ternary_float.cu */
 
 /* What a float product multiplies: values of products' type, or of int8 activations q, times inv_scale unless

@@ -23,7 +23,7 @@ static tern_tier best_tier(void) {
 }
 
 static const char *const kernel_names[TERN_DEVICE_KERNEL_COUNT] = {"auto",        "cuda-plain", "cuda-tiled",
-                                                                   "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+                                                                   "cuda-decode", "cuda-mma",   "cuda-wgmma", "cuda-few"};
 
 const char *tern_device_kernel_name(tern_device_kernel kernel) {
     return (unsigned)kernel < TERN_DEVICE_KERNEL_COUNT ? kernel_names[kernel] : NULL;
@@ -43,7 +43,7 @@ static tern_status read_environment(const char **wanted, int *tier, int *kernel,
     *kernel = *wanted && **wanted ? find(*wanted, kernel_names, TERN_DEVICE_KERNEL_COUNT) : 0;
     TERN_CHECK_ARGUMENT(*tier >= 0 || *kernel >= 0, err,
                         "TERN_KERNEL=%.60s is unknown; valid: auto, scalar, avx2, avx512, amx, neon, neondot, "
-                        "cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma",
+                        "cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma, cuda-few",
                         *wanted);
     if (*tier < 0) *tier = 0;
     if (*kernel < 0) *kernel = 0;

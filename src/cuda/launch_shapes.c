@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/checked.h"
+#include "cuda/few_plan.h"
 #include "cuda/tiles.h"
 
 static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
@@ -18,6 +19,7 @@ int tern_cuda_variants(tern_device_kernel kernel) {
     case TERN_DEVICE_KERNEL_DECODE: return TERN_DECODE_VARIANTS;
     case TERN_DEVICE_KERNEL_MMA: return TERN_MMA_VARIANTS;
     case TERN_DEVICE_KERNEL_WGMMA: return TERN_WGMMA_VARIANTS;
+    case TERN_DEVICE_KERNEL_FEW: return TERN_FEW_VARIANTS;
     default: return 0;
     }
 }
@@ -118,7 +120,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_by
 static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits, char *why, size_t why_bytes) {
     const int version = limits->major * 10 + limits->minor;
     const int least = kernel <= TERN_DEVICE_KERNEL_TILED ? 75 : 80;
-    if (kernel == TERN_DEVICE_KERNEL_WGMMA && version != 90)
+    if ((kernel == TERN_DEVICE_KERNEL_WGMMA || kernel == TERN_DEVICE_KERNEL_FEW) && version != 90)
         return refuse(why, why_bytes, "it takes compute capability 9.0, this device has %d.%d", limits->major,
                       limits->minor);
     if (version < least)
@@ -163,6 +165,16 @@ static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cud
     return 1;
 }
 
+static int few_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, char *why,
+                    size_t why_bytes) {
+    tern_few_plan plan;
+    if (m > TERN_FEW_MAX_M)
+        return refuse(why, why_bytes, "it takes up to %d rows of activations, not %zu", TERN_FEW_MAX_M, m);
+    if (!tern_few_plan_make(&plan, variant, limits, w, m))
+        return refuse(why, why_bytes, "the activations and sums of variant %d do not fit into shared memory", variant);
+    return 1;
+}
+
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                    const tern_device_product *product, char *why, size_t why_bytes) {
     if (!device_fits(kernel, limits, why, why_bytes)) return 0;
@@ -179,7 +191,9 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
-    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA) && product->x_type != TERN_I8)
+    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA ||
+         kernel == TERN_DEVICE_KERNEL_FEW) &&
+        product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
     if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type))
         return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
@@ -187,6 +201,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
         return refuse(why, why_bytes,
                       "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
                       variant, TERN_TILED_ROW_MAX_M, round_cols(w));
+    if (kernel == TERN_DEVICE_KERNEL_FEW && !few_fits(variant, limits, w, product->m, why, why_bytes)) return 0;
     if (kernel == TERN_DEVICE_KERNEL_DECODE && decode_shapes[variant - 1].splits &&
         !ring_fits(variant, limits, w, product, why, why_bytes))
         return 0;

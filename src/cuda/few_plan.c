@@ -5,6 +5,7 @@
 static const tern_few_shape shapes[TERN_FEW_VARIANTS] = TERN_FEW_SHAPES;
 
 enum {
+    ROW_GAP = 16,      /* behind a row of activations, so that rows start in different banks */
     PIECE_BYTES = 512, /* the sums of a tile's rows and 8 rows of activations */
     BLOCK_RESERVED = 1 << 10,
     LEAST_BYTES = 78 << 10, /* two blocks a multiprocessor, no more */
@@ -40,7 +41,8 @@ int tern_few_plan_make(tern_few_plan *plan, int variant, const tern_cuda_limits 
                        size_t m) {
     const tern_few_shape *s = &shapes[variant - 1];
     const int m_rows = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32 : 64, pieces = m_rows / 8;
-    const int room = (int)(limits->shared_bytes + BLOCK_RESERVED) / (m > 32 ? 1 : s->room) - BLOCK_RESERVED - BARRIER_BYTES;
+    const int room =
+        (int)(limits->shared_bytes + BLOCK_RESERVED) / (m > 32 ? 1 : s->room) - BLOCK_RESERVED - BARRIER_BYTES;
     const int sm = s->splits > 2 && limits->multiprocessors > CLUSTERED
                        ? limits->multiprocessors / CLUSTERED * CLUSTERED
                        : limits->multiprocessors;
@@ -53,7 +55,9 @@ int tern_few_plan_make(tern_few_plan *plan, int variant, const tern_cuda_limits 
     p.rows = w->row_tiles / p.groups;
     p.more = w->row_tiles % p.groups;
     p.slots = up(rows * pieces, s->splits);
-    const int64_t x_all = (int64_t)cols * 2 * tern_tile_chunks(w->t5) * TERN_FEW_CHUNK(pieces);
+    const int64_t x_cols = (int64_t)cols * (int)tern_tile_cols(w->t5);
+    const int64_t x_boxes = (x_cols + TERN_FEW_BOX_COLS - 1) / TERN_FEW_BOX_COLS;
+    const int64_t x_all = m_rows * (team == 1 ? x_cols + ROW_GAP : x_boxes * TERN_FEW_BOX_COLS);
     const int64_t inbox_all = ((int64_t)s->splits << parts_log2) * p.slots * PIECE_BYTES;
     if (x_all > room || inbox_all > room) return 0;
     const int x_bytes = (int)x_all, inbox_bytes = (int)inbox_all;
@@ -61,6 +65,7 @@ int tern_few_plan_make(tern_few_plan *plan, int variant, const tern_cuda_limits 
     p.meet = rounds == 1 && apart < least(5, together);
     p.depth = p.meet ? together : apart;
     if (!p.depth) return 0;
+    p.pitch = (int)x_cols + ROW_GAP;
     p.x = TERN_FEW_WARPS * TERN_TILE_BYTES * p.depth;
     p.inbox = p.meet ? 0 : p.x + x_bytes;
     p.barriers = most(p.x + x_bytes, p.inbox + inbox_bytes);

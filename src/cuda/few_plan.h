@@ -12,19 +12,18 @@ typedef struct tern_few_shape {
 #define TERN_FEW_SHAPES                                                                                       \
     {                                                                                                         \
         {1, 1, 2, 1}, {2, 1, 2, 1}, {4, 1, 2, 1}, {1, 2, 2, 1}, {2, 2, 2, 1}, {1, 1, 2, 4}, {2, 1, 2, 4},     \
-            {4, 1, 2, 4}, {8, 1, 2, 4}, {2, 2, 2, 4}, {4, 2, 2, 4}, {4, 1, 1, 4}, {8, 1, 1, 4}, { 8, 1, 2, 1 }, {2, 1, 1, 4}, {1, 1, 1, 1} \
+            {4, 1, 2, 4}, {8, 1, 2, 4}, {2, 2, 2, 4}, {4, 2, 2, 4}, {4, 1, 1, 4}, {8, 1, 1, 4}, {8, 1, 2, 1}, \
+            {2, 1, 1, 4}, {                                                                                   \
+            1, 1, 1, 1                                                                                        \
+        }                                                                                                     \
     }
 
-/* Activations in shared memory: of a chunk 8 rows together, all pieces of 8 rows, and a gap so that neighbouring
- * chunks of a row are in different banks. */
-#define TERN_FEW_CHUNK(pieces) ((pieces) * TERN_FEW_CORE + 16)
-
 enum {
-    TERN_FEW_CORE = 128,
+    TERN_FEW_BOX_COLS = 128, /* of activations, in rows that the copy engine swizzles whole */
     TERN_FEW_VARIANTS = 16,
     TERN_FEW_MAX_M = 64,
     TERN_FEW_WARPS = 16,
-    TERN_FEW_PHASES = 4,    /* in which the activations arrive */
+    TERN_FEW_PHASES = 4, /* in which the activations arrive */
 };
 
 /* `groups` clusters of `splits` blocks; a group has `rows` rows of tiles, the first `more` of them one more, and its
@@ -35,6 +34,7 @@ typedef struct tern_few_plan {
     int groups, splits, splits_log2, rows, more, team, parts_log2;
     int depth; /* of a warp's ring, in tiles */
     int slots; /* pieces of sums that a block of the cluster finishes */
+    int pitch; /* of rows of activations, where they are not in boxes */
     int x, inbox, barriers;
     int meet; /* nonzero: the inbox takes the place of what is multiplied */
     int bytes;

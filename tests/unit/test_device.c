@@ -200,7 +200,7 @@ static void walk_few_block(const tern_few_plan *p, int rows, int cols, uint8_t *
         assert_true(rounds <= 1 || !p->meet);
         for (int round = 0; round < rounds; round++) {
             const int row = (set + round * sets) * p->team + warp % p->team;
-            for (int k = cols * part >> p->parts_log2; k < cols * (part + 1) >> p->parts_log2 && row < rows; k++)
+            for (int k = part; k < cols && row < rows; k += 1 << p->parts_log2)
                 tiles[row * cols + k]++;
         }
     }
@@ -214,7 +214,7 @@ static void check_few_plan(int row_tiles, int k_tiles, int t5, int variant, int 
     assert_int_equal(p.groups * p.rows + p.more, row_tiles);
     assert_true(p.rows > 0 && p.more < p.groups && 1 << p.splits_log2 == splits);
     assert_true((p.depth == 4 || p.depth == 5 || p.depth == 8) && p.slots * splits >= most * pieces);
-    const int x_bytes = (k_tiles + splits - 1) / splits * 2 * tern_tile_chunks(t5) * TERN_FEW_CHUNK(pieces);
+    const int x_cols = (k_tiles + splits - 1) / splits * (int)tern_tile_cols(t5), x_bytes = x_cols * pieces * 8;
     const int inbox_bytes = (splits << p.parts_log2) * p.slots * 512;
     assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 128 == 0);
     assert_true(p.barriers >= p.x + x_bytes && p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);

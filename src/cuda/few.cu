@@ -1,12 +1,13 @@
-/* Few rows of int8 activations, 2 to 64, on Hopper: the weights stream past activations that stay.
+/* Few rows of int8 activations, up to 64, on Hopper: the weights stream past activations that stay.
  *
- * A cluster of blocks has some rows of tiles and shares their columns, so that a block needs its part of the
- * activations alone; they are copied into shared memory once, in the 8 x 16 bytes that tensor cores take whole. A
- * warp's tiles come through a ring of its own, in which each lane reads what it has asked for itself, and go through
- * registers into the tensor cores: nobody waits for others, and the first ones are asked for before the last kernel
- * has ended.
+ * A pair of blocks has some rows of tiles, each block half of their columns, so that it needs that half of the
+ * activations alone: the copy engine brings them once, in phases, so that products begin with the first. A warp's
+ * tiles come through a ring of its own, in which each lane reads what it has asked for itself, and go through registers
+ * into the warpgroup tensor cores: nobody waits for others, and the first tiles are asked for before the last kernel
+ * has ended. The next kernel is let in when the activations are there, for the weights that it asks for early would
+ * come before them; it then has the time in which sums are exchanged to fill its rings.
  *
- * Sums go as 16-byte words, as lanes hold them, to the block that finishes them; integers, added in one order. */
+ * Sums go as 16-byte words, as lanes hold them, to the block that finishes them: integers, added in one order. */
 #include "cuda/wgmma_common.cuh"
 
 extern "C" {
@@ -18,6 +19,8 @@ static const char op[] = "cuda-few";
 enum {
     WARPS = TERN_FEW_WARPS,
     THREADS = 32 * WARPS,
+    TEAM = TERN_FEW_TEAM,
+    BLOCKS = TERN_FEW_BLOCKS,
     PHASES = TERN_FEW_PHASES,
     PIECE = 32 * 4, /* sums of 16 outputs and 8 rows of activations */
     PIECE_BYTES = PIECE * 4,
@@ -32,38 +35,31 @@ struct block_share {
         const int group = (int)blockIdx.x, split = (int)blockIdx.z;
         row = group * plan.rows + min(group, plan.more);
         rows = plan.rows + (group < plan.more);
-        k = p.w.k_tiles * split >> plan.splits_log2;
-        cols = (p.w.k_tiles * (split + 1) >> plan.splits_log2) - k;
+        k = p.w.k_tiles * split / BLOCKS;
+        cols = p.w.k_tiles * (split + 1) / BLOCKS - k;
     }
-    /* The tiles whose activations are there with the phases up to this one, -1: none. */
-    __device__ int end_of(int phase) const { return (unsigned)(cols * (phase + 1)) / PHASES; }
+    /* The tiles whose activations are there with the phases up to this one, -1: none. Always four together. */
+    __device__ int end_of(int phase) const { return min((cols * (phase + 1) / PHASES + 3) / 4 * 4, cols); }
 };
 
 /* A warp's rows of tiles are first, first + step ... of the block's, of each it takes the tiles part, part + parts ...
  * All warps of a team take as many. */
-template <int Team> struct warp_share {
+struct warp_share {
     int part, parts, first, step, rounds, length;
 
     __device__ warp_share(const tern_few_plan &plan, const block_share &b, int warp) {
-        const int team = warp / Team, set = team >> plan.parts_log2, sets = WARPS / Team >> plan.parts_log2;
-        const int units = (b.rows + Team - 1) / Team;
+        const int team = warp / TEAM, set = team >> plan.parts_log2, sets = WARPS / TEAM >> plan.parts_log2;
+        const int units = (b.rows + TEAM - 1) / TEAM;
         parts = 1 << plan.parts_log2;
         part = team & (parts - 1);
-        first = set * Team + warp % Team;
-        step = sets * Team;
+        first = set * TEAM + warp % TEAM;
+        step = sets * TEAM;
         rounds = (units - set + sets - 1) / sets;
         length = (b.cols - part + parts - 1) >> plan.parts_log2;
     }
 };
 
 /* ---- weights ----------------------------------------------------------------------------------------------------- */
-
-/* To shared memory, whose barrier hears of it. */
-__device__ static inline void copy_bytes(uint32_t to, const uint8_t *from, int bytes, uint32_t barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(to),
-                 "l"(from), "r"(bytes), "r"(barrier)
-                 : "memory");
-}
 
 __device__ static inline void copy_16(uint32_t to, const uint8_t *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
@@ -75,8 +71,7 @@ template <int Depth> struct warp_ring {
     int next, next_row;               /* bytes to the next tile; from the end of a row of tiles to the next one */
     int column, length, left, absent; /* rows of tiles: to come, and of those the last that are not there */
 
-    template <int Team>
-    __device__ warp_ring(const product &p, const block_share &b, const warp_share<Team> &w, uint32_t slots, int lane)
+    __device__ warp_ring(const product &p, const block_share &b, const warp_share &w, uint32_t slots, int lane)
         : first(slots + lane * 16), end(first + Depth * TERN_TILE_BYTES), slot(first), column(0), length(w.length),
           left(w.length > 0 ? w.rounds : 0), absent(w.first + (w.rounds - 1) * w.step >= b.rows) {
         const size_t row_bytes = (size_t)p.w.k_tiles * TERN_TILE_BYTES;
@@ -119,10 +114,9 @@ template <int Depth> struct warp_ring {
     }
 };
 
-/* ---- activations and products ------------------------------------------------------------------------------------ *
- * Products ask for the block's activations, a quarter of the tiles with every phase, and add up tiles times what is at
- * x. `piece` i of their sums is that of the rows of activations 8i .. 8i + 7. */
+/* ---- activations and products ------------------------------------------------------------------------------------ */
 
+/* The A operands of a tile: each warp of a warpgroup has a row of tiles. */
 template <class Density> __device__ static void operands(uint32_t (&a)[Density::Chunks][4], const uint4 &tile) {
     enum { N = Density::Chunks };
     uint32_t codes[2][2][N];
@@ -136,116 +130,46 @@ template <class Density> __device__ static void operands(uint32_t (&a)[Density::
         for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
 }
 
-/* Four, or two, cores of 8 rows and a chunk: of each a register gets what a lane has of a B operand. Eight lanes have
- * the addresses of its rows. */
-__device__ static void load_cores(uint32_t (&b)[4], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                 : "r"(row));
-}
-__device__ static void load_cores(uint32_t (&b)[2], uint32_t row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];" : "=r"(b[0]), "=r"(b[1]) : "r"(row));
-}
-
-/* A warp by itself, up to 16 rows, which lie in shared memory as they do in memory, plan.pitch bytes apart. Sums of
- * even and of odd steps are apart, so that no product waits for the one before. */
-template <class Density, int Pieces_> struct warp_products {
-    enum { Pieces = Pieces_, Team = 1, N = Density::Chunks };
-    int32_t c[2][Pieces][4];
-
-    __device__ static int columns_of(const product &p, const block_share &b, int tile) {
-        return min(tile * Density::Cols, max(p.ldx - b.k * Density::Cols, 0));
-    }
-    __device__ static int bytes_of(const product &p, const block_share &b, int phase) {
-        return p.out.m * (columns_of(p, b, b.end_of(phase)) - columns_of(p, b, b.end_of(phase - 1)));
-    }
-    /* Each lane of a warp asks for a row. */
-    __device__ static void ask(uint32_t x, uint32_t barriers, const product &p, const CUtensorMap *,
-                               const tern_few_plan &plan, const block_share &b, int lane) {
-        if (lane >= p.out.m) return;
-        const uint8_t *row = (const uint8_t *)p.x + (size_t)lane * (size_t)p.ldx + b.k * Density::Cols;
-        for (int i = 0; i < PHASES; i++) {
-            const int begin = columns_of(p, b, b.end_of(i - 1)), bytes = columns_of(p, b, b.end_of(i)) - begin;
-            if (bytes > 0)
-                copy_bytes(x + (uint32_t)(lane * plan.pitch + begin), row + begin, bytes, barriers + 8 * i);
-        }
-    }
-    /* Of a lane's cores: they are of as many chunks, or of two. */
-    __device__ static uint32_t place(uint32_t x, const tern_few_plan &plan, int lane) {
-        const int core = lane / 8;
-        return x + (uint32_t)((core % Pieces * 8 + lane % 8) * plan.pitch + core / Pieces * TERN_TILE_CHUNK);
-    }
-
-    __device__ void clear() {
-#pragma unroll
-        for (int i = 0; i < 8 * Pieces; i++) c[i / 4 / Pieces][i / 4 % Pieces][i % 4] = 0;
-    }
-    __device__ void start(const uint4 &tile, uint32_t x, int k0) {
-        const uint32_t at = x + (uint32_t)(k0 * Density::Cols);
-        uint32_t a[N][4];
-        operands<Density>(a, tile);
-        if constexpr (Pieces == 1) {
-#pragma unroll
-            for (int k = 0; k + 1 < N; k += 2) {
-                uint32_t b[4];
-                load_cores(b, at + k * 32);
-                mma_i8(c[0][0], a[k][0], a[k][1], a[k][2], a[k][3], b[0], b[1]);
-                mma_i8(c[1][0], a[k + 1][0], a[k + 1][1], a[k + 1][2], a[k + 1][3], b[2], b[3]);
-            }
-            if constexpr (N % 2) {
-                uint32_t b[2];
-                load_cores(b, at + (N - 1) * 32);
-                mma_i8(c[0][0], a[N - 1][0], a[N - 1][1], a[N - 1][2], a[N - 1][3], b[0], b[1]);
-            }
-        } else {
-#pragma unroll
-            for (int k = 0; k < N; k++) {
-                uint32_t b[4];
-                load_cores(b, at + k * 32);
-#pragma unroll
-                for (int i = 0; i < 2; i++) mma_i8(c[k % 2][i], a[k][0], a[k][1], a[k][2], a[k][3], b[i], b[2 + i]);
-            }
-        }
-    }
-    __device__ void finish() {}
-    __device__ int4 piece(int i) const {
-        return make_int4(c[0][i][0] + c[1][i][0], c[0][i][1] + c[1][i][1], c[0][i][2] + c[1][i][2],
-                         c[0][i][3] + c[1][i][3]);
-    }
-};
-
-/* Four warps at once: a warpgroup, whose warps have a row of tiles each. Activations are in boxes of 128 columns. */
-template <class Density, int Pieces_> struct group_products {
+/* Sums of 64 outputs, a warpgroup's, and 8 rows of activations for each piece; those lie in boxes of 128 columns. */
+template <class Density, int Pieces> struct group_products {
     enum {
-        Pieces = Pieces_,
-        Team = 4,
         N = Density::Chunks,
         STEPS = TERN_FEW_BOX_COLS / 32, /* of a box */
         BOX = TERN_FEW_BOX_COLS * 8 * Pieces
     };
     int32_t c[4 * Pieces];
 
-    __device__ static int boxes_of(int tiles) { return (tiles * N + STEPS - 1) / STEPS; }
-    __device__ static int bytes_of(const product &, const block_share &b, int phase) {
-        return BOX * (boxes_of(b.end_of(phase)) - boxes_of(b.end_of(phase - 1)));
+    /* The first box of a block begins with the step of 32 columns that is a multiple of a box's steps. */
+    __device__ static int before(const block_share &b) { return b.k * N % STEPS; }
+    __device__ static int boxes_of(const block_share &b, int tiles) {
+        return tiles > 0 ? (before(b) + tiles * N + STEPS - 1) / STEPS : 0;
     }
-    __device__ static void ask(uint32_t x, uint32_t barriers, const product &, const CUtensorMap *acts,
-                               const tern_few_plan &, const block_share &b, int lane) {
-        for (int i = 0; i < PHASES; i++)
-            for (int box = boxes_of(b.end_of(i - 1)) + lane; box < boxes_of(b.end_of(i)); box += 32)
-                copy_box(x + (uint32_t)(box * BOX), acts, b.k * Density::Cols + box * TERN_FEW_BOX_COLS, 0,
-                         barriers + 8 * i);
+    __device__ static int bytes_of(const block_share &b, int phase) {
+        return BOX * (boxes_of(b, b.end_of(phase)) - boxes_of(b, b.end_of(phase - 1)));
+    }
+    /* One lane of each warp, in the order of the phases. Blocks begin a phase at different boxes: all of them at the
+     * same few lines would wait for each other in the L2 cache. */
+    __device__ static void ask(uint32_t x, uint32_t barriers, const CUtensorMap *acts, const block_share &b,
+                               int warp) {
+        const int count = boxes_of(b, b.cols), first = b.k * N / STEPS;
+        for (int i = warp; i < count; i += WARPS) {
+            int phase = 0;
+            while (i >= boxes_of(b, b.end_of(phase))) phase++;
+            const int begin = boxes_of(b, b.end_of(phase - 1)), there = boxes_of(b, b.end_of(phase)) - begin;
+            const int box = begin + (int)((unsigned)(i - begin + blockIdx.x) % (unsigned)there);
+            copy_box(x + (uint32_t)(box * BOX), acts, (first + box) * TERN_FEW_BOX_COLS, 0, barriers + 8 * phase);
+        }
     }
     /* The lower half of what tensor cores are told of the first box. */
-    __device__ static uint32_t place(uint32_t x, const tern_few_plan &, int) {
-        return __shfl_sync(0xffffffffu, (uint32_t)swizzled_rows(x), 0);
-    }
+    __device__ static uint32_t place(uint32_t x) { return __shfl_sync(0xffffffffu, (uint32_t)swizzled_rows(x), 0); }
+    /* The steps of 32 columns before those of tile k. */
+    __device__ static int steps_of(const block_share &b, int k) { return before(b) + k * N; }
 
     __device__ void clear() {
 #pragma unroll
         for (int i = 0; i < 4 * Pieces; i++) c[i] = 0;
     }
-    __device__ void start(const uint4 &tile, uint32_t x, int k0) {
+    __device__ void start(const uint4 &tile, uint32_t x, int first_step) {
         const uint64_t upper = swizzled_rows(0) >> 32 << 32;
         uint32_t a[N][4];
         operands<Density>(a, tile);
@@ -255,7 +179,7 @@ template <class Density, int Pieces_> struct group_products {
         wgmma_fence();
 #pragma unroll
         for (int k = 0; k < N; k++) {
-            const uint32_t step = (uint32_t)(k0 * N + k);
+            const uint32_t step = (uint32_t)(first_step + k);
             wgmma_i8(c, a[k], upper | (x + step / STEPS * (BOX >> 4) + step % STEPS * (32 >> 4)));
         }
         wgmma_commit();
@@ -269,24 +193,19 @@ template <class Density, int Pieces_> struct group_products {
 
 /* ---- sums -------------------------------------------------------------------------------------------------------- */
 
-/* A piece of sums is that of row of tiles i / Pieces, rows of activations i % Pieces; block i % splits finishes
- * it. */
+/* A piece of sums is that of row of tiles i / Pieces, rows of activations i % Pieces; block i % BLOCKS finishes it. */
 struct inbox {
     uint32_t at, received; /* in this block */
-    int slots, splits, splits_log2, own, source;
+    int slots, own, source;
 
     __device__ void send(int i, const int4 &v, int lane) const {
-        const uint32_t to = place(source, i >> splits_log2, (uint32_t)lane * 4);
-        const int rank = i & (splits - 1);
-        if (rank == own) {
+        const uint32_t to = place(source, i / BLOCKS, (uint32_t)lane * 4);
+        const int rank = i % BLOCKS;
+        if (rank == own)
             asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                          : "memory");
-        } else {
-            asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, "
-                         "[%5];" ::"r"(address_at(to, rank)),
-                         "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(address_at(received, rank))
-                         : "memory");
-        }
+        else
+            send_words(address_at(to, rank), v, address_at(received, rank));
     }
     __device__ uint32_t place(int source_, int slot, uint32_t word) const {
         return at + (uint32_t)((source_ * slots + slot) * PIECE_BYTES) + word * 4;
@@ -315,7 +234,7 @@ template <int Pieces> struct outputs_of {
 
     __device__ outputs_of(const epilogue &out, const inbox &in, const block_share &b, int i)
         : m_end(out.m), n_end(out.rows) {
-        const int piece = (i / Threads << in.splits_log2) + in.own, at = i % Threads;
+        const int piece = i / Threads * BLOCKS + in.own, at = i % Threads;
         const int column = Pieces > 1 ? at % 4 * 2 : at / TERN_TILE_ROWS,
                   row = Pieces > 1 ? at / 4 : at % TERN_TILE_ROWS;
         m0 = piece % Pieces * 8 + column;
@@ -356,129 +275,117 @@ __device__ static void put_outputs(const inbox &in, const epilogue &out, const o
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
-template <class Density, class Products>
-__device__ static void send_all(const Products &sums, const inbox &in, int row, int rows, int lane) {
+template <class Density, int Pieces>
+__device__ static void send_all(const group_products<Density, Pieces> &sums, const inbox &in, int row, int rows,
+                                int lane) {
     if (row >= rows) return;
 #pragma unroll
-    for (int i = 0; i < Products::Pieces; i++) in.send(row * Products::Pieces + i, sums.piece(i), lane);
+    for (int i = 0; i < Pieces; i++) in.send(row * Pieces + i, sums.piece(i), lane);
 }
 
-template <class Density, class Products, int Depth>
-__global__ void __launch_bounds__(THREADS, Products::Pieces > 4 ? 1 : 2)
+/* More than 32 rows take the registers of a whole multiprocessor. */
+template <class Density, int Pieces, int Depth>
+__global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
     tern_matmul_few_cuda(product p, tern_few_plan plan, const __grid_constant__ CUtensorMap acts) {
-    enum { Pieces = Products::Pieces, Team = Products::Team };
+    typedef group_products<Density, Pieces> products;
     extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), x = base + plan.x;
     const uint32_t phases = base + plan.barriers, received = phases + 8 * PHASES;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, split = (int)blockIdx.z;
     const block_share b(p, plan);
-    const warp_share<Team> mine(plan, b, warp);
+    const warp_share mine(plan, b, warp);
     warp_ring<Depth> ring(p, b, mine, base + (uint32_t)(warp * Depth * TERN_TILE_BYTES), lane);
     ring.ask_first();
 
     /* What does not depend on the last kernel. */
-    const int sources = plan.splits << plan.parts_log2, pieces = b.rows * Pieces;
-    const int my_pieces = (pieces - split + plan.splits - 1) >> plan.splits_log2;
-    const inbox in = {base + plan.inbox,
-                      received,
-                      plan.slots,
-                      plan.splits,
-                      plan.splits_log2,
-                      split,
-                      (split << plan.parts_log2) + mine.part};
+    const int sources = BLOCKS * mine.parts, my_pieces = (b.rows * Pieces - split + BLOCKS - 1) / BLOCKS;
+    const inbox in = {base + plan.inbox, received, plan.slots, split, split * mine.parts + mine.part};
     if (threadIdx.x == 0) {
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&acts) : "memory");
         for (int i = 0; i <= PHASES; i++) barrier_init(phases + 8 * i, 1);
         barrier_init_fence();
-        for (int i = 0; i < PHASES; i++) barrier_arrive_expecting(phases + 8 * i, Products::bytes_of(p, b, i));
-        if (plan.splits > 1)
-            barrier_arrive_expecting(received, my_pieces * (sources - (1 << plan.parts_log2)) * PIECE_BYTES);
+        for (int i = 0; i < PHASES; i++) barrier_arrive_expecting(phases + 8 * i, products::bytes_of(b, i));
+        barrier_arrive_expecting(received, my_pieces * (BLOCKS - 1) * mine.parts * PIECE_BYTES);
     }
     __syncthreads();
-    if (plan.splits > 1) cluster_arrive();
-    let_next_kernel_start();
+    cluster_arrive();
     wait_for_last_kernel();
 
-    if (warp == 0) Products::ask(x, phases, p, &acts, plan, b, lane);
+    if (lane == 0) products::ask(x, phases, &acts, b, warp);
+    __syncwarp();
     const outputs_of<Pieces> first(p.out, in, b, (int)threadIdx.x);
     output_scales<Pieces> scales;
-    if (Team == 1) scales.load(p.out, first); /* others have no registers left */
-    if (plan.splits > 1) cluster_wait();
+    if (Pieces == 1) scales.load(p.out, first); /* others have no registers left */
+    cluster_wait();
 
-    Products sums;
+    products sums;
     sums.clear();
-    const uint32_t multiplied = Products::place(x, plan, lane);
+    const uint32_t multiplied = products::place(x);
     uint4 tile = ring.read();
 #pragma unroll 1
     for (int round = 0; round < mine.rounds; round++) {
         if (round > 0) {
-            send_all<Density>(sums, in, mine.first + (round - 1) * mine.step, b.rows, lane);
+            send_all(sums, in, mine.first + (round - 1) * mine.step, b.rows, lane);
             sums.clear();
         }
         int k = mine.part;
 #pragma unroll 1
         for (int phase = 0; phase < PHASES; phase++) {
             barrier_wait(phases + 8 * phase, 0);
+            if (phase == PHASES - 1) let_next_kernel_start();
 #pragma unroll 1
             for (const int end = b.end_of(phase); k < end; k += mine.parts) {
-                sums.start(tile, multiplied, k);
+                sums.start(tile, multiplied, products::steps_of(b, k));
                 tile = ring.read_next();
                 sums.finish();
             }
         }
     }
     if (plan.meet) {
-        if (plan.splits > 1) {
-            cluster_arrive();
-            cluster_wait();
-        } else {
-            __syncthreads();
-        }
+        cluster_arrive();
+        cluster_wait();
     }
-    if (mine.rounds > 0) send_all<Density>(sums, in, mine.first + (mine.rounds - 1) * mine.step, b.rows, lane);
-    if (Team > 1) scales.load(p.out, first);
-    if (plan.splits > 1) barrier_wait(received, 0);
+    if (mine.rounds > 0) send_all(sums, in, mine.first + (mine.rounds - 1) * mine.step, b.rows, lane);
+    if (Pieces > 1) scales.load(p.out, first);
+    barrier_wait(received, 0);
     __syncthreads();
     enum { Threads = outputs_of<Pieces>::Threads };
     for (int i = (int)threadIdx.x; i < my_pieces * Threads; i += THREADS) {
-        const outputs_of<Pieces> at(p.out, in, b, i);
-        if (i >= THREADS) scales.load(p.out, at);
-        put_outputs<Density>(in, p.out, at, scales, i / Threads, sources);
+        output_scales<Pieces> next;
+        if (i + THREADS < my_pieces * Threads) next.load(p.out, outputs_of<Pieces>(p.out, in, b, i + THREADS));
+        put_outputs<Density>(in, p.out, outputs_of<Pieces>(p.out, in, b, i), scales, i / Threads, sources);
+        scales = next;
     }
 }
 
 /* ---- launching --------------------------------------------------------------------------------------------------- */
 
-template <class Density, class Products>
+template <class Density, int Pieces>
 static tern_status launch(tern_cuda_context *context, const product &p, const tern_few_plan &plan, tern_error *err) {
-    const auto kernel = plan.depth == 8   ? tern_matmul_few_cuda<Density, Products, 8>
-                        : plan.depth == 5 ? tern_matmul_few_cuda<Density, Products, 5>
-                                          : tern_matmul_few_cuda<Density, Products, 4>;
-    CUtensorMap acts = {};
-    if (Products::Team > 1) {
-        tern_status status = tern_cuda_describe_boxes(
-            &acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, TERN_FEW_BOX_COLS, 8 * Products::Pieces), err);
-        if (status) return status;
-    }
+    const auto kernel = plan.depth == 8   ? tern_matmul_few_cuda<Density, Pieces, 8>
+                        : plan.depth == 5 ? tern_matmul_few_cuda<Density, Pieces, 5>
+                                          : tern_matmul_few_cuda<Density, Pieces, 4>;
+    CUtensorMap acts;
+    tern_status status =
+        tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, TERN_FEW_BOX_COLS, 8 * Pieces), err);
+    if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
-    const dim3 grid((unsigned)plan.groups, 1, (unsigned)plan.splits);
-    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, plan.splits, p, plan, acts), op, err);
+    const dim3 grid((unsigned)plan.groups, 1, BLOCKS);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, BLOCKS, p, plan, acts), op, err);
     return TERN_OK;
 }
 
-template <class D>
-static tern_status launch_density(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+template <class Density>
+static tern_status launch_density(tern_cuda_context *context, const product &p, tern_error *err) {
     const tern_cuda_limits limits = {context->major, context->minor, context->multiprocessors, context->shared_bytes};
     tern_few_plan plan;
-    tern_few_plan_make(&plan, variant, &limits, &p.w, (size_t)p.out.m);
-    if (p.out.m > 32) return launch<D, group_products<D, 8>>(context, p, plan, err);
-    if (p.out.m > 16) return launch<D, group_products<D, 4>>(context, p, plan, err);
-    if (p.out.m > 8)
-        return plan.team == 1 ? launch<D, warp_products<D, 2>>(context, p, plan, err)
-                              : launch<D, group_products<D, 2>>(context, p, plan, err);
-    return plan.team == 1 ? launch<D, warp_products<D, 1>>(context, p, plan, err)
-                          : launch<D, group_products<D, 1>>(context, p, plan, err);
+    if (!tern_few_plan_make(&plan, &limits, &p.w, (size_t)p.out.m))
+        return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s: shared memory has no room", op);
+    if (p.out.m > 32) return launch<Density, 8>(context, p, plan, err);
+    if (p.out.m > 16) return launch<Density, 4>(context, p, plan, err);
+    return p.out.m > 8 ? launch<Density, 2>(context, p, plan, err) : launch<Density, 1>(context, p, plan, err);
 }
 
-tern_status tern_cuda_few(tern_cuda_context *context, const product &p, tern_dtype, int variant, tern_error *err) {
-    return p.w.t5 ? launch_density<t5>(context, p, variant, err) : launch_density<t2>(context, p, variant, err);
+tern_status tern_cuda_few(tern_cuda_context *context, const product &p, tern_dtype, int, tern_error *err) {
+    return p.w.t5 ? launch_density<t5>(context, p, err) : launch_density<t2>(context, p, err);
 }

@@ -2,74 +2,67 @@
 
 #include "cuda/tiles.h"
 
-static const tern_few_shape shapes[TERN_FEW_VARIANTS] = TERN_FEW_SHAPES;
-
 enum {
-    ROW_GAP = 16,      /* behind a row of activations, so that rows start in different banks */
-    PIECE_BYTES = 512, /* the sums of a tile's rows and 8 rows of activations */
+    TEAMS = TERN_FEW_WARPS / TERN_FEW_TEAM,
+    RING_BYTES = TERN_FEW_WARPS * TERN_TILE_BYTES, /* a tile for each warp */
+    PIECE_BYTES = 512,                             /* sums of a row of tiles and 8 rows of activations */
     BLOCK_RESERVED = 1 << 10,
-    LEAST_BYTES = 78 << 10, /* two blocks a multiprocessor, no more */
     BARRIER_BYTES = 8 * (TERN_FEW_PHASES + 1),
-    /* Clusters of more than two blocks leave multiprocessors out whose number is odd in their part of the device. */
-    CLUSTERED = 16,
 };
 
 static int up(int a, int b) { return (a + b - 1) / b; }
-static int least(int a, int b) { return a < b ? a : b; }
 static int most(int a, int b) { return a > b ? a : b; }
 
 /* The depths that few.cu is compiled for. */
-static int deepest(int room, int warp_tiles) {
-    const int ring = TERN_FEW_WARPS * TERN_TILE_BYTES;
-    if (8 * ring <= room && warp_tiles > 5) return 8;
-    return 5 * ring <= room && warp_tiles > 4 ? 5 : 4 * ring <= room ? 4 : 0;
+static int deepest(int64_t room, int warp_tiles) {
+    if (8 * RING_BYTES <= room && warp_tiles > 5) return 8;
+    return 5 * RING_BYTES <= room && warp_tiles > 4 ? 5 : 4 * RING_BYTES <= room ? 4 : 0;
 }
 
 /* Steps that the busiest team takes when 2^log2 of them share the columns, four to one for each sum that is added. */
-static int cost(int units, int teams, int cols, int log2) {
-    return 4 * up(units, teams >> log2) * up(cols, 1 << log2) + (1 << log2);
+static int cost(int units, int cols, int log2) {
+    return 4 * up(units, TEAMS >> log2) * up(cols, 1 << log2) + (1 << log2);
 }
 
-static int best_parts(int units, int teams, int cols) {
+static int best_parts(int units, int cols) {
     int best = 0;
-    for (int i = 1; 1 << i <= teams; i++)
-        if (cost(units, teams, cols, i) < cost(units, teams, cols, best)) best = i;
+    for (int i = 1; 1 << i <= TEAMS; i++)
+        if (cost(units, cols, i) < cost(units, cols, best)) best = i;
     return best;
 }
 
-int tern_few_plan_make(tern_few_plan *plan, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
-                       size_t m) {
-    const tern_few_shape *s = &shapes[variant - 1];
-    const int m_rows = m <= 8 ? 8 : m <= 16 ? 16 : m <= 32 ? 32 : 64, pieces = m_rows / 8;
-    const int room =
-        (int)(limits->shared_bytes + BLOCK_RESERVED) / (m > 32 ? 1 : s->room) - BLOCK_RESERVED - BARRIER_BYTES;
-    const int sm = s->splits > 2 && limits->multiprocessors > CLUSTERED
-                       ? limits->multiprocessors / CLUSTERED * CLUSTERED
-                       : limits->multiprocessors;
-    const int at_once = most(sm * s->each / s->splits, 1), rows = up(w->row_tiles, at_once);
-    const int team = m_rows > 16 ? 4 : s->team, teams = TERN_FEW_WARPS / team, units = up(rows, team);
-    const int cols = up(w->k_tiles, s->splits), parts_log2 = best_parts(units, teams, cols);
-    const int rounds = up(units, teams >> parts_log2), run = rounds * up(cols, 1 << parts_log2);
-    tern_few_plan p = {.groups = up(w->row_tiles, rows), .splits = s->splits, .team = team, .parts_log2 = parts_log2};
-    while (1 << p.splits_log2 < p.splits) p.splits_log2++;
+/* Lays out shared memory, of which a block has `room`. */
+static int place(tern_few_plan *p, int64_t room, int64_t x_bytes, int64_t inbox_bytes, int rounds, int warp_tiles) {
+    room -= BARRIER_BYTES;
+    const int apart = deepest(room - x_bytes - inbox_bytes, warp_tiles),
+              together = deepest(room - x_bytes, warp_tiles);
+    p->meet = rounds == 1 && apart < together && apart < 5 && inbox_bytes <= room;
+    p->depth = p->meet ? together : apart;
+    if (!p->depth) return 0;
+    p->x = RING_BYTES * p->depth;
+    p->inbox = p->meet ? 0 : p->x + (int)x_bytes;
+    p->barriers = most(p->x + (int)x_bytes, p->inbox + (int)inbox_bytes);
+    p->bytes = p->barriers + BARRIER_BYTES;
+    return 1;
+}
+
+int tern_few_plan_make(tern_few_plan *plan, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    const int pieces = m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8;
+    const int at_once = most(limits->multiprocessors / TERN_FEW_BLOCKS, 1), rows = up(w->row_tiles, at_once);
+    const int units = up(rows, TERN_FEW_TEAM), cols = up(w->k_tiles, TERN_FEW_BLOCKS);
+    tern_few_plan p = {.groups = up(w->row_tiles, rows), .parts_log2 = best_parts(units, cols)};
     p.rows = w->row_tiles / p.groups;
     p.more = w->row_tiles % p.groups;
-    p.slots = up(rows * pieces, s->splits);
-    const int64_t x_cols = (int64_t)cols * (int)tern_tile_cols(w->t5);
-    const int64_t x_boxes = (x_cols + TERN_FEW_BOX_COLS - 1) / TERN_FEW_BOX_COLS;
-    const int64_t x_all = m_rows * (team == 1 ? x_cols + ROW_GAP : x_boxes * TERN_FEW_BOX_COLS);
-    const int64_t inbox_all = ((int64_t)s->splits << parts_log2) * p.slots * PIECE_BYTES;
-    if (x_all > room || inbox_all > room) return 0;
-    const int x_bytes = (int)x_all, inbox_bytes = (int)inbox_all;
-    const int apart = deepest(room - x_bytes - inbox_bytes, run), together = deepest(room - x_bytes, run);
-    p.meet = rounds == 1 && apart < least(5, together);
-    p.depth = p.meet ? together : apart;
-    if (!p.depth) return 0;
-    p.pitch = (int)x_cols + ROW_GAP;
-    p.x = TERN_FEW_WARPS * TERN_TILE_BYTES * p.depth;
-    p.inbox = p.meet ? 0 : p.x + x_bytes;
-    p.barriers = most(p.x + x_bytes, p.inbox + inbox_bytes);
-    p.bytes = most(p.barriers + BARRIER_BYTES, LEAST_BYTES);
-    *plan = p;
-    return 1;
+    p.slots = up(rows * pieces, TERN_FEW_BLOCKS);
+    const int rounds = up(units, TEAMS >> p.parts_log2), warp_tiles = rounds * up(cols, 1 << p.parts_log2);
+    /* A block of t5 may begin in the midst of a box, where steps of 32 columns do. */
+    const int64_t columns = (int64_t)cols * (int)tern_tile_cols(w->t5) + (w->t5 ? TERN_FEW_BOX_COLS - 32 : 0);
+    const int64_t x_bytes = (columns + TERN_FEW_BOX_COLS - 1) / TERN_FEW_BOX_COLS * TERN_FEW_BOX_COLS * 8 * pieces;
+    const int64_t inbox_bytes = (int64_t)(TERN_FEW_BLOCKS << p.parts_log2) * p.slots * PIECE_BYTES;
+    const int64_t room = (int64_t)limits->shared_bytes, half = (room + BLOCK_RESERVED) / 2 - BLOCK_RESERVED;
+    /* With room for two blocks a multiprocessor the next kernel's have begun when this one's end. */
+    const int fits = (pieces <= 4 && place(&p, half, x_bytes, inbox_bytes, rounds, warp_tiles)) ||
+                     place(&p, room, x_bytes, inbox_bytes, rounds, warp_tiles);
+    if (fits) *plan = p;
+    return fits;
 }

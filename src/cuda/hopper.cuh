@@ -47,6 +47,14 @@ __device__ inline void send_word(uint32_t to, uint32_t word, uint32_t barrier) {
                  : "memory");
 }
 
+/* Sixteen. */
+__device__ inline void send_words(uint32_t to, const int4 &v, uint32_t barrier) {
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+        "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
+        : "memory");
+}
+
 /* ---- copies ---------------------------------------------------------------------------------------------------- */
 
 /* The box of `map` at (column, row) to shared memory; its bytes arrive at the barrier. */

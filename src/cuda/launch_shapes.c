@@ -165,13 +165,13 @@ static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cud
     return 1;
 }
 
-static int few_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, char *why,
+static int few_fits(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, char *why,
                     size_t why_bytes) {
     tern_few_plan plan;
     if (m > TERN_FEW_MAX_M)
         return refuse(why, why_bytes, "it takes up to %d rows of activations, not %zu", TERN_FEW_MAX_M, m);
-    if (!tern_few_plan_make(&plan, variant, limits, w, m))
-        return refuse(why, why_bytes, "the activations and sums of variant %d do not fit into shared memory", variant);
+    if (!tern_few_plan_make(&plan, limits, w, m))
+        return refuse(why, why_bytes, "%zu rows of activations and their sums do not fit into shared memory", m);
     return 1;
 }
 
@@ -201,7 +201,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
         return refuse(why, why_bytes,
                       "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
                       variant, TERN_TILED_ROW_MAX_M, round_cols(w));
-    if (kernel == TERN_DEVICE_KERNEL_FEW && !few_fits(variant, limits, w, product->m, why, why_bytes)) return 0;
+    if (kernel == TERN_DEVICE_KERNEL_FEW && !few_fits(limits, w, product->m, why, why_bytes)) return 0;
     if (kernel == TERN_DEVICE_KERNEL_DECODE && decode_shapes[variant - 1].splits &&
         !ring_fits(variant, limits, w, product, why, why_bytes))
         return 0;

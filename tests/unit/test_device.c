@@ -192,53 +192,55 @@ static void test_ring_choice(void **state) {
 
 /* The tiles of a block, warp by warp as the kernel walks them: each is counted in tiles[row][column]. */
 static void walk_few_block(const tern_few_plan *p, int rows, int cols, uint8_t *tiles) {
+    const int sets = TERN_FEW_WARPS / TERN_FEW_TEAM >> p->parts_log2, parts = 1 << p->parts_log2;
     for (int warp = 0; warp < TERN_FEW_WARPS; warp++) {
-        const int team = warp / p->team, set = team >> p->parts_log2,
-                  sets = TERN_FEW_WARPS / p->team >> p->parts_log2;
-        const int part = team & ((1 << p->parts_log2) - 1), units = (rows + p->team - 1) / p->team;
+        const int team = warp / TERN_FEW_TEAM, set = team >> p->parts_log2, units = (rows + 3) / TERN_FEW_TEAM;
         const int rounds = (units - set + sets - 1) / sets;
         assert_true(rounds <= 1 || !p->meet);
         for (int round = 0; round < rounds; round++) {
-            const int row = (set + round * sets) * p->team + warp % p->team;
-            for (int k = part; k < cols && row < rows; k += 1 << p->parts_log2)
-                tiles[row * cols + k]++;
+            const int row = (set + round * sets) * TERN_FEW_TEAM + warp % TERN_FEW_TEAM;
+            for (int k = team & (parts - 1); k < cols && row < rows; k += parts) tiles[row * cols + k]++;
         }
     }
 }
 
-static void check_few_plan(int row_tiles, int k_tiles, int t5, int variant, int m) {
+static int check_few_plan(int row_tiles, int k_tiles, int t5, int m) {
     const tern_cuda_weights w = {.row_tiles = row_tiles, .k_tiles = k_tiles, .t5 = t5};
+    const int pieces = m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8;
     tern_few_plan p;
-    if (!tern_few_plan_make(&p, variant, &hopper, &w, (size_t)m)) return;
-    const int pieces = m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8, most = p.rows + (p.more > 0), splits = p.splits;
+    if (!tern_few_plan_make(&p, &hopper, &w, (size_t)m)) return 0;
+    const int most = p.rows + (p.more > 0), steps = t5 ? 5 : 4;
     assert_int_equal(p.groups * p.rows + p.more, row_tiles);
-    assert_true(p.rows > 0 && p.more < p.groups && 1 << p.splits_log2 == splits);
-    assert_true((p.depth == 4 || p.depth == 5 || p.depth == 8) && p.slots * splits >= most * pieces);
-    const int x_cols = (k_tiles + splits - 1) / splits * (int)tern_tile_cols(t5), x_bytes = x_cols * pieces * 8;
-    const int inbox_bytes = (splits << p.parts_log2) * p.slots * 512;
-    assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 128 == 0);
-    assert_true(p.barriers >= p.x + x_bytes && p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);
-    assert_true(p.meet ? p.inbox == 0 : p.inbox >= p.x + x_bytes);
+    assert_true(p.rows > 0 && p.more < p.groups && TERN_FEW_BLOCKS * p.groups <= hopper.multiprocessors);
+    assert_true((p.depth == 4 || p.depth == 5 || p.depth == 8) && p.slots * TERN_FEW_BLOCKS >= most * pieces);
+    const int inbox_bytes = (TERN_FEW_BLOCKS << p.parts_log2) * p.slots * 512;
+    assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 1024 == 0 && p.inbox % 16 == 0);
+    assert_true(p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);
     assert_true(p.bytes >= p.barriers + 8 * (TERN_FEW_PHASES + 1) && (size_t)p.bytes <= hopper.shared_bytes);
-    for (int rows = p.rows; rows <= most; rows++)
-        for (int split = 0; split < splits; split++) {
-            const int cols = k_tiles * (split + 1) / splits - k_tiles * split / splits;
+    for (int split = 0; split < TERN_FEW_BLOCKS; split++) {
+        const int first = k_tiles * split / TERN_FEW_BLOCKS, cols = k_tiles * (split + 1) / TERN_FEW_BLOCKS - first;
+        const int boxes = (first * steps % 4 + cols * steps + 3) / 4, x_end = p.x + boxes * 1024 * pieces;
+        assert_true(x_end <= p.barriers && (p.meet ? p.inbox == 0 : p.inbox >= x_end));
+        for (int rows = p.rows; rows <= most; rows++) {
             uint8_t *tiles = calloc((size_t)(rows * cols + 1), 1);
             walk_few_block(&p, rows, cols, tiles);
             for (int i = 0; i < rows * cols; i++) assert_int_equal(tiles[i], 1);
             free(tiles);
         }
+    }
+    return 1;
 }
 
 static void test_few_plan(void **state) {
     (void)state;
     static const int rows[] = {1, 2, 3, 5, 131, 132, 133, 160, 240, 320, 512, 864, 3456},
                      cols[] = {1, 2, 3, 4, 5, 16, 20, 52, 54, 64, 173, 216};
+    int fit = 0;
     for (int r = 0; r < 13; r++)
         for (int c = 0; c < 12; c++)
-            for (int v = 1; v <= TERN_FEW_VARIANTS; v++)
-                for (int m = 2; m <= TERN_FEW_MAX_M; m += 6)
-                    check_few_plan(rows[r], cols[c], (r + c + m / 2) % 2, v, m);
+            for (int m = 2; m <= TERN_FEW_MAX_M; m += 3) fit += check_few_plan(rows[r], cols[c], (r + c + m) % 2, m);
+    assert_true(fit > 1000);
+    assert_true(check_few_plan(512, 64, 0, 32) && !check_few_plan(512, 64, 0, 33));
 }
 
 static void test_reasons(void **state) {
@@ -359,11 +361,12 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
-        cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
-        cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice), cmocka_unit_test(test_few_plan),
-        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_tiles),      cmocka_unit_test(test_density),
+        cmocka_unit_test(test_choice),     cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_ring_plan),  cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_few_plan),   cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_no_library), cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,8 +22,8 @@ static tern_tier best_tier(void) {
     return best;
 }
 
-static const char *const kernel_names[TERN_DEVICE_KERNEL_COUNT] = {"auto",        "cuda-plain", "cuda-tiled",
-                                                                   "cuda-decode", "cuda-mma",   "cuda-wgmma", "cuda-few"};
+static const char *const kernel_names[TERN_DEVICE_KERNEL_COUNT] = {
+    "auto", "cuda-plain", "cuda-tiled", "cuda-decode", "cuda-mma", "cuda-wgmma", "cuda-few"};
 
 const char *tern_device_kernel_name(tern_device_kernel kernel) {
     return (unsigned)kernel < TERN_DEVICE_KERNEL_COUNT ? kernel_names[kernel] : NULL;

@@ -379,12 +379,21 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 /* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
+/* int8 from here to 64 rows: where cuda-few was faster on an H200 (lab/cuda-few.md). */
+static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
+    const int sm = limits->multiprocessors;
+    if (product->x_type != TERN_I8) return 0;
+    if (product->m <= 8) return product->m > 4 && !w->t5 && w->row_tiles <= 8 * sm;
+    return w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
+}
+
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
-    tern_device_kernel order[4];
+    tern_device_kernel order[5];
     int count = 0;
     const int many = product->m > decode_rows(product->x_type);
+    if (few_wins(limits, w, product)) order[count++] = TERN_DEVICE_KERNEL_FEW;
     if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;

@@ -75,7 +75,8 @@ static void test_choice(void **state) {
     (void)state;
     const tern_cuda_weights w = weights(2560, 6912, 0);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
-    assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 65), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
@@ -243,6 +244,23 @@ static void test_few_plan(void **state) {
     assert_true(check_few_plan(512, 64, 0, 32) && !check_few_plan(512, 64, 0, 33));
 }
 
+/* Where it was faster, and its shared memory has room. */
+static void test_few_choice(void **state) {
+    (void)state;
+    const tern_cuda_weights square = weights(8192, 8192, 0), dense = weights(8192, 8192, 1),
+                            wide = weights(55296, 5120, 0), deep = weights(5120, 27648, 0);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 2), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &dense, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &dense, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 33), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &wide, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &deep, TERN_I8, 32), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&ampere, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_F16, 8), TERN_DEVICE_KERNEL_DECODE);
+}
+
 static void test_reasons(void **state) {
     (void)state;
     char why[160];
@@ -250,6 +268,12 @@ static void test_reasons(void **state) {
     tern_device_product p = {.x_type = TERN_I8, .m = 64};
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, 1, &ampere, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "9.0"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_FEW, 1, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "9.0"));
+    p.m = 65;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_FEW, 1, &hopper, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "up to 64 rows"));
+    p.m = 64;
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &turing, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "8.0 or newer, this device has 7.5"));
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &orin, &w, &p, why, sizeof why));
@@ -361,12 +385,12 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),      cmocka_unit_test(test_density),
-        cmocka_unit_test(test_choice),     cmocka_unit_test(test_choice_always_fits),
-        cmocka_unit_test(test_ring_plan),  cmocka_unit_test(test_ring_choice),
-        cmocka_unit_test(test_few_plan),   cmocka_unit_test(test_reasons),
-        cmocka_unit_test(test_no_library), cmocka_unit_test(test_environment),
-        cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
+        cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_few_plan),    cmocka_unit_test(test_few_choice),
+        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
+        cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -25,7 +25,7 @@ static const char help[] =
     "  --packing LIST     t2, t5 (t2,t5)\n"
     "  --acts LIST        i8, f16, bf16, f32 (i8)\n"
     "  --outputs TYPE     f32, bf16, f16 (f32)\n"
-    "  --kernel NAME      cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma (chosen by shape)\n"
+    "  --kernel NAME      cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma, cuda-few (chosen by shape)\n"
     "  --group LIST       an exponent for each so many columns of a row; 0: one scale for all (0)\n"
     "  --variants         every launch shape of that kernel\n"
     "  --peers            cuBLAS bf16 and cuBLASLt int8 too\n"

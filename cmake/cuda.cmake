@@ -40,7 +40,7 @@ if(TERN_NETWORKS)
   list(APPEND TERN_CUDA_SOURCES ${TERN_GPU_SOURCES})
 endif()
 set(TERN_CUDA_TENSOR_SOURCES src/cuda/decode.cu src/cuda/mma.cu src/cuda/int8_peak.cu)
-set(TERN_CUDA_HOPPER_SOURCES src/cuda/decode_ring.cu src/cuda/wgmma.cu src/cuda/wgmma_floats.cu
+set(TERN_CUDA_HOPPER_SOURCES src/cuda/decode_ring.cu src/cuda/few.cu src/cuda/wgmma.cu src/cuda/wgmma_floats.cu
     src/cuda/wgmma_ring.cu src/cuda/wgmma_peak.cu)
 if(TERN_NETWORKS)
   list(APPEND TERN_CUDA_HOPPER_SOURCES src/gpu/gpu_attention_wgmma.cu src/gpu/gpu_conv_int8.cu
@@ -61,7 +61,7 @@ add_library(tern_cuda_hopper OBJECT ${TERN_CUDA_HOPPER_SOURCES})
 set_target_properties(tern_cuda_tensor PROPERTIES CUDA_ARCHITECTURES "${tensor_architectures}")
 set_target_properties(tern_cuda_hopper PROPERTIES CUDA_ARCHITECTURES 90a-real)
 add_library(tern_cuda MODULE ${TERN_CUDA_SOURCES} $<TARGET_OBJECTS:tern_cuda_tensor>
-  $<TARGET_OBJECTS:tern_cuda_hopper> src/base/error.c src/cuda/launch_shapes.c
+  $<TARGET_OBJECTS:tern_cuda_hopper> src/base/error.c src/cuda/launch_shapes.c src/cuda/few_plan.c
   src/cuda/tiles.c src/cuda/device_matrix.c src/quant/packing.c src/quant/t2.c src/quant/t5.c src/quant/exponents.c
   src/quant/shape_checks.c)
 set_target_properties(tern_cuda PROPERTIES PREFIX lib LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR})

@@ -101,6 +101,7 @@ typedef enum tern_device_kernel {
     TERN_DEVICE_KERNEL_DECODE = 3, /* few rows of activations, at the speed of memory; 8.0 and newer */
     TERN_DEVICE_KERNEL_MMA = 4,    /* many rows, tensor cores, groups of 32, 64, ... columns too; 8.0 and newer */
     TERN_DEVICE_KERNEL_WGMMA = 5,  /* many rows of int8, Hopper's tensor cores; 9.0 only */
+    TERN_DEVICE_KERNEL_FEW = 6,    /* 2 to 64 rows of int8; 9.0 only */
     TERN_DEVICE_KERNEL_COUNT
 } tern_device_kernel;
 

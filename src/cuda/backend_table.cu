@@ -24,7 +24,7 @@ static tern_status align_rows(product *p, tern_cuda_context *context, size_t val
 }
 
 static const launcher launchers[TERN_DEVICE_KERNEL_COUNT] = {
-    NULL, tern_cuda_plain, tern_cuda_tiled, tern_cuda_decode, tern_cuda_mma, tern_cuda_wgmma};
+    NULL, tern_cuda_plain, tern_cuda_tiled, tern_cuda_decode, tern_cuda_mma, tern_cuda_wgmma, tern_cuda_few};
 
 tern_status tern_cuda_multiply(tern_cuda_context *context, const tern_cuda_weights *w,
                                const tern_device_product *product_, size_t ldx, tern_error *err) {

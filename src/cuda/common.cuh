@@ -104,6 +104,8 @@ tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_
                              tern_error *err);
 /* The variants of decode that have `splits`: int8. */
 tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err);
+tern_status tern_cuda_few(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                          tern_error *err);
 tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                           tern_error *err);
 tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,

@@ -47,6 +47,14 @@ __device__ inline void send_word(uint32_t to, uint32_t word, uint32_t barrier) {
                  : "memory");
 }
 
+/* Sixteen. */
+__device__ inline void send_words(uint32_t to, const int4 &v, uint32_t barrier) {
+    asm volatile(
+        "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.s32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to),
+        "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w), "r"(barrier)
+        : "memory");
+}
+
 /* ---- copies ---------------------------------------------------------------------------------------------------- */
 
 /* The box of `map` at (column, row) to shared memory; its bytes arrive at the barrier. */
@@ -107,6 +115,7 @@ template <int N> __device__ inline void pin(float (&values)[N]) {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                             \
     }
 
+WGMMA_I8(8, "%0, %1, %2, %3", "{%4, %5, %6, %7}, %8", OF_4(c, 0))
 WGMMA_I8(16, HALF_SUMS, "{%8, %9, %10, %11}, %12", OF_4(c, 0), OF_4(c, 4))
 WGMMA_I8(32, SUMS_0, "{%16, %17, %18, %19}, %20", OF_16(c, 0))
 WGMMA_I8(64, SUMS_0 ", " SUMS_16, "{%32, %33, %34, %35}, %36", OF_16(c, 0), OF_16(c, 16))

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/checked.h"
+#include "cuda/few_plan.h"
 #include "cuda/tiles.h"
 
 static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
@@ -11,8 +12,8 @@ static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
-static const char *const kernel_names[] = {"auto",        "cuda-plain", "cuda-tiled",
-                                           "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+static const char *const kernel_names[] = {"auto",     "cuda-plain", "cuda-tiled", "cuda-decode",
+                                           "cuda-mma", "cuda-wgmma", "cuda-few"};
 _Static_assert(sizeof kernel_names / sizeof *kernel_names == TERN_DEVICE_KERNEL_COUNT, "a name for each kernel");
 
 const char *tern_cuda_kernel_name(tern_device_kernel kernel) {
@@ -26,6 +27,7 @@ int tern_cuda_variants(tern_device_kernel kernel) {
     case TERN_DEVICE_KERNEL_DECODE: return TERN_DECODE_VARIANTS;
     case TERN_DEVICE_KERNEL_MMA: return TERN_MMA_VARIANTS;
     case TERN_DEVICE_KERNEL_WGMMA: return TERN_WGMMA_VARIANTS;
+    case TERN_DEVICE_KERNEL_FEW: return TERN_FEW_VARIANTS;
     default: return 0;
     }
 }
@@ -126,7 +128,7 @@ __attribute__((format(printf, 3, 4))) static int refuse(char *why, size_t why_by
 static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits, char *why, size_t why_bytes) {
     const int version = limits->major * 10 + limits->minor;
     const int least = kernel <= TERN_DEVICE_KERNEL_TILED ? 75 : 80;
-    if (kernel == TERN_DEVICE_KERNEL_WGMMA && version != 90)
+    if ((kernel == TERN_DEVICE_KERNEL_WGMMA || kernel == TERN_DEVICE_KERNEL_FEW) && version != 90)
         return refuse(why, why_bytes, "it takes compute capability 9.0, this device has %d.%d", limits->major,
                       limits->minor);
     if (version < least)
@@ -174,6 +176,16 @@ static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cud
     return 1;
 }
 
+static int few_fits(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, char *why,
+                    size_t why_bytes) {
+    tern_few_plan plan;
+    if (m > TERN_FEW_MAX_M)
+        return refuse(why, why_bytes, "it takes up to %d rows of activations, not %zu", TERN_FEW_MAX_M, m);
+    if (!tern_few_plan_make(&plan, limits, w, m))
+        return refuse(why, why_bytes, "%zu rows of activations and their sums do not fit into shared memory", m);
+    return 1;
+}
+
 int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                    const tern_device_product *product, char *why, size_t why_bytes) {
     if (!device_fits(kernel, limits, why, why_bytes)) return 0;
@@ -190,7 +202,9 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
-    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA) && product->x_type != TERN_I8)
+    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA ||
+         kernel == TERN_DEVICE_KERNEL_FEW) &&
+        product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
     if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type, w->exponents != NULL))
         return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
@@ -198,6 +212,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
         return refuse(why, why_bytes,
                       "variant %d takes up to %d rows of activations, and scales of groups that divide %d columns",
                       variant, TERN_TILED_ROW_MAX_M, round_cols(w));
+    if (kernel == TERN_DEVICE_KERNEL_FEW && !few_fits(limits, w, product->m, why, why_bytes)) return 0;
     if (kernel == TERN_DEVICE_KERNEL_DECODE && decode_shapes[variant - 1].splits &&
         !ring_fits(variant, limits, w, product, why, why_bytes))
         return 0;
@@ -376,13 +391,22 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 /* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
+/* int8 from here to 64 rows: where cuda-few was faster on an H200 (lab/cuda-few.md). */
+static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
+    const int sm = limits->multiprocessors;
+    if (product->x_type != TERN_I8) return 0;
+    if (product->m <= 8) return product->m > 4 && !w->t5 && w->row_tiles <= 8 * sm;
+    return w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
+}
+
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
-    tern_device_kernel order[4];
+    tern_device_kernel order[5];
     int count = 0;
     const int is_decoded = product->x_type == TERN_I8 || !w->exponents; /* else what is left is cuda-plain */
     const int many = !is_decoded || product->m > decode_rows(product->x_type);
+    if (few_wins(limits, w, product)) order[count++] = TERN_DEVICE_KERNEL_FEW;
     if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;

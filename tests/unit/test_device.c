@@ -10,6 +10,7 @@
 #include <cmocka.h> /* needs the headers above */
 
 #include "base/random.h"
+#include "cuda/few_plan.h"
 #include "cuda/launch_shapes.h"
 #include "cuda/load_backend.h"
 #include "cuda/pinned_kernel.h"
@@ -75,7 +76,8 @@ static void test_choice(void **state) {
     (void)state;
     const tern_cuda_weights w = weights(2560, 6912, 0);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
-    assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &w, TERN_I8, 65), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
@@ -262,6 +264,78 @@ static void test_ring_choice(void **state) {
     assert_true(variant_of(2560, 2560, 0, 9) < first);
 }
 
+/* ---- how few.cu cuts a product ---------------------------------------------------------------------------------- */
+
+/* The tiles of a block, warp by warp as the kernel walks them: each is counted in tiles[row][column]. */
+static void walk_few_block(const tern_few_plan *p, int rows, int cols, uint8_t *tiles) {
+    const int sets = TERN_FEW_WARPS / TERN_FEW_TEAM >> p->parts_log2, parts = 1 << p->parts_log2;
+    for (int warp = 0; warp < TERN_FEW_WARPS; warp++) {
+        const int team = warp / TERN_FEW_TEAM, set = team >> p->parts_log2, units = (rows + 3) / TERN_FEW_TEAM;
+        const int rounds = (units - set + sets - 1) / sets;
+        assert_true(rounds <= 1 || !p->meet);
+        for (int round = 0; round < rounds; round++) {
+            const int row = (set + round * sets) * TERN_FEW_TEAM + warp % TERN_FEW_TEAM;
+            for (int k = team & (parts - 1); k < cols && row < rows; k += parts) tiles[row * cols + k]++;
+        }
+    }
+}
+
+static int check_few_plan(int row_tiles, int k_tiles, int t5, int m) {
+    const tern_cuda_weights w = {.row_tiles = row_tiles, .k_tiles = k_tiles, .t5 = t5};
+    const int pieces = m <= 8 ? 1 : m <= 16 ? 2 : m <= 32 ? 4 : 8;
+    tern_few_plan p;
+    if (!tern_few_plan_make(&p, &hopper, &w, (size_t)m)) return 0;
+    const int most = p.rows + (p.more > 0), steps = t5 ? 5 : 4;
+    assert_int_equal(p.groups * p.rows + p.more, row_tiles);
+    assert_true(p.rows > 0 && p.more < p.groups && TERN_FEW_BLOCKS * p.groups <= hopper.multiprocessors);
+    assert_true((p.depth == 4 || p.depth == 5 || p.depth == 8) && p.slots * TERN_FEW_BLOCKS >= most * pieces);
+    const int inbox_bytes = (TERN_FEW_BLOCKS << p.parts_log2) * p.slots * 512;
+    assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 1024 == 0 && p.inbox % 16 == 0);
+    assert_true(p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);
+    assert_true(p.bytes >= p.barriers + 8 * (TERN_FEW_PHASES + 1) && (size_t)p.bytes <= hopper.shared_bytes);
+    for (int split = 0; split < TERN_FEW_BLOCKS; split++) {
+        const int first = k_tiles * split / TERN_FEW_BLOCKS, cols = k_tiles * (split + 1) / TERN_FEW_BLOCKS - first;
+        const int boxes = (first * steps % 4 + cols * steps + 3) / 4, x_end = p.x + boxes * 1024 * pieces;
+        assert_true(x_end <= p.barriers && (p.meet ? p.inbox == 0 : p.inbox >= x_end));
+        for (int rows = p.rows; rows <= most; rows++) {
+            uint8_t *tiles = calloc((size_t)(rows * cols + 1), 1);
+            walk_few_block(&p, rows, cols, tiles);
+            for (int i = 0; i < rows * cols; i++) assert_int_equal(tiles[i], 1);
+            free(tiles);
+        }
+    }
+    return 1;
+}
+
+static void test_few_plan(void **state) {
+    (void)state;
+    static const int rows[] = {1, 2, 3, 5, 131, 132, 133, 160, 240, 320, 512, 864, 3456},
+                     cols[] = {1, 2, 3, 4, 5, 16, 20, 52, 54, 64, 173, 216};
+    int fit = 0;
+    for (int r = 0; r < 13; r++)
+        for (int c = 0; c < 12; c++)
+            for (int m = 2; m <= TERN_FEW_MAX_M; m += 3) fit += check_few_plan(rows[r], cols[c], (r + c + m) % 2, m);
+    assert_true(fit > 1000);
+    assert_true(check_few_plan(512, 64, 0, 32) && !check_few_plan(512, 64, 0, 33));
+}
+
+/* Where it was faster, and its shared memory has room. */
+static void test_few_choice(void **state) {
+    (void)state;
+    const tern_cuda_weights square = weights(8192, 8192, 0), dense = weights(8192, 8192, 1),
+                            wide = weights(55296, 5120, 0), deep = weights(5120, 27648, 0);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 2), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &dense, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &dense, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 33), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &wide, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &deep, TERN_I8, 32), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&ampere, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_F16, 8), TERN_DEVICE_KERNEL_DECODE);
+}
+
 static void test_reasons(void **state) {
     (void)state;
     char why[160];
@@ -269,6 +343,12 @@ static void test_reasons(void **state) {
     tern_device_product p = {.x_type = TERN_I8, .m = 64};
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, 1, &ampere, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "9.0"));
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_FEW, 1, &ampere, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "9.0"));
+    p.m = 65;
+    assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_FEW, 1, &hopper, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "up to 64 rows"));
+    p.m = 64;
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, 1, &turing, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "8.0 or newer, this device has 7.5"));
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 1, &orin, &w, &p, why, sizeof why));
@@ -401,6 +481,8 @@ int main(void) {
         cmocka_unit_test(test_pinned_fits_fewer_rows),
         cmocka_unit_test(test_ring_plan),
         cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_few_plan),
+        cmocka_unit_test(test_few_choice),
         cmocka_unit_test(test_reasons),
         cmocka_unit_test(test_no_library),
         cmocka_unit_test(test_environment),

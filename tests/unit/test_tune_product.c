@@ -1,5 +1,6 @@
 /* Tuning with a GPU that is none: its memory is the host's, and what a kernel takes is what the test says. */
 #include "cuda/device_matrix.h"
+#include "cuda/few_plan.h"
 #include "tern/tern.h"
 #include "testing.h"
 
@@ -127,12 +128,12 @@ static void test_fastest(void **state) {
     fake.seconds[TERN_DEVICE_KERNEL_DECODE][4] = 7e-6;
     OK(tern_device_tune(&tuned, w, TERN_I8, 12, &err));
     assert_int_equal(tuned.m_most, 16);
-    assert_int_equal(tuned.by_rule.kernel, TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(tuned.by_rule.kernel, TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(tuned.chosen.kernel, TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(tuned.chosen.variant, 4);
     assert_true(tuned.chosen.seconds == 7e-6 && tuned.by_rule.seconds == 1e-5);
     assert_int_equal(tuned.tried, 1 + (TERN_TILED_VARIANTS - 1) + TERN_DECODE_VARIANTS - TERN_RING_VARIANTS + 3 +
-                                      TERN_WGMMA_VARIANTS);
+                                      TERN_WGMMA_VARIANTS + TERN_FEW_VARIANTS);
     assert_int_equal(fake.long_ones[TERN_DEVICE_KERNEL_PLAIN], 0); /* one call said enough */
     assert_int_equal(fake.long_ones[TERN_DEVICE_KERNEL_MMA], 3);   /* those of int8 */
     assert_true(tuned.cold);

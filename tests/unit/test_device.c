@@ -217,7 +217,7 @@ static int check_few_plan(int row_tiles, int k_tiles, int t5, int m) {
     const int inbox_bytes = (TERN_FEW_BLOCKS << p.parts_log2) * p.slots * 512;
     assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 1024 == 0 && p.inbox % 16 == 0);
     assert_true(p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);
-    assert_true(p.bytes >= p.barriers + 8 * (TERN_FEW_PHASES + 1) && (size_t)p.bytes <= hopper.shared_bytes);
+    assert_true(p.bytes >= p.barriers + 2 * 8 && (size_t)p.bytes <= hopper.shared_bytes);
     for (int split = 0; split < TERN_FEW_BLOCKS; split++) {
         const int first = k_tiles * split / TERN_FEW_BLOCKS, cols = k_tiles * (split + 1) / TERN_FEW_BLOCKS - first;
         const int boxes = (first * steps % 4 + cols * steps + 3) / 4, x_end = p.x + boxes * 1024 * pieces;

@@ -141,12 +141,14 @@ template <class Density, int Pieces> struct group_products {
     __device__ static int boxes_of(const block_share &b) {
         return b.cols > 0 ? (before(b) + b.cols * N + STEPS - 1) / STEPS : 0;
     }
-    /* One lane of each warp. */
+    /* One lane of each warp. Blocks begin with different boxes, so that not all of them want the same lines. */
     __device__ static void ask(uint32_t x, uint32_t barrier, const CUtensorMap *acts, const block_share &b,
                                int warp) {
-        const int first = b.k * N / STEPS;
-        for (int i = warp; i < boxes_of(b); i += WARPS)
-            copy_box(x + (uint32_t)(i * BOX), acts, (first + i) * TERN_FEW_BOX_COLS, 0, barrier);
+        const int first = b.k * N / STEPS, count = boxes_of(b);
+        for (int i = warp; i < count; i += WARPS) {
+            const int box = (int)((unsigned)(i + (int)blockIdx.x) % (unsigned)count);
+            copy_box(x + (uint32_t)(box * BOX), acts, (first + box) * TERN_FEW_BOX_COLS, 0, barrier);
+        }
     }
     /* The lower half of what tensor cores are told of the first box. */
     __device__ static uint32_t place(uint32_t x) { return __shfl_sync(0xffffffffu, (uint32_t)swizzled_rows(x), 0); }
@@ -213,8 +215,9 @@ struct inbox {
     }
 };
 
-/* Where the outputs of a block are, and what scales the first ones of a thread, asked for long before it is needed.
- * With up to 8 rows of activations a thread has an output, with more a lane the four that it has of a piece. */
+/* Where the outputs of a block are, and what scales them: asked for before the sums are there, or while the outputs
+ * before them are written. With up to 8 rows of activations a thread has an output, with more the four of a piece that
+ * a lane holds. */
 template <int Pieces> struct outputs_of {
     enum { Each = Pieces > 1 ? 4 : 1, Threads = PIECE / Each };
     int m0, n0, m_end, n_end;
@@ -302,9 +305,6 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
 
     if (lane == 0) products::ask(x, arrived, &acts, b, warp);
     __syncwarp();
-    const outputs_of<Pieces> first(p.out, in, b, (int)threadIdx.x);
-    output_scales<Pieces> scales;
-    if (Pieces == 1) scales.load(p.out, first); /* others have no registers left */
     cluster_wait();
 
     products sums;
@@ -331,7 +331,8 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
         cluster_wait();
     }
     if (mine.rounds > 0) send_all(sums, in, mine.first + (mine.rounds - 1) * mine.step, b.rows, lane);
-    if (Pieces > 1) scales.load(p.out, first);
+    output_scales<Pieces> scales;
+    scales.load(p.out, outputs_of<Pieces>(p.out, in, b, (int)threadIdx.x));
     barrier_wait(received, 0);
     __syncthreads();
     enum { Threads = outputs_of<Pieces>::Threads };

@@ -249,13 +249,14 @@ static void test_few_choice(void **state) {
     (void)state;
     const tern_cuda_weights square = weights(8192, 8192, 0), dense = weights(8192, 8192, 1),
                             wide = weights(55296, 5120, 0), deep = weights(5120, 27648, 0);
-    assert_int_equal(chosen(&hopper, &square, TERN_I8, 2), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 4), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 33), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &wide, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &deep, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &deep, TERN_I8, 32), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&ampere, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_F16, 8), TERN_DEVICE_KERNEL_DECODE);

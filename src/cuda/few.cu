@@ -1,11 +1,11 @@
 /* Few rows of int8 activations, up to 64, on Hopper: the weights stream past activations that stay.
  *
  * A pair of blocks has some rows of tiles, each block half of their columns, so that it needs that half of the
- * activations alone: the copy engine brings them once, in phases, so that products begin with the first. A warp's
- * tiles come through a ring of its own, in which each lane reads what it has asked for itself, and go through registers
- * into the warpgroup tensor cores: nobody waits for others, and the first tiles are asked for before the last kernel
- * has ended. The next kernel is let in when the activations are there, for the weights that it asks for early would
- * come before them; it then has the time in which sums are exchanged to fill its rings.
+ * activations alone, which the copy engine brings once. A warp's tiles come through a ring of its own, in which each
+ * lane reads what it has asked for itself, and go through registers into the warpgroup tensor cores: nobody waits for
+ * others, and the first tiles are asked for before the last kernel has ended. The next kernel is let in when the
+ * activations are there, for the weights that it asks for early would come before them; it has the time in which sums
+ * are exchanged to fill its rings.
  *
  * Sums go as 16-byte words, as lanes hold them, to the block that finishes them: integers, added in one order. */
 #include "cuda/wgmma_common.cuh"
@@ -21,7 +21,6 @@ enum {
     THREADS = 32 * WARPS,
     TEAM = TERN_FEW_TEAM,
     BLOCKS = TERN_FEW_BLOCKS,
-    PHASES = TERN_FEW_PHASES,
     PIECE = 32 * 4, /* sums of 16 outputs and 8 rows of activations */
     PIECE_BYTES = PIECE * 4,
 };
@@ -38,8 +37,6 @@ struct block_share {
         k = p.w.k_tiles * split / BLOCKS;
         cols = p.w.k_tiles * (split + 1) / BLOCKS - k;
     }
-    /* The tiles whose activations are there with the phases up to this one, -1: none. Always four together. */
-    __device__ int end_of(int phase) const { return min((cols * (phase + 1) / PHASES + 3) / 4 * 4, cols); }
 };
 
 /* A warp's rows of tiles are first, first + step ... of the block's, of each it takes the tiles part, part + parts ...
@@ -141,23 +138,16 @@ template <class Density, int Pieces> struct group_products {
 
     /* The first box of a block begins with the step of 32 columns that is a multiple of a box's steps. */
     __device__ static int before(const block_share &b) { return b.k * N % STEPS; }
-    __device__ static int boxes_of(const block_share &b, int tiles) {
-        return tiles > 0 ? (before(b) + tiles * N + STEPS - 1) / STEPS : 0;
+    __device__ static int boxes_of(const block_share &b) {
+        return b.cols > 0 ? (before(b) + b.cols * N + STEPS - 1) / STEPS : 0;
     }
-    __device__ static int bytes_of(const block_share &b, int phase) {
-        return BOX * (boxes_of(b, b.end_of(phase)) - boxes_of(b, b.end_of(phase - 1)));
-    }
-    /* One lane of each warp, in the order of the phases. Blocks begin a phase at different boxes: all of them at the
-     * same few lines would wait for each other in the L2 cache. */
-    __device__ static void ask(uint32_t x, uint32_t barriers, const CUtensorMap *acts, const block_share &b,
+    /* One lane of each warp. Blocks begin with different boxes, so that not all of them want the same lines. */
+    __device__ static void ask(uint32_t x, uint32_t barrier, const CUtensorMap *acts, const block_share &b,
                                int warp) {
-        const int count = boxes_of(b, b.cols), first = b.k * N / STEPS;
+        const int first = b.k * N / STEPS, count = boxes_of(b);
         for (int i = warp; i < count; i += WARPS) {
-            int phase = 0;
-            while (i >= boxes_of(b, b.end_of(phase))) phase++;
-            const int begin = boxes_of(b, b.end_of(phase - 1)), there = boxes_of(b, b.end_of(phase)) - begin;
-            const int box = begin + (int)((unsigned)(i - begin + blockIdx.x) % (unsigned)there);
-            copy_box(x + (uint32_t)(box * BOX), acts, (first + box) * TERN_FEW_BOX_COLS, 0, barriers + 8 * phase);
+            const int box = (int)((unsigned)(i + (int)blockIdx.x) % (unsigned)count);
+            copy_box(x + (uint32_t)(box * BOX), acts, (first + box) * TERN_FEW_BOX_COLS, 0, barrier);
         }
     }
     /* The lower half of what tensor cores are told of the first box. */
@@ -225,8 +215,9 @@ struct inbox {
     }
 };
 
-/* Where the outputs of a block are, and what scales the first ones of a thread, asked for long before it is needed.
- * With up to 8 rows of activations a thread has an output, with more a lane the four that it has of a piece. */
+/* Where the outputs of a block are, and what scales them: asked for before the sums are there, or while the outputs
+ * before them are written. With up to 8 rows of activations a thread has an output, with more the four of a piece that
+ * a lane holds. */
 template <int Pieces> struct outputs_of {
     enum { Each = Pieces > 1 ? 4 : 1, Threads = PIECE / Each };
     int m0, n0, m_end, n_end;
@@ -290,7 +281,7 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
     typedef group_products<Density, Pieces> products;
     extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), x = base + plan.x;
-    const uint32_t phases = base + plan.barriers, received = phases + 8 * PHASES;
+    const uint32_t arrived = base + plan.barriers, received = arrived + 8;
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, split = (int)blockIdx.z;
     const block_share b(p, plan);
     const warp_share mine(plan, b, warp);
@@ -302,43 +293,37 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
     const inbox in = {base + plan.inbox, received, plan.slots, split, split * mine.parts + mine.part};
     if (threadIdx.x == 0) {
         asm volatile("prefetch.tensormap [%0];" ::"l"(&acts) : "memory");
-        for (int i = 0; i <= PHASES; i++) barrier_init(phases + 8 * i, 1);
+        barrier_init(arrived, 1);
+        barrier_init(received, 1);
         barrier_init_fence();
-        for (int i = 0; i < PHASES; i++) barrier_arrive_expecting(phases + 8 * i, products::bytes_of(b, i));
+        barrier_arrive_expecting(arrived, products::boxes_of(b) * products::BOX);
         barrier_arrive_expecting(received, my_pieces * (BLOCKS - 1) * mine.parts * PIECE_BYTES);
     }
     __syncthreads();
     cluster_arrive();
     wait_for_last_kernel();
 
-    if (lane == 0) products::ask(x, phases, &acts, b, warp);
+    if (lane == 0) products::ask(x, arrived, &acts, b, warp);
     __syncwarp();
-    const outputs_of<Pieces> first(p.out, in, b, (int)threadIdx.x);
-    output_scales<Pieces> scales;
-    if (Pieces == 1) scales.load(p.out, first); /* others have no registers left */
     cluster_wait();
 
     products sums;
     sums.clear();
     const uint32_t multiplied = products::place(x);
     uint4 tile = ring.read();
+    barrier_wait(arrived, 0);
+    let_next_kernel_start();
 #pragma unroll 1
     for (int round = 0; round < mine.rounds; round++) {
         if (round > 0) {
             send_all(sums, in, mine.first + (round - 1) * mine.step, b.rows, lane);
             sums.clear();
         }
-        int k = mine.part;
 #pragma unroll 1
-        for (int phase = 0; phase < PHASES; phase++) {
-            barrier_wait(phases + 8 * phase, 0);
-            if (phase == PHASES - 1) let_next_kernel_start();
-#pragma unroll 1
-            for (const int end = b.end_of(phase); k < end; k += mine.parts) {
-                sums.start(tile, multiplied, products::steps_of(b, k));
-                tile = ring.read_next();
-                sums.finish();
-            }
+        for (int k = mine.part; k < b.cols; k += mine.parts) {
+            sums.start(tile, multiplied, products::steps_of(b, k));
+            tile = ring.read_next();
+            sums.finish();
         }
     }
     if (plan.meet) {
@@ -346,7 +331,8 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
         cluster_wait();
     }
     if (mine.rounds > 0) send_all(sums, in, mine.first + (mine.rounds - 1) * mine.step, b.rows, lane);
-    if (Pieces > 1) scales.load(p.out, first);
+    output_scales<Pieces> scales;
+    scales.load(p.out, outputs_of<Pieces>(p.out, in, b, (int)threadIdx.x));
     barrier_wait(received, 0);
     __syncthreads();
     enum { Threads = outputs_of<Pieces>::Threads };

@@ -10,7 +10,6 @@ enum {
     TERN_FEW_WARPS = 16,
     TERN_FEW_TEAM = 4,       /* warps: a warpgroup */
     TERN_FEW_BLOCKS = 2,     /* that share the columns */
-    TERN_FEW_PHASES = 4,     /* in which activations arrive */
     TERN_FEW_BOX_COLS = 128, /* of activations, in rows that the copy engine swizzles whole */
 };
 

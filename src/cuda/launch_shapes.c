@@ -391,11 +391,13 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 /* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
-/* int8 from here to 64 rows: where cuda-few was faster on an H200 (lab/cuda-few.md). */
+enum { FEW_MOST_TILES = 128 /* in a row: activations of more leave no room for the next kernel's blocks */ };
+
+/* Up to 64 rows of int8: where cuda-few was faster on an H200, of what was measured (lab/cuda-few.md). */
 static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
     const int sm = limits->multiprocessors;
-    if (product->x_type != TERN_I8) return 0;
-    if (product->m <= 8) return product->m > 4 && !w->t5 && w->row_tiles <= 8 * sm;
+    if (product->x_type != TERN_I8 || w->row_tiles < sm) return 0;
+    if (product->m <= 8) return product->m > 4 && !w->t5 && w->row_tiles <= 8 * sm && w->k_tiles <= FEW_MOST_TILES;
     return w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
 }
 

@@ -292,7 +292,7 @@ static int check_few_plan(int row_tiles, int k_tiles, int t5, int m) {
     const int inbox_bytes = (TERN_FEW_BLOCKS << p.parts_log2) * p.slots * 512;
     assert_true(p.x >= TERN_FEW_WARPS * p.depth * TERN_TILE_BYTES && p.x % 1024 == 0 && p.inbox % 16 == 0);
     assert_true(p.barriers >= p.inbox + inbox_bytes && p.barriers % 8 == 0);
-    assert_true(p.bytes >= p.barriers + 8 * (TERN_FEW_PHASES + 1) && (size_t)p.bytes <= hopper.shared_bytes);
+    assert_true(p.bytes >= p.barriers + 2 * 8 && (size_t)p.bytes <= hopper.shared_bytes);
     for (int split = 0; split < TERN_FEW_BLOCKS; split++) {
         const int first = k_tiles * split / TERN_FEW_BLOCKS, cols = k_tiles * (split + 1) / TERN_FEW_BLOCKS - first;
         const int boxes = (first * steps % 4 + cols * steps + 3) / 4, x_end = p.x + boxes * 1024 * pieces;
@@ -324,13 +324,14 @@ static void test_few_choice(void **state) {
     (void)state;
     const tern_cuda_weights square = weights(8192, 8192, 0), dense = weights(8192, 8192, 1),
                             wide = weights(55296, 5120, 0), deep = weights(5120, 27648, 0);
-    assert_int_equal(chosen(&hopper, &square, TERN_I8, 2), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 4), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 33), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &wide, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &deep, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &deep, TERN_I8, 32), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&ampere, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_F16, 8), TERN_DEVICE_KERNEL_DECODE);

@@ -128,7 +128,7 @@ static void test_fastest(void **state) {
     fake.seconds[TERN_DEVICE_KERNEL_DECODE][4] = 7e-6;
     OK(tern_device_tune(&tuned, w, TERN_I8, 12, &err));
     assert_int_equal(tuned.m_most, 16);
-    assert_int_equal(tuned.by_rule.kernel, TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(tuned.by_rule.kernel, TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(tuned.chosen.kernel, TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(tuned.chosen.variant, 4);
     assert_true(tuned.chosen.seconds == 7e-6 && tuned.by_rule.seconds == 1e-5);

@@ -60,8 +60,29 @@ static void test_many_windows(void **state) {
     tern_graph_free(&g);
 }
 
+/* What a deployed product may read behind a norm lives as long as the product's input: its output lies elsewhere. */
+static void test_deployed_norm(void **state) {
+    (void)state;
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_add(g, "flatten", "flat", tern_graph_input(g, (tern_shape){3, {64, 1, 1}}), NULL);
+    x = tern_graph_add(g, "relu", "relu", x, NULL);
+    x = tern_graph_add(g, "rmsnorm", "norm", x, NULL);
+    x = tern_graph_add(g, "packed_linear", "packed", x, &(tern_attrs){.outputs = 64, .acts = TERN_I8});
+    tern_graph_add(g, "relu", "last", x, NULL);
+    OK(tern_graph_check(g, &err));
+    tern_layout l;
+    OK(tern_layout_make(&l, g, 4, 2, TERN_LAYOUT_FUSED, &err));
+    assert_int_not_equal(l.node[4].value, l.node[2].value);
+    tern_layout_free(&l);
+    OK(tern_layout_make(&l, g, 4, 2, 0, &err)); /* on a CPU the norm is the last to read it */
+    assert_int_equal(l.node[4].value, l.node[2].value);
+    tern_layout_free(&l);
+    tern_graph_free(&g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_pool), cmocka_unit_test(test_two_pools),
-                                       cmocka_unit_test(test_many_windows)};
+                                       cmocka_unit_test(test_many_windows), cmocka_unit_test(test_deployed_norm)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

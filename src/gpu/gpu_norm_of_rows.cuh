@@ -5,7 +5,7 @@
 #include "cuda/wgmma_floats.cuh"
 #include "gpu/gpu_plan.cuh"
 
-/* What the norm of node i does to rows, in *norm; false where it takes the mean away too. */
+/* What an rmsnorm does to rows, in *norm; false of other norms. */
 bool gpu_norm_of_rows(const tern_gpu_plan *plan, size_t node, tern_row_norm *norm);
 /* Whether the product `reader` computes the norm in front of it in this pass, which then has nothing to do. */
 bool gpu_reader_normalises(const tern_gpu_plan *plan, size_t reader);

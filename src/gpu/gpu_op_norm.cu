@@ -549,7 +549,7 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
 bool gpu_norm_of_rows(const tern_gpu_plan *plan, size_t i, tern_row_norm *norm) {
     const row_norm m = norm_of(plan, i, 0);
     *norm = {1, m.squares, m.epsilon, m.gain};
-    return strcmp(gpu_graph_node(plan, i)->op->name, "layernorm") != 0;
+    return !strcmp(gpu_graph_node(plan, i)->op->name, "rmsnorm");
 }
 
 /* parts: of the gain's gradient, [blocks][n]; NULL: not wanted. */

@@ -148,11 +148,12 @@ static tern_device_product product_of_floats(const tern_gpu_plan *plan, size_t i
     return d;
 }
 
-/* Sums and pinned kernels are of int8 that lies in memory, and so are gradients. */
+/* Of packed weights alone: where they are trained, the norm's input need not be there any more (layout.c). Sums and
+ * pinned kernels are of int8 that lies in memory. */
 bool gpu_quantizes_within(const tern_gpu_plan *plan, size_t i, const gpu_ternary_sizes &s) {
     const gpu_ternary *state = gpu_ternary_of(plan, i);
-    if (!state->int8 || plan->training || state->sums || state->windows || s.rows_per_scale > 1 ||
-        plan->pinned != TERN_DEVICE_KERNEL_AUTO)
+    if (!state->int8 || !gpu_graph_node(plan, i)->packed.bytes || state->sums || state->windows ||
+        s.rows_per_scale > 1 || plan->pinned != TERN_DEVICE_KERNEL_AUTO)
         return false;
     tern_row_norm norm = {};
     const size_t in_front = norm_in_front(plan, i);

@@ -42,20 +42,17 @@ static int pools_quarters(const tern_graph *graph, size_t node, size_t batch) {
 }
 
 /* An activation in front of a norm alone is the norm's work, and a batch norm in front of an activation alone is that
- * one's; or both are the work of a pool behind them. Deployed, an affine is what a batch norm was. */
+ * one's; or both are the work of a pool behind them. */
 static void find_sources(const tern_graph *graph, size_t batch, int purpose, tern_layout_node *at) {
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         for (int k = 0; k < node->inputs; k++) at[i].from[k] = node->input[k];
         const size_t in = (size_t)node->input[0];
-        const int scales = purpose == TERN_LAYOUT_FUSED && is_activation(graph, i) && is_op(graph, in, "affine");
-        const int is_bare = !at[in].normed && !at[in].scaled;
-        const int fits = scales || (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && is_bare) ||
+        const int fits = (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && !at[in].normed) ||
                          (is_activation(graph, i) && is_op(graph, in, "batch_norm")) ||
                          (pools_quarters(graph, i, batch) && is_activation(graph, in) && at[in].normed);
         if (!(purpose & TERN_LAYOUT_FUSED) || !in || !fits || readers(graph, in) != 1) continue;
         at[i].normed = is_op(graph, in, "batch_norm") || at[in].normed;
-        at[i].scaled = scales;
         at[in].within = 1;
         at[i].from[0] = at[in].from[0];
     }

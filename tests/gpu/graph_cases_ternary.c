@@ -269,14 +269,7 @@ PACKED_TABLE(packed_table, TERN_PACK_T2, .outputs = 40, .width = 37)
 PACKED_TABLE(packed_table_rows, TERN_PACK_T5, .outputs = 65, .width = 128, PER_ROW)
 PACKED_TABLE(packed_table_exponents, TERN_PACK_T2, .outputs = 19, .width = 96, .group = 32)
 
-/* What batch norm and its activation are in a deployed network: one pass. */
-static void affine_gelu(tern_graph *g) {
-    tern_value x = tern_graph_add(g, "affine", "affine", tern_graph_input(g, (tern_shape){3, {6, 5, 24}}), NULL);
-    tern_graph_add(g, "gelu", "gelu", x, NULL);
-}
-
 static const graph_case packed_cases_array[] = {
-    PACKED_CASE("packed affine, gelu", affine_gelu, 4),
     PACKED_CASE("packed_embedding", packed_table, 3),
     PACKED_CASE("packed_embedding, t5", packed_table_rows, 5),
     PACKED_CASE("packed_embedding, exponents", packed_table_exponents, 2),

@@ -4,7 +4,7 @@
  * unpacks, the other one keeps the tensor cores busy.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
- * through each other's shared memory. Long rows for one or two blocks a multiprocessor are wgmma_ring.cu's. */
+ * through each other's shared memory. What fills the device with larger tiles is wgmma_ring.cu's. */
 #include "cuda/wgmma_common.cuh"
 
 enum {

@@ -51,7 +51,7 @@ __device__ static void ask_ahead(const half_supply &s, const half_ring &r, int s
     __syncwarp();
 }
 
-/* ---- c[64][N] += a[64][16] b[16][N] with a in registers, b by rows ------------------------------------------------- */
+/* ---- c[64][N] += a[64][16] b[16][N] with a in registers, b by rows --------------------------------------------- */
 
 #define FLOATS_4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define FLOATS_16(c, i) FLOATS_4(c, i), FLOATS_4(c, i + 4), FLOATS_4(c, i + 8), FLOATS_4(c, i + 12)
@@ -80,13 +80,12 @@ __device__ static void ask_ahead(const half_supply &s, const half_ring &r, int s
             PRODUCT(N, "f16", NAMES, OPERANDS, __VA_ARGS__);                                                    \
     }
 PRODUCTS(64, NAMES_32, "{%32, %33, %34, %35}, %36", FLOATS_32(c, 0))
-PRODUCTS(96, NAMES_48, "{%48, %49, %50, %51}, %52", FLOATS_32(c, 0), FLOATS_16(c, 32))
 PRODUCTS(128, NAMES_64, "{%64, %65, %66, %67}, %68", FLOATS_32(c, 0), FLOATS_32(c, 32))
 PRODUCTS(160, NAMES_80, "{%80, %81, %82, %83}, %84", FLOATS_32(c, 0), FLOATS_32(c, 32), FLOATS_16(c, 64))
 PRODUCTS(256, NAMES_128, "{%128, %129, %130, %131}, %132", FLOATS_32(c, 0), FLOATS_32(c, 32), FLOATS_32(c, 64),
          FLOATS_32(c, 96))
 
-/* ---- workers ----------------------------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------------------------------- */
 
 /* Bytes 0 and 1 become columns 2t and 2t+1, bytes 2 and 3 those 8 further. */
 __device__ static uint32_t in_order(uint32_t word, int lane) {
@@ -178,7 +177,7 @@ __device__ static void put_sums(const float (&c)[Sums], const epilogue &out, int
     }
 }
 
-/* ---- the kernel -------------------------------------------------------------------------------------------------- */
+/* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 template <class Density, bool Bf16, int MTile>
 __global__ void __launch_bounds__(THREADS, MTile == 64 ? 2 : 1)
@@ -212,7 +211,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 64 ? 2 : 1)
     put_sums<Density>(c, p.out, n0, m0);
 }
 
-/* ---- launching --------------------------------------------------------------------------------------------------- */
+/* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const char op[] = "cuda-wgmma";
 
@@ -245,7 +244,6 @@ static tern_status launch_variant(tern_cuda_context *context, const product &p, 
     case 1: return launch<Density, Bf16, 256>(context, p, variant, err);
     case 2: return launch<Density, Bf16, 160>(context, p, variant, err);
     case 3: return launch<Density, Bf16, 128>(context, p, variant, err);
-    case 4: return launch<Density, Bf16, 96>(context, p, variant, err);
     default: return launch<Density, Bf16, 64>(context, p, variant, err);
     }
 }

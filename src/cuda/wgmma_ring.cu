@@ -1,9 +1,9 @@
-/* Few outputs with long rows, few rows or very many of int8 activations on Hopper's warpgroup tensor cores. One thread
- * of a block has the copy engine bring slots of one tile's columns, activations and packed weights, into a ring in
- * shared memory. Two warpgroups take them from there: the weights go through registers, where they are unpacked, into
- * the tensor cores, which read the activations themselves. While they multiply one piece, its warps unpack the next,
- * so that one block keeps a multiprocessor busy (lab/cuda-wgmma.md). Blocks stay and take one tile of outputs after
- * another; the second warpgroup is some slots behind the first, so that one multiplies while the other one stores.
+/* Int8 activations, more rows than a few, on Hopper's warpgroup tensor cores. Four warps of a block fill a ring of
+ * slots in shared memory, each of one tile's columns: the copy engine brings the activations, the warps themselves
+ * the packed weights. Two warpgroups take them from there: the weights go through registers, where they are unpacked,
+ * into the tensor cores, which read the activations themselves. While they multiply one slot, its warps unpack the
+ * next, so that one block keeps a multiprocessor busy (lab/cuda-wgmma.md). Blocks stay and take one tile of outputs
+ * after another; the second warpgroup is some slots behind the first, so that one multiplies while the other stores.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns, as in wgmma.cu. */
 #include "cuda/wgmma_common.cuh"
@@ -103,8 +103,8 @@ template <class Shape> __device__ static columns my_columns(const product &p) {
     return {p.w.k_tiles * i / splits, p.w.k_tiles * (i + 1) / splits};
 }
 
-/* A warp's lanes, 16 bytes each; what arrives counts as one arrival of each lane. The copy engine would take as long for
- * these as for the activations. Rows of tiles past the end are read as the last one. */
+/* A warp's lanes, 16 bytes each; what arrives counts as one arrival of each lane. Rows of tiles past the end are read
+ * as the last one. */
 template <class Shape>
 __device__ static void ask_for_tiles(const product &p, const typename ring<Shape>::place &at, int k, int n) {
     enum { ROWS = BLOCK_ROWS / TERN_TILE_ROWS };
@@ -284,6 +284,7 @@ __host__ __device__ static bool can_send(const epilogue &out) {
     return (size_t)out.rows * size % 16 == 0 && (uintptr_t)out.y % 16 == 0;
 }
 
+/* Where the copy engine expects 16 bytes of a row. */
 __device__ static uint32_t place_in_line(int row, int chunk) {
     return (uint32_t)(row * LINE_BYTES + (chunk ^ row % CHUNKS) * 16);
 }

@@ -21,10 +21,10 @@ typedef struct tern_wgmma_shape {
 
 /* Of halves, wgmma_half.cu: rows of activations a block, which computes 128 outputs. */
 #define TERN_WGMMA_HALF_TILES \
-    { 256, 160, 128, 96, 64 }
+    { 256, 160, 128, 64 }
 
 enum {
-    TERN_WGMMA_HALF_VARIANTS = 5,
+    TERN_WGMMA_HALF_VARIANTS = 4,
     TERN_WGMMA_HALF_STAGES = 6, /* of 64 columns */
     TERN_WGMMA_VARIANTS = 13,
     TERN_WGMMA_STAGES = 4,

@@ -326,30 +326,24 @@ static int best_tile(const int *tiles, int count, int n_blocks, size_t m, int sm
     return best;
 }
 
-static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
-    static const int tiles[] = {256, 160, 128, 96, 64};
-    const int64_t tiles_of_64 = (int64_t)n_blocks * blocks_of(m, 64);
-    if (is_short(w, n_blocks) && 2 * tiles_of_64 >= 5 * sm) return wgmma_variant(64, 1, 0);
-    if (w->k_tiles >= LONG_TILES && 8 * tiles_of_64 <= 3 * sm) return wgmma_variant(64, 4, 1);
-    return wgmma_variant(tiles[best_tile(tiles, 5, n_blocks, m, sm)], 1, 1);
+/* Few outputs, whose columns a cluster shares: where all of it runs at once, or is long. */
+static int is_shared(int sm, const tern_cuda_weights *w, size_t m, int64_t tiles_of_64) {
+    const int pays = w->k_tiles >= LONG_TILES || (m > 32 && m <= 64);
+    return 4 * tiles_of_64 <= sm || (pays && 8 * tiles_of_64 <= 3 * sm);
 }
 
-/* Up to 64 rows: few outputs, whose columns a cluster shares, or one whole tile for nearly every multiprocessor. 0:
- * neither. */
-static int few_rows_wish(int sm, int n_blocks) {
-    if (4 * n_blocks <= sm) return wgmma_variant(64, 4, 1);
-    return n_blocks <= sm && 4 * n_blocks >= 3 * sm ? wgmma_variant(64, 1, 1) : 0;
-}
-
-/* Else small tiles, and the columns are split as long as there are multiprocessors without a block. */
+/* Up to 64 rows, and short ones, may take blocks without a ring: their columns are split as long as there are
+ * multiprocessors without a block. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    static const int tiles[] = {256, 160, 128, 96, 64};
     const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
-    if (m > 64) return many_rows_wish(sm, w, m, n_blocks);
-    const int wish = few_rows_wish(sm, n_blocks);
-    if (wish) return wish;
+    if (is_shared(sm, w, m, n_blocks * blocks_of(m, 64))) return wgmma_variant(64, 4, 1);
+    if (m > 64 && !is_short(w, n_blocks)) return wgmma_variant(tiles[best_tile(tiles, 5, n_blocks, m, sm)], 1, 1);
+    if (m <= 64 && n_blocks <= sm && 4 * n_blocks >= 3 * sm) return wgmma_variant(64, 1, 1);
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
+    const int64_t blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;
-    while (splits < 4 && splits * n_blocks < enough) splits *= 2;
+    while (splits < 4 && splits * blocks < enough) splits *= 2;
     return wgmma_variant(m_tile, splits, 0);
 }
 
@@ -378,13 +372,18 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 /* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
+/* Halves: what has been measured (lab/cuda-wgmma.md). */
+static int suits_wgmma(const tern_cuda_weights *w, const tern_device_product *product) {
+    return product->x_type == TERN_I8 || (!w->t5 && product->m >= 512);
+}
+
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
     tern_device_kernel order[4];
     int count = 0;
     const int many = product->m > decode_rows(product->x_type);
-    if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (many && suits_wgmma(w, product)) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
     order[count++] = TERN_DEVICE_KERNEL_TILED;

@@ -40,8 +40,8 @@ __device__ static void ask_for(const half_supply &s, const half_ring &r, int slo
     copy_box(r.stage(slot), s.acts, slot * SLOT_COLS, s.m0, r.full_of(slot));
 }
 
-/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there. The
- * first STAGES slots were asked for at the start. */
+/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there.
+ * The first STAGES slots were asked for at the start. */
 __device__ static void ask_ahead(const half_supply &s, const half_ring &r, int slot) {
     const int wanted = slot + AHEAD;
     if (threadIdx.x == 0 && wanted >= STAGES && wanted < s.slots) {

@@ -75,7 +75,9 @@ static void test_choice(void **state) {
     const tern_cuda_weights w = weights(2560, 6912, 0);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_WGMMA);
-    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&ampere, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&ampere, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,7 @@ static const char help[] =
     "  --kernel NAME      cuda-plain, cuda-tiled, cuda-decode, cuda-mma, cuda-wgmma, cuda-few (chosen by shape)\n"
     "  --group LIST       an exponent for each so many columns of a row; 0: one scale for all (0)\n"
     "  --variants         every launch shape of that kernel\n"
+    "  --variant LIST     these launch shapes\n"
     "  --peers            cuBLAS bf16 and cuBLASLt int8 too\n"
     "  --serial           no kernel starts before the one before it has ended\n"
     "  --json             one object a line\n\n"
@@ -46,7 +48,7 @@ struct options {
     std::vector<std::string> packings = {"t2", "t5"}, acts = {"i8"};
     std::string outputs = "f32";
     tern_device_kernel kernel = TERN_DEVICE_KERNEL_AUTO;
-    std::vector<size_t> groups = {0};
+    std::vector<size_t> groups = {0}, chosen = {0}; /* of launch shapes; 0: by the rule */
     bool variants = false, peers = false, serial = false, json = false;
 };
 
@@ -346,8 +348,13 @@ static void bench_products(const matrices &w, shape s, const std::string &packin
     p.y = device_bytes(m * s.n * sizeof(float));
     p.y_type = type_of(opt.outputs);
     p.kernel = opt.kernel;
-    const int last = opt.variants ? tern_device_variants(opt.kernel) : 0;
-    for (p.variant = opt.variants ? 1 : 0; p.variant <= last; p.variant++) {
+    std::vector<size_t> variants = opt.chosen;
+    if (opt.variants) {
+        variants.resize((size_t)tern_device_variants(opt.kernel));
+        std::iota(variants.begin(), variants.end(), 1);
+    }
+    for (size_t variant : variants) {
+        p.variant = (int)variant;
         std::string why;
         const double seconds = time_product(w, p, &why);
         const row r = {"matmul",
@@ -423,6 +430,9 @@ static bool read_option(const std::string &name, const char *value) {
     } else if (name == "--outputs") {
         opt.outputs = value;
         return opt.outputs == "f16" || opt.outputs == "bf16" || opt.outputs == "f32";
+    } else if (name == "--variant") {
+        opt.chosen.clear();
+        for (const std::string &item : split(value)) opt.chosen.push_back(strtoull(item.c_str(), NULL, 10));
     } else if (name == "--group") {
         opt.groups.clear();
         for (const std::string &item : split(value)) {

@@ -30,6 +30,14 @@ __device__ inline void barrier_wait(uint32_t barrier, int parity) {
                  : "memory");
 }
 
+/* Barriers of some of a block's threads, 1 to 15; 0 is __syncthreads. Who arrives does not wait. */
+__device__ inline void named_sync(int barrier, int threads) {
+    asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+__device__ inline void named_arrive(int barrier, int threads) {
+    asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 /* All blocks of the cluster have come here: their barriers are there, and what they initialised. */
 __device__ inline void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ inline void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
@@ -55,6 +63,15 @@ __device__ inline void send_words(uint32_t to, const int4 &v, uint32_t barrier) 
         : "memory");
 }
 
+/* ---- registers, of whole warpgroups ---------------------------------------------------------------------------- */
+
+template <int Count> __device__ inline void give_registers() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
+}
+template <int Count> __device__ inline void take_registers() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(Count));
+}
+
 /* ---- copies ---------------------------------------------------------------------------------------------------- */
 
 /* The box of `map` at (column, row) to shared memory; its bytes arrive at the barrier. */
@@ -64,6 +81,41 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap *map, int column,
         "[%4];" ::"r"(to),
         "l"(map), "r"(column), "r"(row), "r"(barrier)
         : "memory");
+}
+
+/* 16 bytes to shared memory. */
+__device__ inline void copy_pack(uint32_t to, const void *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+/* This thread arrives at the barrier when all its packs so far are there. */
+__device__ inline void copied_packs_arrive(uint32_t barrier) {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(barrier) : "memory");
+}
+
+__device__ inline void prefetch_map(const CUtensorMap *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
+/* The box in shared memory to that of `map` at (column, row); parts outside of the matrix are left out. */
+__device__ inline void copy_box_out(const CUtensorMap *map, int column, int row, uint32_t from) {
+    asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(map),
+                 "r"(column), "r"(row), "r"(from)
+                 : "memory");
+}
+__device__ inline void copy_out_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+/* The shared memory of all but the `Pending` newest groups of this thread has been read. */
+template <int Pending> __device__ inline void copy_out_wait() {
+    asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
+}
+/* What this thread wrote to shared memory is seen by the copy engine. */
+__device__ inline void copy_out_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+/* Four matrices of 8 x 8 halves, transposed: a lane has the address of a row, and holds the first two of a column's
+ * values as mma has them. */
+__device__ inline void store_transposed(uint32_t to, uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(a), "r"(b),
+                 "r"(c), "r"(d)
+                 : "memory");
 }
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
@@ -119,6 +171,7 @@ WGMMA_I8(8, "%0, %1, %2, %3", "{%4, %5, %6, %7}, %8", OF_4(c, 0))
 WGMMA_I8(16, HALF_SUMS, "{%8, %9, %10, %11}, %12", OF_4(c, 0), OF_4(c, 4))
 WGMMA_I8(32, SUMS_0, "{%16, %17, %18, %19}, %20", OF_16(c, 0))
 WGMMA_I8(64, SUMS_0 ", " SUMS_16, "{%32, %33, %34, %35}, %36", OF_16(c, 0), OF_16(c, 16))
+WGMMA_I8(96, SUMS_0 ", " SUMS_16 ", " SUMS_32, "{%48, %49, %50, %51}, %52", OF_16(c, 0), OF_16(c, 16), OF_16(c, 32))
 WGMMA_I8(128, SUMS_0 ", " SUMS_16 ", " SUMS_32 ", " SUMS_48, "{%64, %65, %66, %67}, %68", OF_16(c, 0), OF_16(c, 16),
          OF_16(c, 32), OF_16(c, 48))
 WGMMA_I8(160, SUMS_0 ", " SUMS_16 ", " SUMS_32 ", " SUMS_48 ", " SUMS_64, "{%80, %81, %82, %83}, %84", OF_16(c, 0),

@@ -10,6 +10,7 @@
 static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
 static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
+static const int wgmma_half_tiles[TERN_WGMMA_HALF_VARIANTS] = TERN_WGMMA_HALF_TILES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
 static const char *const kernel_names[] = {"auto",     "cuda-plain", "cuda-tiled", "cuda-decode",
@@ -89,11 +90,16 @@ size_t tern_wgmma_shared_bytes(int variant, int t5) {
     const tern_wgmma_shape s = wgmma_shapes[variant - 1];
     const size_t around = 1024 + TERN_WGMMA_BARRIER_BYTES;
     if (s.ring)
-        return around + (size_t)(TERN_WGMMA_SLOTS(s.m_tile, t5) * TERN_WGMMA_SLOT_BYTES(s.m_tile, t5)) +
-               TERN_WGMMA_OUTPUT_BYTES;
+        return around + (size_t)(TERN_WGMMA_SLOTS(s.m_tile, t5) * TERN_WGMMA_SLOT_BYTES(s.m_tile, t5) +
+                                 TERN_WGMMA_OUTPUT_BYTES(s.m_tile));
     const size_t stages = (size_t)(TERN_WGMMA_STAGES * s.m_tile * TERN_WGMMA_SLOT_COLS);
     const size_t sums = s.splits > 1 ? (size_t)(TERN_WGMMA_SUM_PITCH * s.m_tile) * sizeof(int32_t) : 0;
     return around + tern_max_size(stages, sums);
+}
+
+/* Stages, a barrier pair each. */
+size_t tern_wgmma_half_shared_bytes(int variant) {
+    return (size_t)(1024 + TERN_WGMMA_HALF_STAGES * (wgmma_half_tiles[variant - 1] * 128 + 16));
 }
 
 static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
@@ -110,7 +116,9 @@ static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cu
         return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product->m)
                                                  : tern_decode_shared_bytes(variant, product->m);
     case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, w->t5, product->x_type);
-    case TERN_DEVICE_KERNEL_WGMMA: return tern_wgmma_shared_bytes(variant, w->t5);
+    case TERN_DEVICE_KERNEL_WGMMA:
+        return product->x_type == TERN_I8 ? tern_wgmma_shared_bytes(variant, w->t5)
+                                          : tern_wgmma_half_shared_bytes(variant);
     default: return 0;
     }
 }
@@ -202,10 +210,12 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
-    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA ||
-         kernel == TERN_DEVICE_KERNEL_FEW) &&
-        product->x_type != TERN_I8)
+    if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_FEW) && product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
+    if (kernel == TERN_DEVICE_KERNEL_WGMMA && product->x_type == TERN_F32)
+        return refuse(why, why_bytes, "it takes activations in int8 and halves");
+    if (kernel == TERN_DEVICE_KERNEL_WGMMA && product->x_type != TERN_I8 && variant > TERN_WGMMA_HALF_VARIANTS)
+        return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
     if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type, w->exponents != NULL))
         return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
     if (kernel == TERN_DEVICE_KERNEL_TILED && variant == TERN_TILED_ROW && !row_fits(w, product->m))
@@ -325,51 +335,46 @@ static int mma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
  * other blocks of the multiprocessor fill (lab/cuda-training.md). */
 static int is_short(const tern_cuda_weights *w, int n_blocks) { return w->k_tiles <= 18 && n_blocks <= 2; }
 
-enum { LONG_TILES = 40, WGMMA_RING_TILES = 16 };
+enum { LONG_TILES = 40, TILE_END = 32 };
 
-/* How many rows of activations a multiprocessor takes one after another, with m_tile of them at a time and `at_once`
- * such tiles beside one another. */
-static int64_t turns(int n_blocks, size_t m, int m_tile, int at_once, int sm) {
-    return blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), at_once * sm) * at_once * m_tile;
+/* How many rows of activations a multiprocessor takes one after another with tiles of m_tile, each of which costs as
+ * much as TILE_END rows more. */
+static int64_t turns(int n_blocks, size_t m, int m_tile, int sm) {
+    return blocks_of((size_t)n_blocks * (size_t)blocks_of(m, m_tile), sm) * (m_tile + TILE_END);
 }
 
-/* Tiles of 128 where they fill the device twice over; blocks with a ring where those leave too much of it idle, or
- * where there is one long tile a multiprocessor. 0: neither. */
-static int many_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
-    const int64_t tiles = (int64_t)n_blocks * blocks_of(m, 128), at_160 = turns(n_blocks, m, 160, 1, sm);
-    if (10 * tiles >= 18 * sm) {
-        if (is_short(w, n_blocks)) return wgmma_variant(64, 1, 0);
-        const int idle = 10 * turns(n_blocks, m, 128, 2, sm) >= 14 * at_160;
-        return idle && w->k_tiles >= WGMMA_RING_TILES ? wgmma_variant(160, 1, 1) : wgmma_variant(128, 1, 0);
-    }
-    if (w->k_tiles >= LONG_TILES && tiles <= sm && 2 * tiles > sm) return wgmma_variant(128, 1, 1);
-    return 0;
+/* Of `count` tiles that get smaller, the index of the one that takes the fewest rows. */
+static int best_tile(const int *tiles, int count, int n_blocks, size_t m, int sm) {
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (turns(n_blocks, m, tiles[i], sm) < turns(n_blocks, m, tiles[best], sm)) best = i;
+    return best;
 }
 
-/* Up to 128 rows: few outputs, whose columns a cluster shares, or one whole tile for nearly every multiprocessor. 0:
- * neither. */
-static int few_rows_wish(int sm, const tern_cuda_weights *w, size_t m, int n_blocks) {
-    const int64_t tiles = n_blocks * blocks_of(m, 64);
-    if (m <= 32 && 8 * n_blocks <= 2 * sm) return wgmma_variant(32, 8, 1);
-    if (m > 32 && 8 * tiles <= 3 * sm) return wgmma_variant(64, 4, 1);
-    const int fills = tiles <= sm && 4 * tiles >= 3 * sm;
-    if (fills && (m <= 64 || w->k_tiles >= LONG_TILES)) return wgmma_variant(64, 1, 1);
-    return 0;
+/* Few outputs, whose columns a cluster shares: where all of it runs at once, or is long. */
+static int is_shared(int sm, const tern_cuda_weights *w, size_t m, int64_t tiles_of_64) {
+    const int pays = w->k_tiles >= LONG_TILES || (m > 32 && m <= 64);
+    return 4 * tiles_of_64 <= sm || (pays && 8 * tiles_of_64 <= 3 * sm);
 }
 
-/* Else small tiles, and the columns are split as long as there are multiprocessors without a block, or as each part
- * stays long. */
+/* Up to 64 rows, and short ones, may take blocks without a ring: their columns are split as long as there are
+ * multiprocessors without a block. */
 static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    static const int tiles[] = {256, 160, 128, 96, 64};
     const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
-    const int wish = m > 128 ? many_rows_wish(sm, w, m, n_blocks) : few_rows_wish(sm, w, m, n_blocks);
-    if (wish) return wish;
+    if (is_shared(sm, w, m, n_blocks * blocks_of(m, 64))) return wgmma_variant(64, 4, 1);
+    if (m > 64 && !is_short(w, n_blocks)) return wgmma_variant(tiles[best_tile(tiles, 5, n_blocks, m, sm)], 1, 1);
+    if (m <= 64 && n_blocks <= sm && 4 * n_blocks >= 3 * sm) return wgmma_variant(64, 1, 1);
     const int m_tile = m <= 32 ? 32 : 64, enough = m <= 32 ? 2 * sm : sm;
     const int64_t blocks = n_blocks * blocks_of(m, m_tile);
     int splits = 1;
-    while (splits < 4 &&
-           (splits * blocks < enough || (m > 128 && splits == 1 && w->k_tiles >= 48 && blocks < 2 * sm)))
-        splits *= 2;
+    while (splits < 4 && splits * blocks < enough) splits *= 2;
     return wgmma_variant(m_tile, splits, 0);
+}
+
+static int wgmma_half_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+    const int n_blocks = (int)blocks_of((size_t)w->rows, 128);
+    return 1 + best_tile(wgmma_half_tiles, TERN_WGMMA_HALF_VARIANTS, n_blocks, m, limits->multiprocessors);
 }
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -377,8 +382,9 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
     const int wish = kernel == TERN_DEVICE_KERNEL_TILED    ? tiled_wish(limits, w, product->m)
                      : kernel == TERN_DEVICE_KERNEL_DECODE ? decode_wish(limits, w, product)
                      : kernel == TERN_DEVICE_KERNEL_MMA    ? mma_wish(limits, w, product)
-                     : kernel == TERN_DEVICE_KERNEL_WGMMA  ? wgmma_wish(limits, w, product->m)
-                                                           : 1;
+                     : kernel != TERN_DEVICE_KERNEL_WGMMA  ? 1
+                     : product->x_type == TERN_I8          ? wgmma_wish(limits, w, product->m)
+                                                           : wgmma_half_wish(limits, w, product->m);
     if (tern_cuda_fits(kernel, wish, limits, w, product, why, why_bytes)) return wish;
     /* cuda-mma's shapes grow: the next smaller one that a small device has room for. */
     for (int v = wish - 1; v > 1 && kernel == TERN_DEVICE_KERNEL_MMA; v--)
@@ -401,6 +407,11 @@ static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
     return w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
 }
 
+/* Halves: what has been measured (lab/cuda-wgmma.md). */
+static int suits_wgmma(const tern_cuda_weights *w, const tern_device_product *product) {
+    return product->x_type == TERN_I8 || (!w->t5 && product->m >= 512);
+}
+
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
                       const tern_cuda_weights *w, const tern_device_product *product) {
     char why[160];
@@ -409,7 +420,7 @@ void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_
     const int is_decoded = product->x_type == TERN_I8 || !w->exponents; /* else what is left is cuda-plain */
     const int many = !is_decoded || product->m > decode_rows(product->x_type);
     if (few_wins(limits, w, product)) order[count++] = TERN_DEVICE_KERNEL_FEW;
-    if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (many && suits_wgmma(w, product)) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
     order[count++] = TERN_DEVICE_KERNEL_TILED;

@@ -4,7 +4,7 @@
  * unpacks, the other one keeps the tensor cores busy.
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
- * through each other's shared memory. Long rows for one or two blocks a multiprocessor are wgmma_ring.cu's. */
+ * through each other's shared memory. What fills the device with larger tiles is wgmma_ring.cu's. */
 #include "cuda/wgmma_common.cuh"
 
 enum {
@@ -204,9 +204,10 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
         put_all<Density>(c, p.out, (uint16_t *)(shared + (stages - base)), n0, m0);
     } else {
         int32_t *sums = (int32_t *)(shared + (stages - base));
+        const cluster_share<MTile, Splits> share(p.out, n0, m0);
         __syncthreads(); /* the stages are no longer read */
         leave_sums(sums, c, p.out);
-        put_shared<Density>(sums, p.out, n0, m0, MTile);
+        share.template put<Density>(sums, p.out);
     }
 }
 
@@ -266,6 +267,8 @@ static tern_status launch_variant(tern_cuda_context *context, const product &p, 
     }
 }
 
-tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype, int variant, tern_error *err) {
+tern_status tern_cuda_wgmma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                            tern_error *err) {
+    if (x_type != TERN_I8) return tern_cuda_wgmma_half(context, p, x_type, variant, err);
     return p.w.t5 ? launch_variant<t5>(context, p, variant, err) : launch_variant<t2>(context, p, variant, err);
 }

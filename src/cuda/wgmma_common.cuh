@@ -41,22 +41,84 @@ template <int Sums> __device__ inline void leave_sums(int32_t *sums, const int32
     for (int i = 0; i < Sums; i++) sums[in_block.m(i) * SUM_PITCH + in_block.n(i)] = c[i];
 }
 
-/* Adds up what the blocks of the cluster left in their shared memory, each block a share of the activations' rows.
- * All threads of the cluster come here. */
-template <class Density>
-__device__ inline void put_shared(int32_t *sums, const epilogue &out, int n0, int m0, int m_tile) {
-    const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
-    cluster.sync();
-    const int splits = (int)cluster.num_blocks(), share = m_tile / splits, first = (int)cluster.block_rank() * share;
-    if (threadIdx.x < MULTIPLIERS)
-        for (int i = (int)threadIdx.x; i < share * BLOCK_ROWS; i += MULTIPLIERS) {
-            const int column = first + i / BLOCK_ROWS, row = i % BLOCK_ROWS, m = m0 + column, n = n0 + row;
-            int32_t sum = 0;
-            for (int s = 0; s < splits; s++)
-                sum += cluster.map_shared_rank(sums, (unsigned)s)[column * SUM_PITCH + row];
-            if (m < out.m && n < out.rows) put_sum(out, m, n, Density::finish(sum));
+/* Four neighbouring outputs of a row of activations. */
+struct four_outputs {
+    int row, n0, m_end, n_end;
+    __device__ int m(int) const { return row; }
+    __device__ int n(int i) const { return n0 + i; }
+    __device__ bool valid(int i) const { return row < m_end && n0 + i < n_end; }
+};
+
+/* A multiplier's share of what the blocks of a cluster add up: each block has some of the activations' rows, a thread
+ * four outputs of each. What scales them is asked for ahead, and all sums at once. */
+template <int MTile, int Splits> struct cluster_share {
+    enum {
+        THREADS_A_ROW = BLOCK_ROWS / 4,
+        ROWS = MTile / Splits,
+        AT_ONCE = MULTIPLIERS / THREADS_A_ROW,
+        COUNT = (ROWS + AT_ONCE - 1) / AT_ONCE
+    };
+    int n0, m0;
+    float inv_scale[COUNT], scale[4], bias[4];
+
+    __device__ cluster_share(const epilogue &out, int n_block, int m_block) {
+        n0 = n_block + column();
+        m0 = m_block;
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) inv_scale[j] = out.inv_scale[min(m0 + row(j), out.m - 1)];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            scale[i] = scale_of(out, min(n0 + i, out.rows - 1));
+            bias[i] = bias_of(out, min(n0 + i, out.rows - 1));
         }
-    cluster.sync(); /* nobody leaves while its sums are read */
+    }
+    __device__ static int column() { return (int)threadIdx.x % THREADS_A_ROW * 4; }
+    __device__ static int row(int j) {
+        return (int)cooperative_groups::this_cluster().block_rank() * ROWS + (int)threadIdx.x / THREADS_A_ROW +
+               j * AT_ONCE;
+    }
+    __device__ static bool has(int j) { return (int)threadIdx.x / THREADS_A_ROW + j * AT_ONCE < ROWS; }
+
+    __device__ static void load(int4 (&parts)[COUNT][Splits], int32_t *sums) {
+        const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+#pragma unroll
+        for (int j = 0; j < COUNT; j++)
+#pragma unroll
+            for (int s = 0; s < Splits; s++)
+                if (has(j))
+                    parts[j][s] =
+                        *(const int4 *)(cluster.map_shared_rank(sums, (unsigned)s) + row(j) * SUM_PITCH + column());
+    }
+
+    template <class Density> __device__ void put(int32_t *sums, const epilogue &out) const {
+        const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
+        int4 parts[COUNT][Splits];
+        cluster.sync();
+        load(parts, sums);
+        cluster.barrier_arrive();
+#pragma unroll
+        for (int j = 0; j < COUNT; j++) {
+            int32_t sum[4] = {};
+            float v[4];
+#pragma unroll
+            for (int s = 0; s < Splits; s++) {
+                sum[0] += parts[j][s].x;
+                sum[1] += parts[j][s].y;
+                sum[2] += parts[j][s].z;
+                sum[3] += parts[j][s].w;
+            }
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                v[i] = product_of(Density::finish(sum[i]), __fmul_rn(scale[i], inv_scale[j]), bias[i]);
+            if (has(j)) put_products(v, out, four_outputs{m0 + row(j), n0, out.m, out.rows});
+        }
+        cluster.barrier_wait(); /* nobody leaves while its sums are read */
+    }
+};
+
+/* What the threads of a block that have no sums do meanwhile. */
+__device__ inline void sync_cluster_twice() {
+    for (int i = 0; i < 2; i++) cooperative_groups::this_cluster().sync();
 }
 
 /* Outputs of two bytes that can be written in packs of 16. */
@@ -87,6 +149,9 @@ inline boxes act_boxes(const product &p, CUtensorMapSwizzle swizzle, int columns
 
 tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_error *err);
 
+/* The kernel for halves. */
+tern_status tern_cuda_wgmma_half(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                                 tern_error *err);
 /* The kernel of the shapes whose `ring` is nonzero. */
 tern_status tern_cuda_wgmma_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err);
 

@@ -14,29 +14,39 @@ typedef struct tern_wgmma_shape {
 #define TERN_WGMMA_SHAPES                                                                                 \
     {                                                                                                     \
         {128, 1, 0}, {64, 1, 0}, {32, 1, 0}, {64, 2, 0}, {32, 2, 0}, {64, 4, 0}, {32, 4, 0}, {160, 1, 1}, \
-            {128, 1, 1}, {64, 1, 1}, {64, 4, 1}, {                                                        \
-            32, 8, 1                                                                                      \
+            {128, 1, 1}, {64, 1, 1}, {64, 4, 1}, {96, 1, 1}, {                                            \
+            256, 1, 1                                                                                     \
         }                                                                                                 \
     }
 
+/* Of halves, wgmma_half.cu: rows of activations a block, which computes 128 outputs. */
+#define TERN_WGMMA_HALF_TILES \
+    { 256, 160, 128, 64 }
+
 enum {
-    TERN_WGMMA_VARIANTS = 12,
+    TERN_WGMMA_HALF_VARIANTS = 4,
+    TERN_WGMMA_HALF_STAGES = 6, /* of 64 columns */
+    TERN_WGMMA_VARIANTS = 13,
     TERN_WGMMA_STAGES = 4,
     TERN_WGMMA_SLOT_COLS = 128, /* columns of activations in one stage */
     TERN_WGMMA_SUM_PITCH = 132, /* sums of a row of activations, 128 and a gap that keeps banks apart */
-    TERN_WGMMA_BARRIER_BYTES = 256,
-    TERN_WGMMA_OUTPUT_BYTES = 9216 /* outputs on their way through shared memory, in the ring's kernel */
+    TERN_WGMMA_BARRIER_BYTES = 256
 };
 
-/* The ring: slots of a tile's columns, activations and packed weights, as many as leave room for so many blocks on a
- * multiprocessor. */
-#define TERN_WGMMA_BLOCKS(m_tile) ((m_tile) > 64 ? 1 : 2)
+/* The ring: slots of a tile's columns, activations and packed weights, as many as a multiprocessor has room for.
+ * Behind it, for each of the two warpgroups: outputs that wait for the copy engine, and scales. */
+#define TERN_WGMMA_BUFFER_BYTES 4096
+#define TERN_WGMMA_BUFFERS 3
+#define TERN_WGMMA_SCALE_BYTES(m_tile) (4 * ((m_tile) + 2 * 64))
+#define TERN_WGMMA_OUTPUT_BYTES(m_tile) \
+    (2 * (TERN_WGMMA_BUFFERS * TERN_WGMMA_BUFFER_BYTES + TERN_WGMMA_SCALE_BYTES(m_tile)))
 #define TERN_WGMMA_SLOT_BYTES(m_tile, t5) ((m_tile) * ((t5) ? 160 : 128) + 4096)
-#define TERN_WGMMA_SLOTS(m_tile, t5)                                                                    \
-    ((233472 / TERN_WGMMA_BLOCKS(m_tile) - 2048 - TERN_WGMMA_BARRIER_BYTES - TERN_WGMMA_OUTPUT_BYTES) / \
-     TERN_WGMMA_SLOT_BYTES(m_tile, t5))
+#define TERN_WGMMA_ROOM(m_tile, t5) \
+    ((232448 - 1024 - TERN_WGMMA_BARRIER_BYTES - TERN_WGMMA_OUTPUT_BYTES(m_tile)) / TERN_WGMMA_SLOT_BYTES(m_tile, t5))
+#define TERN_WGMMA_SLOTS(m_tile, t5) (TERN_WGMMA_ROOM(m_tile, t5) < 12 ? TERN_WGMMA_ROOM(m_tile, t5) : 12)
 
 /* Shared memory of one block, for the variant (1 ..). */
 size_t tern_wgmma_shared_bytes(int variant, int t5);
+size_t tern_wgmma_half_shared_bytes(int variant);
 
 #endif

@@ -184,6 +184,15 @@ static void check_many_rows(run *r) {
         check_case(
             r, (gpu_case){.rows = 200, .cols = 515, .m = 1000, .packing = (tern_packing)packing, .x_type = TERN_I8});
         if (r->quick) continue;
+        /* more tiles than there are multiprocessors */
+        check_case(r, (gpu_case){.rows = 136,
+                                 .cols = 300,
+                                 .m = 24000,
+                                 .packing = (tern_packing)packing,
+                                 .scale_kind = TERN_SCALE_ROW,
+                                 .x_type = TERN_I8,
+                                 .y_type = packing ? TERN_F32 : TERN_BF16,
+                                 .with_bias = 1});
         check_case(
             r, (gpu_case){.rows = 640, .cols = 2560, .m = 1000, .packing = (tern_packing)packing, .x_type = TERN_I8});
         check_case(

@@ -79,6 +79,8 @@ static void test_choice(void **state) {
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 65), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&ampere, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&ampere, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
@@ -358,8 +360,14 @@ static void test_reasons(void **state) {
     assert_non_null(strstr(why, "this type"));
     p.x_type = TERN_F16;
     assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_MMA, 4, &ampere, &w, &p, why, sizeof why));
+    assert_true(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, TERN_WGMMA_HALF_VARIANTS, &hopper, &w, &p, why, sizeof why));
+    assert_false(
+        tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, TERN_WGMMA_HALF_VARIANTS + 1, &hopper, &w, &p, why, sizeof why));
+    assert_non_null(strstr(why, "this type"));
+    p.x_type = TERN_F32;
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_WGMMA, 1, &hopper, &w, &p, why, sizeof why));
-    assert_non_null(strstr(why, "int8"));
+    assert_non_null(strstr(why, "halves"));
+    p.x_type = TERN_F16;
     assert_false(tern_cuda_fits(TERN_DEVICE_KERNEL_TILED, 1, &turing, &w, &p, why, sizeof why));
     assert_non_null(strstr(why, "int8"));
     p.x_type = TERN_I8;

@@ -41,10 +41,10 @@ template <class T> __device__ inline const T *attention_value(const gpu_attentio
 }
 
 /* The gradient (u, v) of elements j and j + D/2 turned back. */
-__device__ inline void attention_turn_back(const gpu_attention &a, size_t t, size_t j, float *u, float *v) {
-    const float c = a.cosine[t * (a.d / 2) + j], s = a.sine[t * (a.d / 2) + j], from_u = *u, from_v = *v;
-    *u = from_u * c + from_v * s;
-    *v = from_v * c - from_u * s;
+__device__ inline void attention_turn_back(float cosine, float sine, float *u, float *v) {
+    const float from_u = *u, from_v = *v;
+    *u = from_u * cosine + from_v * sine;
+    *v = from_v * cosine - from_u * sine;
 }
 
 /* Tensor cores: 16-bit values, D = 32, 64 or 128, 8.0 and newer. */
@@ -58,7 +58,10 @@ tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const g
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d);
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
-tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
+/* backward: `room` is scratch of so many bytes. */
+size_t gpu_attention_wgmma_room(const gpu_attention *a);
+tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
+                                         tern_error *err);
 
 /* fp32 products of values of any type and width. */
 tern_status gpu_attention_plain_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);

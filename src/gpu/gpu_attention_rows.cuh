@@ -100,25 +100,52 @@ __device__ static void write_rows(const gpu_attention &a, const float (&o)[D / 8
     }
 }
 
+/* Angles of a lane's two rows: of the columns 8 n + column and + 1, for n below D / 16. */
+template <int D> struct row_angles {
+    float2 cosine[2][D / 16], sine[2][D / 16];
+    /* All at once: it is one wait for memory. Rows past the end take the last one's. */
+    __device__ row_angles(const gpu_attention &a, size_t first, int column) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const unsigned wanted = (unsigned)first + 8 * half, last = (unsigned)a.t - 1;
+            const unsigned at = (wanted < last ? wanted : last) * (D / 2) + (unsigned)column;
+#pragma unroll
+            for (int n = 0; n < D / 16; n++) {
+                cosine[half][n] = *(const float2 *)(a.cosine + at + 8 * n);
+                sine[half][n] = *(const float2 *)(a.sine + at + 8 * n);
+            }
+        }
+    }
+};
+
+/* Both rows' gradients turned back: elements j and j + D / 2. */
+template <int D>
+__device__ static void turn_back(const gpu_attention &a, float (&sum)[D / 8][4], size_t first, int column) {
+    const row_angles<D> angles(a, first, column);
+#pragma unroll
+    for (int n = 0; n < D / 16; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const float2 cosine = angles.cosine[e / 2][n], sine = angles.sine[e / 2][n];
+            attention_turn_back(e % 2 ? cosine.y : cosine.x, e % 2 ? sine.y : sine.x, &sum[n][e],
+                                &sum[n + D / 16][e]);
+        }
+}
+
 /* dx (+)= factor * sum at the thread's rows of slice `slice` of x; queries and keys turn back. */
 template <class V, int D>
 __device__ static void give(const gpu_attention &a, float (&sum)[D / 8][4], size_t b, size_t slice, size_t first,
                             int column, float factor, bool turned) {
 #pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) sum[n][e] *= factor;
+    if (turned && a.cosine) turn_back<D>(a, sum, first, column);
+#pragma unroll
     for (int half = 0; half < 2; half++) {
         const size_t row = first + 8 * half;
         if (row >= a.t) return;
         V *dx = (V *)a.dx + (b * a.t + row) * a.in + slice * D + column;
-#pragma unroll
-        for (int n = 0; n < D / 8; n++)
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; e++) sum[n][e] *= factor;
-        if (turned && a.cosine)
-#pragma unroll
-            for (int n = 0; n < D / 16; n++)
-#pragma unroll
-                for (int e = 2 * half; e < 2 * half + 2; e++)
-                    attention_turn_back(a, row, (size_t)(8 * n + column + e % 2), &sum[n][e], &sum[n + D / 16][e]);
 #pragma unroll
         for (int n = 0; n < D / 8; n++) {
             float low = sum[n][2 * half], high = sum[n][2 * half + 1];

@@ -109,6 +109,10 @@ static tern_status turn_all(tern_gpu_plan *plan, size_t i, const gpu_attention *
 
 /* ---- the operation */
 
+static size_t delta_bytes(const gpu_attention *a) {
+    return gpu_round_up(a->batch * a->t * a->h * sizeof(float), 256);
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const gpu_attention a = attention_of(plan, i, plan->batch_max);
@@ -123,7 +127,8 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
         void *memory;
         GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
         state->lse = (float *)memory;
-        gpu_want_scratch(plan, rows * sizeof(float));
+        gpu_want_scratch(plan,
+                         delta_bytes(&a) + (gpu_attention_has_wgmma(plan, a.d) ? gpu_attention_wgmma_room(&a) : 0));
     }
     if (node->at.rope_base == 0) return TERN_OK;
     void *memory;
@@ -173,7 +178,8 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     GPU_BY_TYPE(plan->type, if (a.d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, &a);
                 else launch_row_products<T, gpu_pack<T>::N>(plan, &a));
     GPU_LAUNCHED(plan, i, err);
-    if (gpu_attention_has_wgmma(plan, a.d)) return gpu_attention_wgmma_backward(plan, i, &a, err);
+    if (gpu_attention_has_wgmma(plan, a.d))
+        return gpu_attention_wgmma_backward(plan, i, &a, (char *)plan->scratch + delta_bytes(&a), err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);
     return gpu_attention_plain_backward(plan, i, &a, err);
 }

@@ -1,9 +1,12 @@
 /* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
  * long; a thread keeps its values in registers, and those beyond KEPT are read again.
  *
- * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
+ * Three neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
  * (layout.h) is applied to values as they are read. Where a product of int8 activations is the only reader, the norm
- * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. */
+ * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. Such a norm also makes the sum
+ * that it reads. */
+#include <string.h>
+
 #include "gpu/gpu_async.cuh"
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
@@ -23,6 +26,7 @@ struct norm_state {
     row_moments *moments;
     bool squares;       /* relu2 is within */
     size_t int8_reader; /* the product that takes int8, 0: none */
+    size_t addition;    /* the node whose value is made here, 0: none */
 };
 
 static norm_state *state_of(const tern_gpu_plan *plan, size_t i) { return (norm_state *)plan->node[i].state; }
@@ -156,6 +160,14 @@ __device__ static gpu_columns_pack<float, N> factors(const float *p, size_t colu
 
 /* ---- forward */
 
+template <class T, int N>
+__device__ static gpu_columns_pack<T, N> added(const gpu_columns_pack<T, N> &a, const gpu_columns_pack<T, N> &b) {
+    gpu_columns_pack<T, N> sum;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum.v[j] = from_float<T>(to_float(a.v[j]) + to_float(b.v[j]));
+    return sum;
+}
+
 /* A thread's values of a row, as the rule reads them. */
 template <class R, class T, int N, int WIDTH> struct norm_values {
     enum { PACKS = KEPT / N };
@@ -163,13 +175,28 @@ template <class R, class T, int N, int WIDTH> struct norm_values {
     const T *row;
     size_t n;
 
-    __device__ void take(const norm_share<T, N, WIDTH> &share, size_t number, int stage) {
-        gpu_columns_pack<T, N> p[PACKS];
-        row = share.from + number * share.n;
+    /* The row, or with `sum` the row of that, which becomes share's plus other's. */
+    __device__ void take(const norm_share<T, N, WIDTH> &share, const norm_share<T, N, WIDTH> &other, T *sum,
+                         size_t number, int stage) {
+        typedef gpu_columns_pack<T, N> pack;
+        pack p[PACKS];
         n = share.n;
+        row = (sum ? sum : share.from) + number * n;
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
             if (share.column(k) < n) p[k] = share.get(number, stage, k);
+        if (sum) {
+            T *to = sum + number * n;
+#pragma unroll
+            for (int k = 0; k < PACKS; k++)
+                if (share.column(k) < n) {
+                    p[k] = added(p[k], other.get(number, stage, k));
+                    *(pack *)(to + share.column(k)) = p[k];
+                }
+            for (size_t at = (PACKS * WIDTH + threadIdx.x % WIDTH) * N; at < n; at += WIDTH * N)
+                *(pack *)(to + at) = added(*(const pack *)(share.from + number * n + at),
+                                           *(const pack *)(other.from + number * n + at));
+        }
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
 #pragma unroll
@@ -253,25 +280,30 @@ __device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, co
     if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
-/* y, or with q int8 activations. */
+/* y, or with q int8 activations; of x, or with `sum` of that, which becomes x + other. */
 template <class R, class T, int N, int WIDTH, bool EXACT>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH),
                                          norm_staging<T, N, WIDTH>::STAGED ? (int)FORWARD_BLOCKS : 1)
-    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
+    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, const T *other, T *sum, row_norm m) {
     if (EXACT) m.n = WIDTH * KEPT;
-    __shared__ typename norm_staging<T, N, WIDTH>::room staged;
+    __shared__ typename norm_staging<T, N, WIDTH>::room staged[2];
     __shared__ norm_room<WIDTH> sums[2][3]; /* rows take turns */
-    const norm_share<T, N, WIDTH> share = {staged, x, m.n};
+    const norm_share<T, N, WIDTH> share = {staged[0], x, m.n}, of_other = {staged[1], other, m.n};
+    const auto ask = [&](size_t row, int stage) {
+        if (row < m.rows) {
+            share.ask(row, stage);
+            if (sum) of_other.ask(row, stage);
+        }
+        gpu_copies_commit();
+    };
     const size_t step = (size_t)gridDim.x * NORM_TEAMS(WIDTH);
     size_t row = (size_t)blockIdx.x * NORM_TEAMS(WIDTH) + threadIdx.x / WIDTH;
-    if (row < m.rows) share.ask(row, 0);
-    gpu_copies_commit();
+    ask(row, 0);
     for (int turn = 0; row < m.rows; row += step, turn ^= 1) {
-        if (row + step < m.rows) share.ask(row + step, turn ^ 1);
-        gpu_copies_commit();
+        ask(row + step, turn ^ 1);
         gpu_copies_wait<1>();
         norm_values<R, T, N, WIDTH> values;
-        values.take(share, row, turn);
+        values.take(share, of_other, sum, row, turn);
         const row_moments at = find_moments<R, N, WIDTH>(values, m, sums[turn]);
         if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
         if (q) {
@@ -513,6 +545,14 @@ static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
     return count == 1 && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
 }
 
+/* The addition right in front of node i, which is its input: what it adds is there still when the norm's turn comes,
+ * and the norm, which has no value, takes no memory of it. Else 0. */
+static size_t find_addition(const tern_gpu_plan *plan, size_t i) {
+    const size_t in = (size_t)plan->node[i].from[0];
+    const bool is_added = in + 1 == i && plan->node[in].op && !strcmp(gpu_graph_node(plan, in)->op->name, "add");
+    return plan->node[i].gives_int8 && is_added ? in : 0;
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     GPU_CHECK(gpu_state(plan, i, sizeof(norm_state), err));
@@ -520,6 +560,8 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     state->squares = plan->node[node->input[0]].within != 0;
     state->int8_reader = find_int8_reader(plan, i);
     plan->node[i].gives_int8 = state->int8_reader != 0;
+    state->addition = find_addition(plan, i);
+    if (state->addition) GPU_CHECK(gpu_state(plan, state->addition, 1, err)); /* tells it so */
     const size_t pairs = gpu_pair_sums_scratch(plan->type, node->channels);
     const size_t parts = PARTS * node->channels * sizeof(float);
     if (plan->training) gpu_want_scratch(plan, pairs > parts ? pairs : parts);
@@ -533,13 +575,17 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     int8_t *q = reader ? plan->node[reader].q : NULL;
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
-    const void *x = gpu_in(plan, i, 0);
+    const size_t addition = state_of(plan, i)->addition;
+    const void *x = addition ? gpu_in(plan, addition, 0) : gpu_in(plan, i, 0);
+    const void *other = addition ? gpu_in(plan, addition, 1) : NULL;
+    void *sum = addition ? gpu_in(plan, i, 0) : NULL;
     const unsigned blocks = blocks_of(m, (size_t)plan->context->multiprocessors * FORWARD_BLOCKS);
     BY_RULE(m, GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
                                                    BY_WIDTH(m.n, N,
                                                             norm_forward<R, T, N, WIDTH, EXACT>
                                                             <<<blocks, NORM_THREADS(WIDTH), 0, plan->stream>>>(
-                                                                (T *)y, q, inv_scale, (const T *)x, m)))));
+                                                                (T *)y, q, inv_scale, (const T *)x, (const T *)other,
+                                                                (T *)sum, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

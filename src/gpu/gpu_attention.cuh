@@ -47,6 +47,9 @@ __device__ inline void attention_turn_back(float cosine, float sine, float *u, f
     *v = from_v * cosine - from_u * sine;
 }
 
+/* In prepare, of a node behind attention `node` that will leave delta in its backward pass: where. */
+tern_status gpu_attention_take_delta(tern_gpu_plan *plan, size_t node, float **delta, tern_error *err);
+
 /* Tensor cores: 16-bit values, D = 32, 64 or 128, 8.0 and newer. */
 int gpu_attention_has_mma(const tern_gpu_plan *plan, size_t d);
 /* Lets the kernels have the shared memory that they take. */

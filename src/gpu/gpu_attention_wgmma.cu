@@ -6,7 +6,6 @@
  *
  * Tokens past the end are read as zeros, as in gpu_attention_mma.cu. */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "cuda/hopper.cuh"
 #include "gpu/gpu_attention_rows.cuh"
@@ -21,7 +20,10 @@ enum {
     STEP_BYTES = 32,    /* 16 columns of a row */
     ALIGNMENT = 1024,   /* of a swizzled tile */
     STAGES = 3,         /* pairs of tiles: one that comes, one that is multiplied, one that was */
-    FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 2 * STAGES) * TILE_BYTES,
+    FORWARD_STAGES = 5, /* two that come; two warpgroups need not keep step */
+    FORWARD_AHEAD = 2,
+    BACKWARD_BLOCKS = 3, /* a multiprocessor */
+    FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 2 * FORWARD_STAGES) * TILE_BYTES,
     BACKWARD_BYTES = ALIGNMENT + (2 + 2 * STAGES) * TILE_BYTES
 };
 
@@ -53,22 +55,22 @@ __device__ static void pin_sums(sums &c) {
     "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}"
 
-/* multiply_step: c[64][64] (+)= a[64][16] b[64][16]^T, both by rows in shared memory.
+/* multiply_step: c[64][64] (+)= Sign a[64][16] b[64][16]^T, both by rows in shared memory.
  * add_step: c[64][64] += a[64][16] b[16][64], a in registers, b by rows in shared memory: its columns are
  * multiplied. */
-#define STEPS(V, type)                                                                        \
-    __device__ static void multiply_step(V, sums &c, uint64_t a, uint64_t b, int add) {       \
-        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                             \
-                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
-                     ", %32, %33, p, 1, 1, 0, 0;\n}"                                          \
-                     : ALL_ROWS                                                               \
-                     : "l"(a), "l"(b), "r"(add));                                             \
-    }                                                                                         \
-    __device__ static void add_step(V, sums &c, const uint32_t(&a)[4], uint64_t b) {          \
-        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS \
-                     ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"                               \
-                     : ALL_ROWS                                                               \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                   \
+#define STEPS(V, type)                                                                                      \
+    template <int Sign> __device__ static void multiply_step(V, sums &c, uint64_t a, uint64_t b, int add) { \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"                                           \
+                     "wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS               \
+                     ", %32, %33, p, %35, 1, 0, 0;\n}"                                                      \
+                     : ALL_ROWS                                                                             \
+                     : "l"(a), "l"(b), "r"(add), "n"(Sign));                                                \
+    }                                                                                                       \
+    __device__ static void add_step(V, sums &c, const uint32_t(&a)[4], uint64_t b) {                        \
+        asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type " " ALL_SUMS               \
+                     ", {%32, %33, %34, %35}, %36, 1, 1, 1, 1;"                                             \
+                     : ALL_ROWS                                                                             \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                                 \
     }
 STEPS(__nv_bfloat16, "bf16")
 STEPS(__half, "f16")
@@ -79,30 +81,40 @@ STEPS(__half, "f16")
 
 /* ---- tiles */
 
-/* The barriers of a block: one of its own tiles, then one of each stage. */
-struct tile_barriers {
-    uint64_t own, full[STAGES];
-};
+/* The barriers of a block: one of its own tiles, then of each stage that its tiles are there, and that they are no longer
+ * read. */
+template <int Stages> struct tile_barriers { uint64_t own, full[Stages], free[Stages]; };
 
-/* Pairs of tiles that take turns in STAGES places. All threads know which pair is next to be read; one thread asks
- * for the pair behind it. */
-struct tile_ring {
+/* Pairs of tiles that take turns in as many places. All threads know which pair is next to be read; one thread asks
+ * for a pair behind it. */
+template <int Stages> struct tile_ring {
     uint32_t tiles, barriers;
     int stage, parity; /* of the pair to be read */
 
-    __device__ tile_ring(uint32_t tiles, tile_barriers *room) : tiles(tiles), stage(0), parity(0) {
+    /* Warps: of those that read the tiles, where release() is used. */
+    __device__ tile_ring(uint32_t tiles, tile_barriers<Stages> *room, int warps = 1)
+        : tiles(tiles), stage(0), parity(0) {
         const uint32_t own = (uint32_t)__cvta_generic_to_shared(&room->own);
         barriers = (uint32_t)__cvta_generic_to_shared(room->full);
         if (threadIdx.x == 0) {
             barrier_init(own, 1);
-            for (int i = 0; i < STAGES; i++) barrier_init(barriers + 8 * i, 1);
+            for (int i = 0; i < Stages; i++) {
+                barrier_init(barrier(i), 1);
+                barrier_init(free_barrier(i), warps);
+            }
             barrier_init_fence();
         }
         __syncthreads();
     }
     __device__ uint32_t place(int i) const { return tiles + (uint32_t)(i * 2 * TILE_BYTES); }
     __device__ uint32_t barrier(int i) const { return barriers + (uint32_t)(i * 8); }
-    __device__ int after() const { return stage + 1 < STAGES ? stage + 1 : 0; }
+    __device__ uint32_t free_barrier(int i) const { return barrier(Stages + i); }
+    __device__ int after() const { return stage + 1 < Stages ? stage + 1 : 0; }
+    __device__ int before() const { return stage ? stage - 1 : Stages - 1; }
+    /* A warp has read all of a stage. */
+    __device__ void release(int i) const {
+        if (threadIdx.x % 32 == 0) barrier_arrive(free_barrier(i));
+    }
     __device__ void wait() const { barrier_wait(barrier(stage), parity); }
     __device__ void step() {
         stage = after();
@@ -121,15 +133,20 @@ struct tile_pair {
     }
 };
 
-/* Starts s = a b^T. */
-template <class V> __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
+/* s = a b^T, or s -= it, as one group of products; behind a fence. */
+template <class V, int Sign> __device__ static void row_steps(sums &s, uint32_t a, uint32_t b) {
     const uint64_t left = swizzled_rows(a), right = swizzled_rows(b);
-    pin_sums(s);
-    wgmma_fence();
 #pragma unroll
     for (int k = 0; k < D / 16; k++)
-        multiply_step(V(), s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), k);
+        multiply_step<Sign>(V(), s, left + (k * STEP_BYTES >> 4), right + (k * STEP_BYTES >> 4), Sign < 0 || k);
     wgmma_commit();
+}
+
+/* Starts s = a b^T. */
+template <class V> __device__ static void multiply_rows(sums &s, uint32_t a, uint32_t b) {
+    pin_sums(s);
+    wgmma_fence();
+    row_steps<V, 1>(s, a, b);
 }
 
 /* The weights p[64][64] as left operands, 16 columns each. */
@@ -168,8 +185,8 @@ struct block_place {
     size_t b, h, number; /* sample, head of it, the rows' number from the end with fewest tiles */
 };
 
-__device__ static block_place my_place(const gpu_attention &a, size_t heads, size_t rows) {
-    const unsigned parts = (unsigned)((a.t + rows - 1) / rows), head = blockIdx.x / parts;
+__device__ static block_place my_place(const gpu_attention &a, unsigned heads, unsigned rows) {
+    const unsigned parts = ((unsigned)a.t + rows - 1) / rows, head = blockIdx.x / parts;
     return {head / heads, head % heads, parts - 1 - blockIdx.x % parts};
 }
 
@@ -184,14 +201,14 @@ template <class V>
 __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
     wgmma_forward(gpu_attention a, const __grid_constant__ CUtensorMap turned,
                   const __grid_constant__ CUtensorMap x) {
-    __shared__ tile_barriers barriers;
+    __shared__ tile_barriers<FORWARD_STAGES> barriers;
     enum { QUERIES = FORWARD_GROUPS * TILE };
     const uint32_t queries = aligned_room(), own_barrier = (uint32_t)__cvta_generic_to_shared(&barriers.own);
-    tile_ring ring(queries + FORWARD_GROUPS * TILE_BYTES, &barriers);
+    tile_ring<FORWARD_STAGES> ring(queries + FORWARD_GROUPS * TILE_BYTES, &barriers, FORWARD_GROUPS * GROUP / 32);
     const int lane = (int)threadIdx.x % 32, group = (int)threadIdx.x / GROUP, column = lane % 4 * 2;
     const int own = (int)threadIdx.x % GROUP / 32 * 16 + lane / 4;
-    const block_place at_work = my_place(a, a.h, QUERIES);
-    const size_t b = at_work.b, h = at_work.h, g = h / a.r, first = at_work.number * QUERIES;
+    const block_place at_work = my_place(a, (unsigned)a.h, QUERIES);
+    const size_t b = at_work.b, h = at_work.h, g = (unsigned)h / (unsigned)a.r, first = at_work.number * QUERIES;
     const int mine = (int)first / TILE + group; /* the last tile of keys that my queries see */
     const int tiles = (int)(((first + QUERIES < a.t ? first + QUERIES : a.t) + TILE - 1) / TILE);
     const tile_pair pair = {&turned, &x, key_column(a, g), value_column(a, g), (int)b};
@@ -202,22 +219,26 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
         barrier_arrive_expecting(own_barrier, FORWARD_GROUPS * TILE_BYTES);
         for (int i = 0; i < FORWARD_GROUPS; i++)
             copy_tile(queries + i * TILE_BYTES, &turned, query_column(h), (int)first + i * TILE, (int)b, own_barrier);
-        pair.ask(ring.place(0), 0, ring.barrier(0));
+        for (int i = 0; i < FORWARD_AHEAD && i < tiles; i++) pair.ask(ring.place(i), i * TILE, ring.barrier(i));
     }
     barrier_wait(own_barrier, 0);
     for (int i = 0; i < tiles; i++, ring.step()) {
         const uint32_t at = ring.place(ring.stage);
-        ring.wait();
-        __syncthreads(); /* the tile before the last is free */
-        if (threadIdx.x == 0 && i + 1 < tiles)
-            pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
+        if (threadIdx.x == 0 && i + FORWARD_AHEAD < tiles) {
+            const int next = i + FORWARD_AHEAD, stage = next % FORWARD_STAGES, round = next / FORWARD_STAGES;
+            if (round) barrier_wait(ring.free_barrier(stage), (round - 1) % 2);
+            pair.ask(ring.place(stage), next * TILE, ring.barrier(stage));
+        }
+        __syncwarp();
         if (i > mine) break; /* all of these keys come later, and they are the last */
+        ring.wait();
         sums s;
         multiply_rows<V>(s, queries + group * TILE_BYTES, at);
         wgmma_wait<0>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(o);
         pin_sums(s);
+        if (i) ring.release(ring.before());
         take_weights<D>(s, o, largest, sum, a.scale2, i == mine, own, column);
         make_left<V>(p, s);
         add_product<V>(o, p, at + TILE_BYTES);
@@ -231,7 +252,7 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
 /* ---- backward */
 
 /* A pass back is units: the keys of a head, and the heads of queries that read them. A block of keys makes the gradients
- * of 64 keys and values, and leaves each tile of dS = P (dP - delta) in memory, in V, as the operand that it was; a block
+ * of 64 keys and values, and leaves each tile of -dS = P (delta - dP) in memory, in V, as the operand that it was; a block
  * of queries multiplies a row of those tiles by keys. So scores are made once, and dq is summed in the order of keys.
  *
  * Blocks of queries come `lead` units behind those of keys: late enough to find them done, early enough to find their
@@ -240,10 +261,9 @@ struct backward_work {
     char *scores;         /* [heads][pairs of tiles][TILE_BYTES] */
     unsigned *done;       /* [units]: blocks of keys that have left all theirs */
     unsigned units, lead; /* of this launch */
-    size_t first;         /* its first unit: sample * G + head of keys */
+    unsigned first;       /* its first unit: sample * G + head of keys */
 };
 
-enum { LEAD_SLOTS = 2 };
 enum { UNIT_BYTES_LIMIT = 512 << 20 }; /* scores of a launch, unless a single unit's are more */
 
 __host__ __device__ static size_t pairs_of(const gpu_attention &a) {
@@ -275,8 +295,8 @@ struct backward_place {
             i -= middle;
             set(false, work.units - work.lead + i / rows, i % rows);
         }
-        b = (work.first + unit) / a.g;
-        g = (work.first + unit) % a.g;
+        b = (work.first + unit) / (unsigned)a.g;
+        g = (work.first + unit) % (unsigned)a.g;
     }
     __device__ void set(bool of_keys, unsigned of_unit, unsigned in_unit) {
         has_keys = of_keys;
@@ -327,10 +347,10 @@ __device__ static void wait_for_scores(const unsigned *done, unsigned blocks) {
 
 template <class V>
 __device__ static void queries_back(const gpu_attention &a, const backward_work &work, const backward_place &place,
-                                    tile_ring ring, const CUtensorMap *turned) {
+                                    tile_ring<STAGES> ring, const CUtensorMap *turned) {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int tile = (int)(gpu_attention_tiles(&a) - 1 - place.number / (unsigned)a.r);
-    const size_t of_unit = place.number % a.r, h = place.g * a.r + of_unit;
+    const size_t of_unit = place.number % (unsigned)a.r, h = place.g * a.r + of_unit;
     const char *scores = scores_at(a, work, place.unit * a.r + of_unit, tile);
     sums dq = {};
     uint32_t p[TILE / 16][4] = {};
@@ -365,17 +385,17 @@ __device__ static void queries_back(const gpu_attention &a, const backward_work 
     wgmma_wait<0>();
     pin_weights(p);
     pin_sums(dq);
-    give<V, D>(a, dq, place.b, h, (size_t)tile * TILE + warp * 16 + lane / 4, lane % 4 * 2, a.scale, true);
+    give<V, D>(a, dq, place.b, h, (size_t)tile * TILE + warp * 16 + lane / 4, lane % 4 * 2, -a.scale, true);
 }
 
-/* Starts to bring lse and delta of a tile of queries: one number a thread. */
+/* Starts to bring lse and delta of a tile of queries, one number a thread: of two neighbours both lse, then both
+ * delta. */
 __device__ static void bring_rows(uint32_t to, const gpu_attention &a, size_t head, int first) {
-    const int number = first + (int)threadIdx.x % TILE;
+    const int own = (int)threadIdx.x % TILE, number = first + own, of_delta = (int)threadIdx.x / TILE;
     const bool valid = number < (int)a.t;
-    const float *from = (threadIdx.x < TILE ? a.lse : a.delta) + head * a.t + (valid ? number : 0);
-    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to + threadIdx.x * 4), "l"(from),
-                 "r"(valid ? 4 : 0)
-                 : "memory");
+    const float *from = (of_delta ? a.delta : a.lse) + head * a.t + (valid ? number : 0);
+    const uint32_t at = to + (uint32_t)(own / 2 * 4 + of_delta * 2 + own % 2) * 4;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(at), "l"(from), "r"(valid ? 4 : 0) : "memory");
 }
 
 /* The tile behind this one of those that a block of keys passes: of all queries from its own on, of all heads. */
@@ -391,9 +411,9 @@ struct query_walk {
 
 template <class V>
 __device__ static void keys_back(const gpu_attention &a, const backward_work &work, const backward_place &place,
-                                 tile_ring ring, uint32_t keys, uint32_t own_barrier, const CUtensorMap *turned,
-                                 const CUtensorMap *x, const CUtensorMap *dy) {
-    __shared__ __align__(8) float rows[STAGES][2 * TILE];
+                                 tile_ring<STAGES> ring, uint32_t keys, uint32_t own_barrier,
+                                 const CUtensorMap *turned, const CUtensorMap *x, const CUtensorMap *dy) {
+    __shared__ float4 rows[STAGES][TILE / 2];
     const uint32_t values = keys + TILE_BYTES, row_room = (uint32_t)__cvta_generic_to_shared(rows);
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
     const int own = (int)threadIdx.x / 32 * 16 + lane / 4;
@@ -419,7 +439,7 @@ __device__ static void keys_back(const gpu_attention &a, const backward_work &wo
     for (int i = 0; i < count; i++, ring.step(), here.step()) {
         const bool diagonal = here.tile == tile;
         const uint32_t at = ring.place(ring.stage);
-        const float *lse = rows[ring.stage], *delta = lse + TILE;
+        const float4 *of_rows = rows[ring.stage] + column / 2;
         uint4 *left = (uint4 *)(scores_at(a, work, place.unit * a.r + (size_t)here.head, here.tile) +
                                 (size_t)tile * TILE_BYTES);
         sums s, dp;
@@ -428,16 +448,25 @@ __device__ static void keys_back(const gpu_attention &a, const backward_work &wo
         ring.wait();
         __syncthreads(); /* all rows are there, and the tile before the last is free */
         if (i + 1 < count) ask(ring.after());
-        multiply_rows<V>(s, keys, at);
-        multiply_rows<V>(dp, values, at + TILE_BYTES);
+        float2 lse[TILE / 8];
+#pragma unroll
+        for (int n = 0; n < TILE / 8; n++) {
+            const float4 of_two = of_rows[4 * n];
+            lse[n] = {of_two.x, of_two.y};
+#pragma unroll
+            for (int e = 0; e < 4; e++) dp[n][e] = e % 2 ? of_two.w : of_two.z;
+        }
+        pin_sums(s);
+        pin_sums(dp);
+        wgmma_fence();
+        row_steps<V, 1>(s, keys, at);
+        row_steps<V, -1>(dp, values, at + TILE_BYTES); /* delta - dP */
         wgmma_wait<1>();
         pin_sums(s);
 #pragma unroll
-        for (int n = 0; n < TILE / 8; n++) {
-            const float2 of_two = *(const float2 *)(lse + 8 * n + column);
+        for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
-            for (int e = 0; e < 4; e++) s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, e % 2 ? -of_two.y : -of_two.x));
-        }
+            for (int e = 0; e < 4; e++) s[n][e] = exp2_fast(fmaf(s[n][e], a.scale2, e % 2 ? -lse[n].y : -lse[n].x));
         if (diagonal)
 #pragma unroll
             for (int n = 0; n < TILE / 8; n++)
@@ -450,14 +479,10 @@ __device__ static void keys_back(const gpu_attention &a, const backward_work &wo
         pin_sums(dp);
         pin_sums(dv);
 #pragma unroll
-        for (int k = 0; k < TILE / 16; k++)
+        for (int n = 0; n < TILE / 8; n++)
 #pragma unroll
-            for (int j = 0; j < 4; j++) { /* dS in place of P, which as V takes half the registers */
-                const int n = 2 * k + j / 2, e = 2 * (j % 2);
-                const float2 of_two = *(const float2 *)(delta + 8 * n + column);
-                const float2 weights = both_of(V(), p[k][j]);
-                p[k][j] = two<V>(weights.x * (dp[n][e] - of_two.x), weights.y * (dp[n][e + 1] - of_two.y));
-            }
+            for (int e = 0; e < 4; e++) s[n][e] *= dp[n][e];
+        make_left<V>(p, s);
         add_product<V>(dk, p, at);
 #pragma unroll
         for (int k = 0; k < TILE / 16; k++) /* in the order of the threads that will read them: bring_scores */
@@ -471,17 +496,17 @@ __device__ static void keys_back(const gpu_attention &a, const backward_work &wo
         __threadfence();
         atomicAdd(&work.done[place.unit], 1);
     }
-    give<V, D>(a, dk, b, a.h + g, first + own, column, a.scale, true);
+    give<V, D>(a, dk, b, a.h + g, first + own, column, -a.scale, true);
     give<V, D>(a, dv, b, a.h + a.g + g, first + own, column, 1, false);
 }
 
 template <class V>
-__global__ static void __launch_bounds__(GROUP, 3)
+__global__ static void __launch_bounds__(GROUP, BACKWARD_BLOCKS)
     wgmma_backward(gpu_attention a, backward_work work, const __grid_constant__ CUtensorMap turned,
                    const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap dy) {
-    __shared__ tile_barriers barriers;
+    __shared__ tile_barriers<STAGES> barriers;
     const uint32_t room = aligned_room();
-    const tile_ring ring(room + 2 * TILE_BYTES, &barriers);
+    const tile_ring<STAGES> ring(room + 2 * TILE_BYTES, &barriers);
     const backward_place place(a, work);
     if (place.has_keys)
         keys_back<V>(a, work, place, ring, room, (uint32_t)__cvta_generic_to_shared(&barriers.own), &turned, &x, &dy);
@@ -555,12 +580,10 @@ tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const 
     return TERN_OK;
 }
 
-/* Blocks of keys that are under way, and as many units in front of a block of queries: three a multiprocessor, and time
- * for the longest, which takes twice as long as the mean. */
+/* Of as many blocks of keys as the device has at once, and half as many again: enough of them are done. */
 static unsigned lead_of(const tern_gpu_plan *plan, const gpu_attention *a, unsigned units) {
-    const unsigned slots = 3u * (unsigned)plan->context->multiprocessors;
-    unsigned lead = (unsigned)tern_ceil_div(LEAD_SLOTS * slots, gpu_attention_tiles(a));
-    if (getenv("LEAD")) lead = (unsigned)atoi(getenv("LEAD"));
+    const unsigned slots = BACKWARD_BLOCKS * (unsigned)plan->context->multiprocessors, tiles = gpu_attention_tiles(a);
+    const unsigned lead = (slots + slots / 2 + tiles - 1) / tiles;
     return lead < units ? lead : units;
 }
 
@@ -583,7 +606,7 @@ tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const
     CUDA_TRY(cudaMemsetAsync(room, 0, done_bytes(a), plan->stream), gpu_graph_node(plan, node)->name, err);
     for (size_t first = 0; first < units; first += each) {
         backward_work work = {(char *)room + done_bytes(a), (unsigned *)room + first};
-        work.first = first;
+        work.first = (unsigned)first;
         work.units = (unsigned)(each < units - first ? each : units - first);
         work.lead = lead_of(plan, a, work.units);
         const unsigned blocks = work.units * (unsigned)(1 + a->r) * gpu_attention_tiles(a);

@@ -9,6 +9,7 @@
 struct attention_state {
     void *turned;
     float *cosine, *lse;
+    float *delta; /* made by the norm behind; NULL: here, in scratch */
 };
 
 static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
@@ -40,6 +41,7 @@ static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t ba
         a.sine = state->cosine + a.t * (a.d / 2);
     }
     a.lse = state->lse;
+    a.delta = state->delta;
     return a;
 }
 
@@ -171,13 +173,28 @@ template <class T, int N> static void launch_row_products(tern_gpu_plan *plan, c
         <<<(unsigned)((threads + GPU_THREADS - 1) / GPU_THREADS), GPU_THREADS, 0, plan->stream>>>(*a, lanes);
 }
 
+tern_status gpu_attention_take_delta(tern_gpu_plan *plan, size_t node, float **delta, tern_error *err) {
+    const gpu_attention a = attention_of(plan, node, plan->batch_max);
+    attention_state *state = (attention_state *)plan->node[node].state;
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &memory, delta_bytes(&a), gpu_graph_node(plan, node)->name, err));
+    *delta = state->delta = (float *)memory;
+    return TERN_OK;
+}
+
+static tern_status make_delta(tern_gpu_plan *plan, size_t i, gpu_attention *a, tern_error *err) {
+    if (a->delta) return TERN_OK;
+    a->delta = (float *)plan->scratch;
+    GPU_BY_TYPE(plan->type, if (a->d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, a);
+                else launch_row_products<T, gpu_pack<T>::N>(plan, a));
+    GPU_LAUNCHED(plan, i, err);
+    return TERN_OK;
+}
+
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_attention a = attention_of(plan, i, plan->batch);
     if (!a.dx) return TERN_OK;
-    a.delta = (float *)plan->scratch;
-    GPU_BY_TYPE(plan->type, if (a.d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, &a);
-                else launch_row_products<T, gpu_pack<T>::N>(plan, &a));
-    GPU_LAUNCHED(plan, i, err);
+    GPU_CHECK(make_delta(plan, i, &a, err));
     if (gpu_attention_has_wgmma(plan, a.d))
         return gpu_attention_wgmma_backward(plan, i, &a, (char *)plan->scratch + delta_bytes(&a), err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);

@@ -1,13 +1,14 @@
 /* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
  * long; a thread keeps its values in registers, and those beyond KEPT are read again.
  *
- * Three neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
+ * Some neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
  * (layout.h) is applied to values as they are read. Where a product of int8 activations is the only reader, the norm
  * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. Such a norm also makes the sum
- * that it reads. */
+ * that it reads. Behind attention the gradient gives the row sums of dy y that attention's gradient begins with. */
 #include <string.h>
 
 #include "gpu/gpu_async.cuh"
+#include "gpu/gpu_attention.cuh"
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_quantize.cuh"
 
@@ -27,6 +28,7 @@ struct norm_state {
     bool squares;       /* relu2 is within */
     size_t int8_reader; /* the product that takes int8, 0: none */
     size_t addition;    /* the node whose value is made here, 0: none */
+    float *delta;       /* of the attention in front, made here; NULL: none */
 };
 
 static norm_state *state_of(const tern_gpu_plan *plan, size_t i) { return (norm_state *)plan->node[i].state; }
@@ -392,11 +394,29 @@ template <class T, int N, int WIDTH> struct gradient_values {
     }
 };
 
+/* Where sums of dx x over the heads of a row go: delta of gpu_attention.cuh. */
+struct head_sums {
+    float *delta;                  /* NULL: not wanted */
+    unsigned heads, tokens, lanes; /* lanes: threads that share a head, a power of two up to a warp */
+};
+
+template <class T, int N>
+__device__ static void give_head_sum(const head_sums &s, size_t row, size_t column, const float *v,
+                                     const gpu_columns_pack<T, N> &dx) {
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum += v[j] * to_float(dx.v[j]);
+    for (unsigned step = s.lanes / 2; step; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, (int)step);
+    const unsigned sample = (unsigned)row / s.tokens, token = (unsigned)row % s.tokens;
+    const unsigned head = (unsigned)column / (s.lanes * N);
+    if (threadIdx.x % s.lanes == 0) s.delta[((size_t)sample * s.heads + head) * s.tokens + token] = sum;
+}
+
 /* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. With
  * v = x - mean and w = dy gain:  dx = r (w - mean of w - v r^2 mean of w v). */
 template <class R, class T, int N, int WIDTH, bool EXACT>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH), GRADIENT_BLOCKS(T, N, WIDTH))
-    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
+    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts, head_sums of_heads) {
     if (EXACT) m.n = WIDTH * KEPT;
     typedef norm_share<T, N, WIDTH> share;
     __shared__ typename norm_staging<T, N, WIDTH>::room staged[3];
@@ -450,6 +470,7 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH), GRADIENT_BLOCKS(T,
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
+            if (of_heads.delta) give_head_sum<T, N>(of_heads, row, column, v, out);
         });
     }
     if (parts) give_part<N, WIDTH>(parts + (size_t)blockIdx.x * m.n, sum, m.n);
@@ -533,8 +554,8 @@ struct add_gradients {
 
 /* Rows of so many columns are whole in the registers of a block. */
 static bool fits(size_t n) { return n <= 512 * KEPT; }
-/* The only reader of node i if it takes int8 of its rows; else 0. */
-static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
+/* The only reader of node i; else 0. */
+static size_t find_reader(const tern_gpu_plan *plan, size_t i) {
     size_t reader = 0, count = 0;
     for (size_t r = i + 1; r < plan->graph->nodes; r++)
         for (int k = 0; k < plan->graph->node[r].inputs; k++)
@@ -542,7 +563,13 @@ static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
                 reader = r;
                 count++;
             }
-    return count == 1 && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
+    return count == 1 ? reader : 0;
+}
+
+/* That reader if it takes int8 of the rows; else 0. */
+static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
+    const size_t reader = find_reader(plan, i);
+    return reader && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
 }
 
 /* The addition right in front of node i, which is its input: what it adds is there still when the norm's turn comes,
@@ -551,6 +578,26 @@ static size_t find_addition(const tern_gpu_plan *plan, size_t i) {
     const size_t in = (size_t)plan->node[i].from[0];
     const bool is_added = in + 1 == i && plan->node[in].op && !strcmp(gpu_graph_node(plan, in)->op->name, "add");
     return plan->node[i].gives_int8 && is_added ? in : 0;
+}
+
+/* Sums over the heads of attention in front, whose only reader this norm is: neighbours of whole packs have a head, and
+ * all threads of a warp have heads. */
+static head_sums heads_in_front(const tern_gpu_plan *plan, size_t i) {
+    enum { PACK = 8 };
+    const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];
+    const tern_node *node = gpu_graph_node(plan, in);
+    head_sums s = {};
+    if (!plan->training || plan->type == TERN_F32 || strcmp(node->op->name, "attention") ||
+        find_reader(plan, in) != i)
+        return s;
+    const size_t width = node->channels / node->at.heads, lanes = width / PACK;
+    const bool divides =
+        width % PACK == 0 && lanes && lanes <= 32 && 32 % lanes == 0 && node->channels % (32 * PACK) == 0;
+    if (!divides || !fits(node->channels)) return s;
+    s.heads = (unsigned)node->at.heads;
+    s.tokens = (unsigned)node->shape.dim[0];
+    s.lanes = (unsigned)lanes;
+    return s;
 }
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -562,6 +609,8 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     plan->node[i].gives_int8 = state->int8_reader != 0;
     state->addition = find_addition(plan, i);
     if (state->addition) GPU_CHECK(gpu_state(plan, state->addition, 1, err)); /* tells it so */
+    if (heads_in_front(plan, i).lanes)
+        GPU_CHECK(gpu_attention_take_delta(plan, (size_t)node->input[0], &state->delta, err));
     const size_t pairs = gpu_pair_sums_scratch(plan->type, node->channels);
     const size_t parts = PARTS * node->channels * sizeof(float);
     if (plan->training) gpu_want_scratch(plan, pairs > parts ? pairs : parts);
@@ -596,12 +645,15 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
-    BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n,
-                                       BY_WIDTH(m.n, N,
-                                                norm_gradient<R, T, N, WIDTH, EXACT>
-                                                <<<blocks_of(m, PARTS), NORM_THREADS(WIDTH), 0, plan->stream>>>(
-                                                    (T *)dx, (const T *)x, (const T *)dy, m, add, parts)))));
+    head_sums of_heads = heads_in_front(plan, i);
+    of_heads.delta = state_of(plan, i)->delta;
+    BY_RULE(m,
+            GPU_BY_TYPE(plan->type,
+                        GPU_BY_PACK(T, m.n,
+                                    BY_WIDTH(m.n, N,
+                                             norm_gradient<R, T, N, WIDTH, EXACT>
+                                             <<<blocks_of(m, PARTS), NORM_THREADS(WIDTH), 0, plan->stream>>>(
+                                                 (T *)dx, (const T *)x, (const T *)dy, m, add, parts, of_heads)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

@@ -2,8 +2,9 @@
  * tokens, H heads, G key and value heads, D head width, R = H / G; x [B][T][(H + 2 G) D], y [B][T][H D].
  *
  * Neither S nor P is ever in memory: tiles of keys stream past a tile of queries, and the backward pass makes P again
- * from each row's log-sum-exp. dq is a kernel by tiles of queries, dk and dv are one by tiles of keys, which takes
- * the R heads of a key in their order: every sum has one owner. */
+ * from each row's log-sum-exp. dq is summed by tiles of queries, dk and dv by tiles of keys, which take the R heads of a
+ * key in their order: every sum has one owner. Both make scores for themselves, but on Hopper, where dS is left in
+ * memory by the one for the other. */
 #ifndef TERN_GPU_GPU_ATTENTION_CUH
 #define TERN_GPU_GPU_ATTENTION_CUH
 
@@ -61,7 +62,8 @@ tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const g
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d);
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
-/* backward: `room` is scratch of so many bytes. */
+/* Where there are gradients: `room` is scratch of so many bytes. */
+tern_status gpu_attention_wgmma_prepare_backward(tern_gpu_plan *plan, size_t node, tern_error *err);
 size_t gpu_attention_wgmma_room(const gpu_attention *a);
 tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
                                          tern_error *err);

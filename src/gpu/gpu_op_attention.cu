@@ -115,23 +115,31 @@ static size_t delta_bytes(const gpu_attention *a) {
     return gpu_round_up(a->batch * a->t * a->h * sizeof(float), 256);
 }
 
+static tern_status prepare_gradients(tern_gpu_plan *plan, size_t i, const gpu_attention *a, attention_state *state,
+                                     tern_error *err) {
+    void *memory;
+    size_t room = delta_bytes(a);
+    GPU_CHECK(gpu_keep(plan, &memory, delta_bytes(a), gpu_graph_node(plan, i)->name, err));
+    state->lse = (float *)memory;
+    if (gpu_attention_has_wgmma(plan, a->d)) {
+        GPU_CHECK(gpu_attention_wgmma_prepare_backward(plan, i, err));
+        room += gpu_attention_wgmma_room(a);
+    }
+    gpu_want_scratch(plan, room);
+    return TERN_OK;
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const gpu_attention a = attention_of(plan, i, plan->batch_max);
-    const size_t tokens = plan->batch_max * a.t, rows = tokens * a.h;
+    const size_t tokens = plan->batch_max * a.t;
     GPU_CHECK(gpu_state(plan, i, sizeof(attention_state), err));
     attention_state *state = (attention_state *)plan->node[i].state;
     if (gpu_attention_has_wgmma(plan, a.d))
         GPU_CHECK(gpu_attention_wgmma_prepare(plan, i, err));
     else if (gpu_attention_has_mma(plan, a.d))
         GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
-    if (plan->training) {
-        void *memory;
-        GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
-        state->lse = (float *)memory;
-        gpu_want_scratch(plan,
-                         delta_bytes(&a) + (gpu_attention_has_wgmma(plan, a.d) ? gpu_attention_wgmma_room(&a) : 0));
-    }
+    if (plan->training) GPU_CHECK(prepare_gradients(plan, i, &a, state, err));
     if (node->at.rope_base == 0) return TERN_OK;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &state->turned, tokens * (a.h + a.g) * a.d * gpu_bytes(plan->type), node->name, err));

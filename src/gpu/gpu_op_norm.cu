@@ -258,7 +258,31 @@ __device__ static row_moments find_moments(Values &values, const row_norm &m, no
     return {mean, 1.0f / sqrtf(team_sum<WIDTH>(square, room[1].sum) / (float)m.n + m.epsilon)};
 }
 
-/* A row by quantize_rows.cu's rule. Below 2^22 a sum with 3 * 2^22 has the nearest whole number in its last bits. */
+/* The nearest whole number of v s is the last byte: below 2^22 a sum with 3 * 2^22 has it there. */
+__device__ static uint32_t whole_bits(float v, float s) {
+    return __float_as_uint(__fadd_rn(__fmul_rn(v, s), 12582912.0f));
+}
+
+/* N of them to q, zeros where the row is not finite; four neighbours are put together at once. */
+template <int N> __device__ static void store_whole(int8_t *q, const float (&v)[N], float s, bool finite) {
+    if constexpr (N % 4 == 0) {
+        gpu_columns_pack<uint32_t, N / 4> out;
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            const uint32_t low = __byte_perm(whole_bits(v[j], s), whole_bits(v[j + 1], s), 0x0040);
+            const uint32_t high = __byte_perm(whole_bits(v[j + 2], s), whole_bits(v[j + 3], s), 0x0040);
+            out.v[j / 4] = finite ? __byte_perm(low, high, 0x5410) : 0;
+        }
+        *(gpu_columns_pack<uint32_t, N / 4> *)q = out;
+    } else {
+        gpu_columns_pack<int8_t, N> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = finite ? (int8_t)whole_bits(v[j], s) : (int8_t)0;
+        *(gpu_columns_pack<int8_t, N> *)q = out;
+    }
+}
+
+/* A row by quantize_rows.cu's rule. */
 template <class R, int N, int WIDTH, class Values>
 __device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, const row_norm &m,
                                  const row_moments &at, norm_room<WIDTH> &room) {
@@ -272,12 +296,8 @@ __device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, co
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
     values.each([&](auto is_kept, size_t column, float(&v)[N]) {
-        gpu_columns_pack<int8_t, N> out;
         if (!is_kept) normalise<R, N>(v, m, at, column);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(v[j], s), 12582912.0f)) : (int8_t)0;
-        *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
+        store_whole(q + column, v, s, finite);
     });
     if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }

@@ -193,9 +193,7 @@ tern_status gpu_optimizer_begin(tern_gpu_plan *plan, tern_error *err) {
 /* Squares of all gradients; n is a multiple of 4, and what lies between parameters is 0. */
 __global__ static void square_parts(double *part, const float4 *g, size_t n) {
     double sum = 0;
-    const size_t stride = (size_t)gridDim.x * blockDim.x;
-#pragma unroll 4
-    for (size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x; i < n / 4; i += stride) {
+    GPU_FOR(i, n / 4) {
         const float4 v = g[i];
         sum += (double)v.x * (double)v.x;
         sum += (double)v.y * (double)v.y;
@@ -293,34 +291,21 @@ struct adamw_step {
     }
 };
 
-enum { AT_ONCE = 2 }; /* packs of each array that a thread asks for before it works */
-
 /* Rows are 16-byte aligned, and so are chunks. */
 template <class F> __device__ static void step_chunk(const gpu_row &r, const gpu_chunk &c, const F f) {
     using P = gpu_pack<float>;
     float *w = r.w + c.begin, *first = r.first + c.begin, *second = F::SECOND ? r.second + c.begin : NULL;
     const float *g = r.g + c.begin;
-    const uint32_t packs = c.length / P::N, stride = AT_ONCE * blockDim.x;
-    for (uint32_t i = threadIdx.x; i < packs; i += stride) {
-        P pw[AT_ONCE], pf[AT_ONCE], ps[AT_ONCE] = {}, pg[AT_ONCE];
-        const auto each = [&](auto work) {
+    const uint32_t packs = c.length / P::N;
+    for (uint32_t i = threadIdx.x; i < packs; i += blockDim.x) {
+        P pw = ((P *)w)[i], pf = ((P *)first)[i], ps = {};
+        const P pg = ((const P *)g)[i];
+        if (F::SECOND) ps = ((P *)second)[i];
 #pragma unroll
-            for (uint32_t k = 0; k < AT_ONCE; k++)
-                if (i + k * blockDim.x < packs) work(k, i + k * blockDim.x);
-        };
-        each([&](uint32_t k, uint32_t at) {
-            pw[k] = ((const P *)w)[at];
-            pf[k] = ((const P *)first)[at];
-            pg[k] = ((const P *)g)[at];
-            if (F::SECOND) ps[k] = ((const P *)second)[at];
-        });
-        each([&](uint32_t k, uint32_t at) {
-#pragma unroll
-            for (int j = 0; j < P::N; j++) f(pw[k].v[j], pf[k].v[j], ps[k].v[j], pg[k].v[j]);
-            ((P *)w)[at] = pw[k];
-            ((P *)first)[at] = pf[k];
-            if (F::SECOND) ((P *)second)[at] = ps[k];
-        });
+        for (int j = 0; j < P::N; j++) f(pw.v[j], pf.v[j], ps.v[j], pg.v[j]);
+        ((P *)w)[i] = pw;
+        ((P *)first)[i] = pf;
+        if (F::SECOND) ((P *)second)[i] = ps;
     }
     const uint32_t i = packs * P::N + threadIdx.x;
     if (i >= c.length) return;

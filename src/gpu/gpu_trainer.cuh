@@ -43,7 +43,7 @@ struct gpu_row {
 };
 
 /* A piece of a row (of a matrix, for Muon); a block each. */
-enum { GPU_CHUNK = 8192 };
+enum { GPU_CHUNK = 4096 };
 struct gpu_chunk {
     uint32_t row, length;
     size_t begin;

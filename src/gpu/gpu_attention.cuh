@@ -2,9 +2,9 @@
  * tokens, H heads, G key and value heads, D head width, R = H / G; x [B][T][(H + 2 G) D], y [B][T][H D].
  *
  * Neither S nor P is ever in memory: tiles of keys stream past a tile of queries, and the backward pass makes P again
- * from each row's log-sum-exp. dq is summed by tiles of queries, dk and dv by tiles of keys, which take the R heads of a
- * key in their order: every sum has one owner. Both make scores for themselves, but on Hopper, where dS is left in
- * memory by the one for the other. */
+ * from each row's log-sum-exp. dq is summed by tiles of queries, dk and dv by tiles of keys, which take the R heads
+ * of a key in their order: every sum has one owner. Both make scores for themselves, but on Hopper the one leaves dS
+ * in memory for the other. */
 #ifndef TERN_GPU_GPU_ATTENTION_CUH
 #define TERN_GPU_GPU_ATTENTION_CUH
 

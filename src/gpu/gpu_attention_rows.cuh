@@ -51,7 +51,8 @@ __device__ inline float quad_sum(float v) {
 /* A row's weights may grow to 2^so much before sums fade to a new largest score: then they seldom do. */
 enum { GPU_ATTENTION_SLACK = 8 };
 
-/* Scores become weights about what was the rows' largest, more or less; `sum`: of the thread's own. `row`: its first. */
+/* Scores become weights about what was the rows' largest, more or less; `sum`: of the thread's own. `row`: its
+ * first. */
 template <int D>
 __device__ static void take_weights(float (&s)[GPU_ATTENTION_TILE / 8][4], float (&o)[D / 8][4], float (&largest)[2],
                                     float (&sum)[2], float scale2, bool diagonal, int row, int column) {

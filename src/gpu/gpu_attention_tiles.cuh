@@ -16,9 +16,10 @@ enum {
     D = 64,
     ROW_BYTES = 2 * D,
     TILE_BYTES = TILE * ROW_BYTES,
-    GROUP = 128,     /* threads of a warpgroup */
-    STEP_BYTES = 32, /* 16 columns of a row */
-    ALIGNMENT = 1024 /* of a swizzled tile */
+    GROUP = 128,      /* threads of a warpgroup */
+    STEP_BYTES = 32,  /* 16 columns of a row */
+    ALIGNMENT = 1024, /* of a swizzled tile */
+    STAGES = 3        /* pairs of tiles: one that comes, one that is multiplied, one that was */
 };
 
 /* ---- instructions */
@@ -75,40 +76,30 @@ STEPS(__half, "f16")
 
 /* ---- tiles */
 
-/* The barriers of a block: one of its own tiles, then of each stage that its tiles are there, and that they are no longer
- * read. */
-template <int Stages> struct tile_barriers { uint64_t own, full[Stages], free[Stages]; };
+/* The barriers of a block: one of its own tiles, then one of each stage. */
+struct tile_barriers {
+    uint64_t own, full[STAGES];
+};
 
-/* Pairs of tiles that take turns in as many places. All threads know which pair is next to be read; one thread asks
- * for a pair behind it. */
-template <int Stages> struct tile_ring {
+/* Pairs of tiles that take turns in STAGES places. All threads know which pair is next to be read; one thread asks
+ * for the pair behind it. */
+struct tile_ring {
     uint32_t tiles, barriers;
     int stage, parity; /* of the pair to be read */
 
-    /* Warps: of those that read the tiles, where release() is used. */
-    __device__ tile_ring(uint32_t tiles, tile_barriers<Stages> *room, int warps = 1)
-        : tiles(tiles), stage(0), parity(0) {
+    __device__ tile_ring(uint32_t tiles, tile_barriers *room) : tiles(tiles), stage(0), parity(0) {
         const uint32_t own = (uint32_t)__cvta_generic_to_shared(&room->own);
         barriers = (uint32_t)__cvta_generic_to_shared(room->full);
         if (threadIdx.x == 0) {
             barrier_init(own, 1);
-            for (int i = 0; i < Stages; i++) {
-                barrier_init(barrier(i), 1);
-                barrier_init(free_barrier(i), warps);
-            }
+            for (int i = 0; i < STAGES; i++) barrier_init(barriers + 8 * i, 1);
             barrier_init_fence();
         }
         __syncthreads();
     }
     __device__ uint32_t place(int i) const { return tiles + (uint32_t)(i * 2 * TILE_BYTES); }
     __device__ uint32_t barrier(int i) const { return barriers + (uint32_t)(i * 8); }
-    __device__ uint32_t free_barrier(int i) const { return barrier(Stages + i); }
-    __device__ int after() const { return stage + 1 < Stages ? stage + 1 : 0; }
-    __device__ int before() const { return stage ? stage - 1 : Stages - 1; }
-    /* A warp has read all of a stage. */
-    __device__ void release(int i) const {
-        if (threadIdx.x % 32 == 0) barrier_arrive(free_barrier(i));
-    }
+    __device__ int after() const { return stage + 1 < STAGES ? stage + 1 : 0; }
     __device__ void wait() const { barrier_wait(barrier(stage), parity); }
     __device__ void step() {
         stage = after();

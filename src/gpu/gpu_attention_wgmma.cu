@@ -1,13 +1,8 @@
-/* Attention's forward pass on Hopper (gpu_attention_tiles.cuh): two warpgroups of queries share tiles of keys and values.
- * While a tile is multiplied, the next ones are on their way, and the last product of the one before ends. */
+/* Attention's forward pass on Hopper (gpu_attention_tiles.cuh): two warpgroups of queries share tiles of keys and
+ * values. While a tile is multiplied, the next one is on its way, and the last product of the one before ends. */
 #include "gpu/gpu_attention_tiles.cuh"
 
-enum {
-    FORWARD_GROUPS = 2,
-    STAGES = 5, /* pairs of tiles: two that come; two warpgroups need not keep step */
-    AHEAD = 2,
-    FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 2 * STAGES) * TILE_BYTES
-};
+enum { FORWARD_GROUPS = 2, FORWARD_BYTES = ALIGNMENT + (FORWARD_GROUPS + 2 * STAGES) * TILE_BYTES };
 
 /* Which rows of which head a block has: blocks of one head are neighbours in time, so that the head's tiles are read
  * from L2, and those with the most tiles to pass come first. */
@@ -24,10 +19,10 @@ template <class V>
 __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
     wgmma_forward(gpu_attention a, const __grid_constant__ CUtensorMap turned,
                   const __grid_constant__ CUtensorMap x) {
-    __shared__ tile_barriers<STAGES> barriers;
+    __shared__ tile_barriers barriers;
     enum { QUERIES = FORWARD_GROUPS * TILE };
     const uint32_t queries = aligned_room(), own_barrier = (uint32_t)__cvta_generic_to_shared(&barriers.own);
-    tile_ring<STAGES> ring(queries + FORWARD_GROUPS * TILE_BYTES, &barriers, FORWARD_GROUPS * GROUP / 32);
+    tile_ring ring(queries + FORWARD_GROUPS * TILE_BYTES, &barriers);
     const int lane = (int)threadIdx.x % 32, group = (int)threadIdx.x / GROUP, column = lane % 4 * 2;
     const int own = (int)threadIdx.x % GROUP / 32 * 16 + lane / 4;
     const block_place at_work = my_place(a, (unsigned)a.h, QUERIES);
@@ -42,26 +37,22 @@ __global__ static void __launch_bounds__(FORWARD_GROUPS *GROUP, 2)
         barrier_arrive_expecting(own_barrier, FORWARD_GROUPS * TILE_BYTES);
         for (int i = 0; i < FORWARD_GROUPS; i++)
             copy_tile(queries + i * TILE_BYTES, &turned, query_column(h), (int)first + i * TILE, (int)b, own_barrier);
-        for (int i = 0; i < AHEAD && i < tiles; i++) pair.ask(ring.place(i), i * TILE, ring.barrier(i));
+        pair.ask(ring.place(0), 0, ring.barrier(0));
     }
     barrier_wait(own_barrier, 0);
     for (int i = 0; i < tiles; i++, ring.step()) {
         const uint32_t at = ring.place(ring.stage);
-        if (threadIdx.x == 0 && i + AHEAD < tiles) {
-            const int next = i + AHEAD, stage = next % STAGES, round = next / STAGES;
-            if (round) barrier_wait(ring.free_barrier(stage), (round - 1) % 2);
-            pair.ask(ring.place(stage), next * TILE, ring.barrier(stage));
-        }
-        __syncwarp();
-        if (i > mine) break; /* all of these keys come later, and they are the last */
         ring.wait();
+        __syncthreads(); /* the tile before the last is free */
+        if (threadIdx.x == 0 && i + 1 < tiles)
+            pair.ask(ring.place(ring.after()), (i + 1) * TILE, ring.barrier(ring.after()));
+        if (i > mine) break; /* all of these keys come later, and they are the last */
         sums s;
         multiply_rows<V>(s, queries + group * TILE_BYTES, at);
         wgmma_wait<0>(); /* of the tile before, too */
         pin_weights(p);
         pin_sums(o);
         pin_sums(s);
-        if (i) ring.release(ring.before());
         take_weights<D>(s, o, largest, sum, a.scale2, i == mine, own, column);
         make_left<V>(p, s);
         add_product<V>(o, p, at + TILE_BYTES);

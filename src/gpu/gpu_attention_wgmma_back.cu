@@ -1,8 +1,9 @@
 /* Attention's gradients on Hopper (gpu_attention_tiles.cuh).
  *
- * A pass is units: the keys of a head, and the heads of queries that read them. A block of keys makes the gradients of
- * 64 keys and values, and leaves each tile of -dS = P (delta - dP) in memory, in V, as the operand that it was; a block
- * of queries multiplies a row of those tiles by keys. So scores are made once, and dq is summed in the order of keys.
+ * A pass is units: the keys of a head, and the heads of queries that read them. A block of keys makes the gradients
+ * of 64 keys and values, and leaves each tile of -dS = P (delta - dP) in memory, in V, as the operand that it was; a
+ * block of queries multiplies a row of those tiles by keys. So scores are made once, and dq is summed in the order of
+ * keys.
  *
  * Blocks of queries come `lead` units behind those of keys: late enough to find them done, early enough to find their
  * tiles in L2. They wait for blocks with smaller numbers only, which the device starts first. */
@@ -10,7 +11,6 @@
 
 enum {
     BLOCKS = 3,               /* a multiprocessor */
-    STAGES = 3,               /* pairs of tiles: one that comes, one that is multiplied, one that was */
     SCORES_LIMIT = 512 << 20, /* bytes of a launch, unless a single unit has more */
     BACKWARD_BYTES = ALIGNMENT + (2 + 2 * STAGES) * TILE_BYTES
 };
@@ -61,8 +61,8 @@ struct backward_place {
     }
 };
 
-/* Starts to bring what this thread will read of a tile of scores: of 16 queries, its warp's, the four packs that the four
- * warps of the block of keys left. */
+/* Starts to bring what this thread will read of a tile of scores: of 16 queries, its warp's, the four packs that the
+ * four warps of the block of keys left. */
 __device__ static void bring_scores(uint32_t to, const char *from) {
 #pragma unroll
     for (int k = 0; k < TILE / 16; k++) {
@@ -103,7 +103,7 @@ __device__ static void wait_for_scores(const unsigned *done, unsigned blocks) {
 
 template <class V>
 __device__ static void queries_back(const gpu_attention &a, const backward_work &work, const backward_place &place,
-                                    tile_ring<STAGES> ring, const CUtensorMap *turned) {
+                                    tile_ring ring, const CUtensorMap *turned) {
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const int tile = (int)(gpu_attention_tiles(&a) - 1 - place.number / (unsigned)a.r);
     const size_t of_unit = place.number % (unsigned)a.r, h = place.g * a.r + of_unit;
@@ -167,8 +167,8 @@ struct query_walk {
 
 template <class V>
 __device__ static void keys_back(const gpu_attention &a, const backward_work &work, const backward_place &place,
-                                 tile_ring<STAGES> ring, uint32_t keys, uint32_t own_barrier,
-                                 const CUtensorMap *turned, const CUtensorMap *x, const CUtensorMap *dy) {
+                                 tile_ring ring, uint32_t keys, uint32_t own_barrier, const CUtensorMap *turned,
+                                 const CUtensorMap *x, const CUtensorMap *dy) {
     __shared__ float4 rows[STAGES][TILE / 2];
     const uint32_t values = keys + TILE_BYTES, row_room = (uint32_t)__cvta_generic_to_shared(rows);
     const int lane = (int)threadIdx.x % 32, column = lane % 4 * 2;
@@ -260,9 +260,9 @@ template <class V>
 __global__ static void __launch_bounds__(GROUP, BLOCKS)
     wgmma_backward(gpu_attention a, backward_work work, const __grid_constant__ CUtensorMap turned,
                    const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap dy) {
-    __shared__ tile_barriers<STAGES> barriers;
+    __shared__ tile_barriers barriers;
     const uint32_t room = aligned_room();
-    const tile_ring<STAGES> ring(room + 2 * TILE_BYTES, &barriers);
+    const tile_ring ring(room + 2 * TILE_BYTES, &barriers);
     const backward_place place(a, work);
     if (place.has_keys)
         keys_back<V>(a, work, place, ring, room, (uint32_t)__cvta_generic_to_shared(&barriers.own), &turned, &x, &dy);

@@ -600,8 +600,8 @@ static size_t find_addition(const tern_gpu_plan *plan, size_t i) {
     return plan->node[i].gives_int8 && is_added ? in : 0;
 }
 
-/* Sums over the heads of attention in front, whose only reader this norm is: neighbours of whole packs have a head, and
- * all threads of a warp have heads. */
+/* Sums over the heads of attention in front, whose only reader this norm is: neighbours of whole packs have a head,
+ * and all threads of a warp have heads. */
 static head_sums heads_in_front(const tern_gpu_plan *plan, size_t i) {
     enum { PACK = 8 };
     const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];

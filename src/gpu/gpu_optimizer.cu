@@ -192,24 +192,14 @@ tern_status gpu_optimizer_begin(tern_gpu_plan *plan, tern_error *err) {
 
 /* Squares of all gradients; n is a multiple of 4, and what lies between parameters is 0. */
 __global__ static void square_parts(double *part, const float4 *g, size_t n) {
-    enum { AT_ONCE = 4 };
-    const size_t stride = (size_t)gridDim.x * blockDim.x, packs = n / 4;
     double sum = 0;
-    const auto take = [&](float4 v) {
+    GPU_FOR(i, n / 4) {
+        const float4 v = g[i];
         sum += (double)v.x * (double)v.x;
         sum += (double)v.y * (double)v.y;
         sum += (double)v.z * (double)v.z;
         sum += (double)v.w * (double)v.w;
-    };
-    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    for (; i + (AT_ONCE - 1) * stride < packs; i += AT_ONCE * stride) {
-        float4 some[AT_ONCE]; /* asked for together: one wait for memory */
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) some[k] = g[i + k * stride];
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) take(some[k]);
     }
-    for (; i < packs; i += stride) take(g[i]);
     sum = block_sum(sum);
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }

@@ -65,24 +65,15 @@ template <class Rule> __device__ static void gpu_sum_part(const gpu_slices &s, u
     const gpu_slice_part p(s, number);
     const float *w = s.w + p.slice * s.length;
     const float above = Rule::Above ? s.threshold[p.slice] : 0;
-    enum { AT_ONCE = 8 };
     double sum = 0;
     unsigned long long kept = 0;
-    const auto take = [&](float weight) {
-        const float v = fabsf(weight);
+#pragma unroll 8
+    for (size_t i = p.begin + threadIdx.x; i < p.end; i += GPU_THREADS) {
+        const float v = fabsf(w[i]);
         const bool keep = !Rule::Above || v > above;
         sum += keep ? (double)v : 0.0;
         kept += keep;
-    };
-    size_t i = p.begin + threadIdx.x;
-    for (; i + (AT_ONCE - 1) * GPU_THREADS < p.end; i += AT_ONCE * GPU_THREADS) {
-        float some[AT_ONCE]; /* asked for together: one wait for memory */
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) some[k] = w[i + k * GPU_THREADS];
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; k++) take(some[k]);
     }
-    for (; i < p.end; i += GPU_THREADS) take(w[i]);
     sum = block_sum(sum);
     kept = block_sum(kept);
     if (s.parts > 1) {

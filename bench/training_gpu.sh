@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 tern=${TERN:-build/release/tern}
 out=bench/results/training-$1.jsonl
 rows=${2:-"10 cifar10-fast
-3 cifar10-fast epochs=36 lambda_end=0.5
-1 cifar10-fast width=128 epochs=100 cutout=10 lambda_end=0.5
+10 cifar10-fast width=128 width_later=384 epochs=24
+3 cifar10-large
 1 cifar10-fast-fp
 1 cifar10-simple batch=1024
 2 charlm

@@ -9,7 +9,9 @@ static const char help[] =
     "usage: tern devices [--json]\n\n"
     "Lists the GPUs that Tern can use: name, compute capability, memory and CUDA versions; or says\n"
     "why there is none, in which case everything runs on the CPU. TERN_DEVICE pins the choice:\n"
-    "auto, cpu, cuda (the first GPU) or cuda:N.\n\nExample:\n  TERN_DEVICE=cuda:0 tern devices\n";
+    "auto, cpu, cuda (the first GPU) or cuda:N. TERN_KERNEL=cuda-plain, for one, pins the kernel of ternary\n"
+    "products there; an unknown name lists them, and what the kernel cannot run is refused.\n\n"
+    "Example:\n  TERN_DEVICE=cuda:0 tern devices\n";
 
 static void print_json(json_t *row) {
     json_dumpf(row, stdout, JSON_COMPACT);

@@ -53,9 +53,11 @@ static void print_usage(FILE *to) {
     fprintf(to, "usage: tern COMMAND [OPTIONS]\n\nTern %s: ternary (1.58-bit) neural networks.\n\nCommands:\n",
             tern_version());
     for (size_t i = 0; i < COMMANDS; i++) fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    fprintf(to, "\n  tern COMMAND --help   options and an example\n  tern --version\n\n"
-                "Environment: TERN_KERNEL=TIER pins a kernel tier (see tern machine), TERN_DEVICE a device (see tern "
-                "devices).\n");
+    fprintf(
+        to,
+        "\n  tern COMMAND --help   options and an example\n  tern --version\n\n"
+        "Environment: TERN_KERNEL pins a kernel tier (see tern machine) or a GPU's kernel, TERN_DEVICE a device (see "
+        "tern devices).\n");
 }
 
 /* OpenMP's threads wait for each other by spinning, GCC's for milliseconds. That starves whoever shares the

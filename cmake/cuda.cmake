@@ -40,7 +40,8 @@ if(TERN_NETWORKS)
   list(APPEND TERN_CUDA_SOURCES ${TERN_GPU_SOURCES})
 endif()
 set(TERN_CUDA_TENSOR_SOURCES src/cuda/decode.cu src/cuda/mma.cu src/cuda/int8_peak.cu)
-set(TERN_CUDA_HOPPER_SOURCES src/cuda/decode_ring.cu src/cuda/wgmma.cu src/cuda/wgmma_ring.cu src/cuda/wgmma_peak.cu)
+set(TERN_CUDA_HOPPER_SOURCES src/cuda/decode_ring.cu src/cuda/wgmma.cu src/cuda/wgmma_floats.cu
+    src/cuda/wgmma_ring.cu src/cuda/wgmma_peak.cu)
 if(TERN_NETWORKS)
   list(APPEND TERN_CUDA_HOPPER_SOURCES src/gpu/gpu_attention_wgmma.cu
        src/gpu/gpu_attention_wgmma_back.cu src/gpu/gpu_conv_int8.cu src/gpu/gpu_conv_wgmma.cu)

@@ -28,6 +28,7 @@ keep() { # LOG COMMAND...
 
 rm -f "$tests" "$sanitizer"
 for name in gpu graph train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
+keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
 # The sanitizers' runs take minutes each and wait for one processor most of the time, so they run side by side, each into a
 # log of its own; limits_test and the refusals provoke errors of the API on purpose.
@@ -40,14 +41,16 @@ check() { # TOOL TEST...
     count=$((count + 1))
     { keep "$logs/$count" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@" || true; } &
 }
+check memcheck "$build/tests/limits_test" # alone: it fills the device
+wait
 for tool in memcheck initcheck racecheck; do
     check $tool "$build/tests/gpu_test" --quick int8
     check $tool "$build/tests/gpu_test" --quick "many outputs" "many rows" floats
-    check $tool "$build/tests/gpu_test" --quick groups "all groups" "many floats"
+    check $tool "$build/tests/gpu_test" --quick groups "all groups" "many floats" "float groups"
     check $tool "$build/tests/gpu_test" --quick epilogues unaligned quantize "small device" refusals
     check $tool "$build/tests/gpu_test" --quick tuning
 done
-for name in graph train rules limits; do check memcheck "$build/tests/${name}_test"; done
+for name in graph train rules; do check memcheck "$build/tests/${name}_test"; done
 # racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what they store by the copy engine: plain ones
 # take their place.
 LD_LIBRARY_PATH=$build/tests/plain_cublaslt:${LD_LIBRARY_PATH:-}

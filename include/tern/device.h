@@ -99,7 +99,7 @@ typedef enum tern_device_kernel {
     TERN_DEVICE_KERNEL_PLAIN = 1,  /* one thread an output: the specification; everything, everywhere */
     TERN_DEVICE_KERNEL_TILED = 2,  /* int8, scales per group too, everywhere */
     TERN_DEVICE_KERNEL_DECODE = 3, /* few rows of activations, at the speed of memory; 8.0 and newer */
-    TERN_DEVICE_KERNEL_MMA = 4,    /* many rows, tensor cores; 8.0 and newer */
+    TERN_DEVICE_KERNEL_MMA = 4,    /* many rows, tensor cores, groups of 32, 64, ... columns too; 8.0 and newer */
     TERN_DEVICE_KERNEL_WGMMA = 5,  /* many rows of int8, Hopper's tensor cores; 9.0 only */
     TERN_DEVICE_KERNEL_COUNT
 } tern_device_kernel;
@@ -173,7 +173,8 @@ typedef struct tern_device_tuned {
  * so do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A
  * kernel named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is
  * of its own kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it
- * too, in products of int8, which are the same to the bit whatever the kernel; they do not look at TERN_KERNEL. */
+ * too, in products of int8, which are the same to the bit whatever the kernel. What TERN_KERNEL names goes before it
+ * there as well; a graph with a product that it cannot run is refused. */
 TERN_API tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type,
                                       size_t m, tern_error *err);
 

@@ -43,7 +43,7 @@ typedef struct tern_train_options {
     int resume;      /* nonzero: go on from out/checkpoint.safetensors, whose configuration must be the same */
     const char
         *device;      /* "cpu", "cuda", "cuda:N"; NULL or "auto": what TERN_DEVICE says, else a GPU where there is one
-                           that can train this, else the CPU */
+                           that can train this, else the CPU. One whose kernel TERN_KERNEL names does not give way */
     uint64_t stop_at; /* save and stop after so many steps; 0: at the end */
     tern_progress_fn progress;
     void *context;

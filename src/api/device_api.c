@@ -3,13 +3,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "api/kernel_names.h"
 #include "api/matrix_checks.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/half.h"
 #include "cuda/device_matrix.h"
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 #include "cuda/select_device.h"
 #include "cuda/tune_product.h"
 #include "tern/device.h"
@@ -195,17 +195,20 @@ static tern_status check_product(const tern_device_matrix *w, const tern_device_
     return p->m ? check_arrays(p, err) : TERN_OK;
 }
 
+static tern_status cannot_run(const char *by, tern_device_kernel kernel, const char *why, tern_error *err) {
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s%s cannot run this product: %s", by,
+                     tern_device_kernel_name(kernel), why);
+}
+
 /* Fills in kernel and variant. */
 static tern_status choose(tern_device_product *p, const tern_device_matrix *w, tern_error *err) {
     const tern_cuda_limits *limits = &w->device->limits;
     char why[160] = "";
-    const int by_environment = p->kernel == TERN_DEVICE_KERNEL_AUTO && w->device->pinned;
-    if (by_environment) p->kernel = w->device->pinned;
     if (p->kernel == TERN_DEVICE_KERNEL_AUTO) {
+        const tern_cuda_measured measured = {tern_tuning_choose_by, &w->device->tuning.table};
         TERN_CHECK_ARGUMENT(!p->variant, err, "variant = %d of no kernel: name one", p->variant);
-        if (!tern_tuning_choose(&p->kernel, &p->variant, &w->device->tuning.table, limits, &w->weights, p))
-            tern_cuda_choose(&p->kernel, &p->variant, limits, &w->weights, p);
-        return TERN_OK;
+        if (tern_cuda_pick(p, w->device->pinned, &measured, limits, &w->weights, why, sizeof why)) return TERN_OK;
+        return cannot_run("TERN_KERNEL=", w->device->pinned, why, err);
     }
     TERN_CHECK_ARGUMENT(p->variant >= 0 && p->variant <= tern_cuda_variants(p->kernel), err,
                         "variant = %d: %s has 1 to %d", p->variant, tern_device_kernel_name(p->kernel),
@@ -213,9 +216,7 @@ static tern_status choose(tern_device_product *p, const tern_device_matrix *w, t
     const int fits =
         p->variant ? tern_cuda_fits(p->kernel, p->variant, limits, &w->weights, p, why, sizeof why)
                    : (p->variant = tern_cuda_choose_variant(p->kernel, limits, &w->weights, p, why, sizeof why)) != 0;
-    if (fits) return TERN_OK;
-    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE, "%s%s cannot run this product: %s",
-                     by_environment ? "TERN_KERNEL=" : "", tern_device_kernel_name(p->kernel), why);
+    return fits ? TERN_OK : cannot_run("", p->kernel, why, err);
 }
 
 tern_status tern_device_matmul(const tern_device_matrix *w, const tern_device_product *product, tern_error *err) {

@@ -8,8 +8,8 @@
  *
  * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper:
  * decode_ring.cu. */
+#include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
-#include "cuda/epilogue.cuh"
 #include "cuda/unpack.cuh"
 
 enum { AHEAD = 4 /* tiles that a warp has in flight, besides those that it works on */ };
@@ -258,8 +258,7 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
 
     /* What the first output of this thread takes is asked for long before it is needed. */
     const int mine = (int)threadIdx.x, first_n = min(n0 + mine % ROWS, p.w.rows - 1);
-    const float factor = factor_of(p.out, sum_type(), min(m0 + mine / ROWS, p.out.m - 1), first_n);
-    const float bias = bias_of(p.out, first_n);
+    const output_terms early = terms_of(p.out, sum_type(), min(m0 + mine / ROWS, p.out.m - 1), first_n);
     sum_type c[R][NT][4] = {};
     share(p, m0, lane).sum(c, next, run);
     sum_type *partial = (sum_type *)shared;
@@ -270,8 +269,7 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
         sum_type sum = 0;
         for (int v = 0; v < warps; v++) sum += partial[v * m_count * ROWS + i];
         sum = Acts::template finish<Density>(sum);
-        if (n < p.w.rows && i == mine) put_product(p.out, m, n, product_of(sum, factor, bias));
-        if (n < p.w.rows && i != mine) put_sum(p.out, m, n, sum);
+        if (n < p.w.rows) put_sum(p.out, m, n, sum, i == mine ? early : terms_of(p.out, sum, m, n));
     }
 }
 
@@ -290,21 +288,24 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     return TERN_OK;
 }
 
-template <class Density, class Acts, int R, int U>
-static tern_status launch_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    const auto kernel = tern_matmul_decode_row_cuda<Density, Acts, R, U>;
-    const int shared = (int)tern_decode_shared_bytes(variant, 1);
+template <class Density, class Acts, int R, int WARPS>
+static tern_status launch_row(tern_cuda_context *context, const product &p, tern_error *err) {
+    const auto kernel = tern_matmul_decode_row_cuda<Density, Acts, R, WARPS>;
     const dim3 grid((unsigned)ceil_div(p.w.row_tiles, R));
-    CUDA_TRY(tern_cuda_launch(context, kernel, grid, shapes[variant - 1].warps * 32, shared, 1, p), "cuda-decode",
-             err);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, WARPS * 32, 0, 1, p), "cuda-decode", err);
     return TERN_OK;
 }
 
-/* Eight tiles of weights ahead, of one row of tiles or of two. */
+/* Of one row of tiles or of two. */
 template <class Density, class Acts>
 static tern_status launch_one_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    return shapes[variant - 1].row_tiles > 1 ? launch_row<Density, Acts, 2, 4>(context, p, variant, err)
-                                             : launch_row<Density, Acts, 1, 8>(context, p, variant, err);
+    if (shapes[variant - 1].row_tiles == 1) return launch_row<Density, Acts, 1, 8>(context, p, err);
+    switch (shapes[variant - 1].warps) {
+    case 2: return launch_row<Density, Acts, 2, 2>(context, p, err);
+    case 4: return launch_row<Density, Acts, 2, 4>(context, p, err);
+    case 8: return launch_row<Density, Acts, 2, 8>(context, p, err);
+    default: return launch_row<Density, Acts, 2, 16>(context, p, err);
+    }
 }
 
 /* As many rows of tiles as the variant says, where registers allow it. */

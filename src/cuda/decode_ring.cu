@@ -13,6 +13,7 @@
  * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order
  * of the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
  * activations is taken away in the end. */
+#include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
 #include "cuda/hopper.cuh"
 
@@ -43,9 +44,8 @@ template <class Density> struct one_row {
     }
     /* to[row of the tile] */
     __device__ static void leave(int32_t *to, const int32_t (&c)[1][N][4], int lane) {
-        const int32_t none[4] = {};
         int32_t sums[2];
-        add_chunks<Density, int8_row>(sums, c[0], none, lane);
+        add_chunks<Density, int8_row>(sums, c[0], lane);
         if (lane % 4 < 2) to[lane % 4 * 8 + lane / 4] = lane % 4 ? sums[1] : sums[0];
     }
 };
@@ -86,10 +86,6 @@ template <class Density> struct eight_rows {
         }
     }
 };
-
-/* What a zero trit is in the operands. */
-__device__ static inline int32_t zero_code(t2) { return 2; }
-__device__ static inline int32_t zero_code(t5) { return 1; }
 
 /* ---- the share of a block and of a warp ------------------------------------------------------------------------ */
 
@@ -154,9 +150,13 @@ struct warp_ring {
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     }
+    /* One after the other: behind more than that, what the last kernel still reads and its outputs would wait. */
     __device__ void ask_first() {
 #pragma unroll
-        for (int i = 0; i < UNITS; i++) ask(slots + i * UNIT_BYTES);
+        for (int i = 0; i < UNITS; i++) {
+            if (i) asm volatile("cp.async.wait_group 0;" ::: "memory");
+            ask(slots + i * UNIT_BYTES);
+        }
     }
     /* The unit that was asked for first is there. */
     __device__ void wait() const { asm volatile("cp.async.wait_group %0;" ::"n"(UNITS - 1) : "memory"); }
@@ -299,7 +299,7 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     wait_for_last_kernel();
 
     stage_acts<Density>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
-    const float factor = factor_of(p.out, int32_t(), early_m, early_n), bias = bias_of(p.out, early_n);
+    const output_terms early = terms_of(p.out, int32_t(), early_m, early_n);
     __syncthreads();
     multiply_run<Density, Acts>(sums, ring, share, base + plan.x + Acts::lane_offset(lane, m, plan.x_pitch), warp,
                                 lane);
@@ -319,10 +319,7 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
         if (n >= p.w.rows || row >= m) continue;
         int32_t sum = splits > 1 ? 0 : product_at(i);
         for (int s = 0; s < splits && splits > 1; s++) sum += ((const int32_t *)(shared + plan.inbox))[s * each + i];
-        if (i == mine)
-            put_product(p.out, row, n, product_of(sum, factor, bias));
-        else
-            put_sum(p.out, row, n, sum);
+        put_sum(p.out, row, n, sum, i == mine ? early : terms_of(p.out, sum, row, n));
     }
 }
 

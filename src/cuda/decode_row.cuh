@@ -8,7 +8,7 @@
 #ifndef TERN_CUDA_DECODE_ROW_CUH
 #define TERN_CUDA_DECODE_ROW_CUH
 
-#include "cuda/epilogue.cuh"
+#include "cuda/decode_output.cuh"
 #include "cuda/unpack.cuh"
 
 /* (a ^ b) & c in one instruction: the compiler would share a ^ b. */
@@ -31,23 +31,27 @@ __device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
     for (int i = 0; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
 }
 
-/* The sum of trit * x of chunk `i`, a constant: column i of its sums, of those of the chunk before, and of the sums
- * of x. */
-__device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t, int32_t ones) {
-    return (sum >> 2 * i) - 2 * ones;
-}
-__device__ inline int32_t chunk_sum(t5, int, int32_t sum, int32_t before, int32_t ones) {
-    return sum - 3 * before - ones;
-}
+/* What codes and the sum over chunks make of a zero trit. */
+__device__ inline int32_t zero_code(t2) { return 2; }
+__device__ inline int32_t zero_code(t5) { return 1; }
+
+/* The sum of (trit + zero_code) * x of chunk `i`, a constant: column i of its sums, and of those of the chunk
+ * before. */
+__device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t) { return sum >> 2 * i; }
+__device__ inline int32_t chunk_sum(t5, int, int32_t sum, int32_t before) { return sum - 3 * before; }
 
 struct int8_row {
     typedef int8_t value;
     typedef uint32_t part;
     typedef int32_t sum_type;
 
-    __device__ static void count(int32_t (&ones)[4], const part (&x)[2]) {
-        const uint32_t one = 0x01010101u;
-        mma_u8(ones, one, one, one, one, x[0], x[1]);
+    /* total += the sum of what this lane alone has of x: several lanes have the last chunk. */
+    template <class Density> __device__ static void count(int32_t &total, const part (&x)[2], int lane) {
+        const int ones = lane < 4 * Density::Chunks ? 0x01010101 : 0;
+        total = __dp4a((int)x[0], ones, __dp4a((int)x[1], ones, total));
+    }
+    template <class Density> __device__ static int32_t zeros(int32_t total) {
+        return zero_code(Density()) * __reduce_add_sync(0xffffffffu, total);
     }
     template <class Density, int R>
     __device__ static void add(int32_t (&c)[R][Density::Chunks][4], const uint4 (&tile)[R], const part (&x)[2]) {
@@ -63,8 +67,8 @@ struct int8_row {
             for (int i = 0; i < N; i++) mma_u8(c[r][i], a[0][i], a[1][i], a[2][i], a[3][i], x[0], x[1]);
         }
     }
-    template <class Density> __device__ static int32_t chunk(int i, int32_t sum, int32_t before, int32_t ones) {
-        return chunk_sum(Density(), i, sum, before, ones);
+    template <class Density> __device__ static int32_t chunk(int i, int32_t sum, int32_t before) {
+        return chunk_sum(Density(), i, sum, before);
     }
 };
 
@@ -73,7 +77,8 @@ template <bool Bf16> struct half_row {
     typedef uint2 part;
     typedef float sum_type;
 
-    __device__ static void count(float (&)[4], const part (&)[2]) {}
+    template <class Density> __device__ static void count(float &, const part (&)[2], int) {}
+    template <class Density> __device__ static float zeros(float) { return 0; }
     template <class Density, int R>
     __device__ static void add(float (&c)[R][Density::Chunks][4], const uint4 (&tile)[R], const part (&x)[2]) {
         enum { N = Density::Chunks };
@@ -91,22 +96,21 @@ template <bool Bf16> struct half_row {
             }
         }
     }
-    template <class Density> __device__ static float chunk(int, float sum, float, float) {
+    template <class Density> __device__ static float chunk(int, float sum, float) {
         return sum * half_scale(Density());
     }
 };
 
 /* Of a lane's two rows of a tile, the sums over all chunks, in every lane of the four that share them. */
 template <class Density, class Acts, class Sum>
-__device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks][4], const Sum (&ones)[4],
-                                  int lane) {
+__device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks][4], int lane) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         Sum sum = 0;
 #pragma unroll
         for (int i = 0; i < Density::Chunks; i++) {
             const int at = i % 2 + 2 * half;
-            const Sum part = Acts::template chunk<Density>(i, c[i][at], i ? c[i - (i > 0)][at] : Sum(0), ones[at]);
+            const Sum part = Acts::template chunk<Density>(i, c[i][at], i ? c[i - (i > 0)][at] : Sum(0));
             if (lane % 4 == i / 2) sum += part;
         }
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
@@ -114,15 +118,28 @@ __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks
     }
 }
 
-/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda. Every warp has U tiles of
- * each row, and what of x meets them, on its way all the time. */
-template <class Density, class Acts, int R, int U>
-__global__ void __launch_bounds__(512) tern_matmul_decode_row_cuda(product p) {
+/* How many tiles of each of its R rows a warp has on their way, and how many of them at once before the last kernel
+ * has ended. Blocks of 16 warps are for matrices that leave multiprocessors idle; elsewhere what the last kernel still
+ * reads, and its outputs, would wait behind all that this one asks for. */
+template <class Density, class Acts, int R, int WARPS> struct row_shape {
+    enum {
+        Ahead = R == 1                                                            ? 8
+                : WARPS == 8 && sizeof(typename Acts::value) == 1 && !Density::T5 ? 5
+                                                                                  : 4,
+        AtOnce = R == 1 || WARPS == 16 ? Ahead : 2
+    };
+};
+
+/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda. Every warp has some tiles
+ * of each row, and what of x meets them, on its way all the time. A block has no more outputs than threads. */
+template <class Density, class Acts, int R, int WARPS>
+__global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row_cuda(product p) {
     typedef typename Acts::sum_type sum_type;
     typedef typename Acts::part part;
-    enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, HALF = N * TERN_TILE_CHUNK };
-    extern __shared__ __align__(16) uint8_t shared[];
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+    typedef row_shape<Density, Acts, R, WARPS> shape;
+    enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, HALF = N * TERN_TILE_CHUNK, U = shape::Ahead };
+    __shared__ sum_type partial[WARPS][ROWS];
+    const int mine = (int)threadIdx.x, lane = mine % 32, warp = mine / 32;
     const int row_tile = (int)blockIdx.x * R, n0 = row_tile * TERN_TILE_ROWS, end = p.w.k_tiles;
     const size_t row_bytes = (size_t)end * TERN_TILE_BYTES;
     const uint8_t *tiles = p.w.tiles + (size_t)row_tile * row_bytes;
@@ -143,23 +160,26 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_row_cuda(product p) {
             to[h] = __ldg((const part *)(x + min(k * Density::Cols + h * HALF + column, last)));
     };
 #pragma unroll
-    for (int u = 0; u < U; u++)
-        if (warp + u * warps < end) load_tiles(tile[u], warp + u * warps);
+    for (int u = 0; u < U; u++) {
+        /* Nothing is added, blockIdx.y is 0, but the compiler does not know and so waits for the tile. */
+        if (u >= shape::AtOnce) tiles += tile[u - (u >= shape::AtOnce ? shape::AtOnce : 0)][R - 1].w & blockIdx.y;
+        if (warp + u * WARPS < end) load_tiles(tile[u], warp + u * WARPS);
+    }
     let_next_kernel_start();
     wait_for_last_kernel();
 #pragma unroll
     for (int u = 0; u < U; u++)
-        if (warp + u * warps < end) load_x(parts[u], warp + u * warps);
-    const int mine = (int)threadIdx.x, first_n = min(n0 + mine % ROWS, p.w.rows - 1);
-    const float factor = factor_of(p.out, sum_type(), 0, first_n), bias = bias_of(p.out, first_n);
+        if (warp + u * WARPS < end) load_x(parts[u], warp + u * WARPS);
+    const int n = n0 + mine % ROWS;
+    const output_terms terms = terms_of(p.out, sum_type(), 0, min(n, p.w.rows - 1));
 
-    sum_type c[R][N][4] = {}, ones[4] = {};
-    for (int k0 = warp; k0 < end; k0 += U * warps)
+    sum_type c[R][N][4] = {}, total = 0;
+    for (int k0 = warp; k0 < end; k0 += U * WARPS)
 #pragma unroll
         for (int u = 0; u < U; u++) {
-            const int k = k0 + u * warps, next = k + U * warps;
+            const int k = k0 + u * WARPS, next = k + U * WARPS;
             if (k >= end) break;
-            Acts::count(ones, parts[u]);
+            Acts::template count<Density>(total, parts[u], lane);
             Acts::template add<Density, R>(c, tile[u], parts[u]);
             if (next < end) {
                 load_tiles(tile[u], next);
@@ -167,24 +187,20 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_row_cuda(product p) {
             }
         }
 
-    sum_type *partial = (sum_type *)shared; /* [warp][row] */
+    const sum_type zeros = Acts::template zeros<Density>(total);
 #pragma unroll
     for (int r = 0; r < R; r++) {
         sum_type sums[2];
-        add_chunks<Density, Acts>(sums, c[r], ones, lane);
+        add_chunks<Density, Acts>(sums, c[r], lane);
         if (lane % 4 < 2)
-            partial[warp * ROWS + r * TERN_TILE_ROWS + lane % 4 * 8 + lane / 4] = lane % 4 ? sums[1] : sums[0];
+            partial[warp][r * TERN_TILE_ROWS + lane % 4 * 8 + lane / 4] = (lane % 4 ? sums[1] : sums[0]) - zeros;
     }
     __syncthreads();
-    for (int i = mine; i < ROWS; i += (int)blockDim.x) {
-        sum_type sum = 0;
-        for (int v = 0; v < warps; v++) sum += partial[v * ROWS + i];
-        if (n0 + i >= p.w.rows) break;
-        if (i == mine)
-            put_product(p.out, 0, n0 + i, product_of(sum, factor, bias));
-        else
-            put_sum(p.out, 0, n0 + i, sum);
-    }
+    if (mine >= ROWS || n >= p.w.rows) return;
+    sum_type sum = 0;
+#pragma unroll
+    for (int v = 0; v < WARPS; v++) sum += partial[v][mine];
+    put_sum(p.out, 0, n, sum, terms);
 }
 
 #endif

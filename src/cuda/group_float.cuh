@@ -1,4 +1,4 @@
-/* From the integer sum of a group to the float that its exponent multiplies. */
+/* From the sum of a group to the float that its exponent multiplies. */
 #ifndef TERN_CUDA_GROUP_FLOAT_CUH
 #define TERN_CUDA_GROUP_FLOAT_CUH
 
@@ -15,6 +15,9 @@ __device__ inline int32_t float_start(int group, int shift) {
 __device__ inline float float_of(int32_t sum, int32_t start) {
     return start ? __fsub_rn(__int_as_float(sum), 12582912.0f) : __int2float_rn(sum);
 }
+
+/* Sums of floats are what they are. */
+__device__ inline float float_of(float sum, float) { return sum; }
 
 /* 2^e for sums that are 2^shift too large; zero behind the last group, so that what ends there adds nothing. */
 __device__ inline float group_power(const tern_cuda_weights &w, int row, int group, int shift) {

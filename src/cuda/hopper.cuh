@@ -90,6 +90,7 @@ template <int N> __device__ inline void pin(float (&values)[N]) {
 /* c[64][N] += a[64][32] b[32][N], int8. A from registers: each warp has 16 rows, a lane what it has for mma
  * m16n8k32. */
 #define SUMS_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define HALF_SUMS "%0, %1, %2, %3, %4, %5, %6, %7"
 #define SUMS_16 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define SUMS_32 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define SUMS_48 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
@@ -106,6 +107,7 @@ template <int N> __device__ inline void pin(float (&values)[N]) {
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                             \
     }
 
+WGMMA_I8(16, HALF_SUMS, "{%8, %9, %10, %11}, %12", OF_4(c, 0), OF_4(c, 4))
 WGMMA_I8(32, SUMS_0, "{%16, %17, %18, %19}, %20", OF_16(c, 0))
 WGMMA_I8(64, SUMS_0 ", " SUMS_16, "{%32, %33, %34, %35}, %36", OF_16(c, 0), OF_16(c, 16))
 WGMMA_I8(128, SUMS_0 ", " SUMS_16 ", " SUMS_32 ", " SUMS_48, "{%64, %65, %66, %67}, %68", OF_16(c, 0), OF_16(c, 16),
@@ -119,6 +121,7 @@ WGMMA_I8(256, SUMS_0 ", " SUMS_16 ", " SUMS_32 ", " SUMS_48 ", " SUMS_64 ", " SU
 #undef WGMMA_I8
 #undef OF_16
 #undef OF_4
+#undef HALF_SUMS
 #undef SUMS_0
 #undef SUMS_16
 #undef SUMS_32

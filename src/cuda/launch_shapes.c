@@ -11,6 +11,14 @@ static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
+static const char *const kernel_names[] = {"auto",        "cuda-plain", "cuda-tiled",
+                                           "cuda-decode", "cuda-mma",   "cuda-wgmma"};
+_Static_assert(sizeof kernel_names / sizeof *kernel_names == TERN_DEVICE_KERNEL_COUNT, "a name for each kernel");
+
+const char *tern_cuda_kernel_name(tern_device_kernel kernel) {
+    return (unsigned)kernel < TERN_DEVICE_KERNEL_COUNT ? kernel_names[kernel] : NULL;
+}
+
 int tern_cuda_variants(tern_device_kernel kernel) {
     switch (kernel) {
     case TERN_DEVICE_KERNEL_PLAIN: return 1;
@@ -127,9 +135,12 @@ static int device_fits(tern_device_kernel kernel, const tern_cuda_limits *limits
     return 1;
 }
 
-/* Shapes 4 and up make more of an unpacked weight than int8 needs; the first is too small for halves to be fast. */
-static int mma_has(int variant, tern_dtype x_type) {
-    return x_type == TERN_I8 ? variant <= 3 : variant > 1 && (x_type != TERN_F32 || variant <= 3);
+/* Shapes 4 and up make more of an unpacked weight than int8 needs; the first is too small for halves to be fast, and
+ * the last two have no registers for the second sum that scales per group take. */
+static int mma_has(int variant, tern_dtype x_type, int grouped) {
+    if (x_type == TERN_I8) return variant <= 3;
+    if (x_type == TERN_F32) return variant == 2 || variant == 3;
+    return variant > 1 && (!grouped || variant <= 4);
 }
 
 /* What tiled_row.cuh adds up at a time. */
@@ -174,14 +185,14 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
         return refuse(why, why_bytes, "it takes up to %d outputs, not %d", TERN_FAST_MAX_OUTPUTS, w->rows);
     if (w->exponents && kernel != TERN_DEVICE_KERNEL_TILED && kernel != TERN_DEVICE_KERNEL_MMA)
         return refuse(why, why_bytes, "scales per group are for cuda-plain, cuda-tiled and cuda-mma");
-    if (w->exponents && kernel == TERN_DEVICE_KERNEL_MMA && (product->x_type != TERN_I8 || w->group % 32))
-        return refuse(why, why_bytes, "of scales per group it takes those of 32, 64, 96 ... columns, with int8");
+    if (w->exponents && kernel == TERN_DEVICE_KERNEL_MMA && w->group % 32)
+        return refuse(why, why_bytes, "of scales per group it takes those of 32, 64, 96 ... columns");
     if (w->cols > TERN_FAST_MAX_COLS)
         return refuse(why, why_bytes, "its sums hold up to %d columns, this matrix has %d", TERN_FAST_MAX_COLS,
                       w->cols);
     if ((kernel == TERN_DEVICE_KERNEL_TILED || kernel == TERN_DEVICE_KERNEL_WGMMA) && product->x_type != TERN_I8)
         return refuse(why, why_bytes, "it takes int8 activations");
-    if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type))
+    if (kernel == TERN_DEVICE_KERNEL_MMA && !mma_has(variant, product->x_type, w->exponents != NULL))
         return refuse(why, why_bytes, "variant %d is not for activations of this type", variant);
     if (kernel == TERN_DEVICE_KERNEL_TILED && variant == TERN_TILED_ROW && !row_fits(w, product->m))
         return refuse(why, why_bytes,
@@ -249,12 +260,12 @@ enum { LARGE_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
  * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they
  * do not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer
- * to multiply than to fetch. */
+ * to multiply than to fetch; two of those a multiprocessor do not pay either. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
     if (m == 1 && (!is_large || w->row_tiles < 2 * sm)) return 0;
-    if (m == 1) return w->t5 && few ? ring_variant(2, 1) : ring_variant(1, 2);
+    if (m == 1) return w->t5 ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
     if (few) return ring_variant(is_long ? 2 : 1, 1);
     return is_long && w->row_tiles <= 5 * sm ? 0 : ring_variant(1, 1);
 }
@@ -284,6 +295,7 @@ static int mma_float_wish(const tern_cuda_limits *limits, const tern_cuda_weight
     const int sm = limits->multiprocessors;
     if (m <= 32) return 3;
     if (product->x_type == TERN_F32) return 2;
+    if (w->exponents) return w->t5 ? 4 : 3;
     if (blocks_of(n, 256) * blocks_of(m, 128) >= 3 * sm) return 6;
     return blocks_of(n, 128) * blocks_of(m, 128) >= sm ? 5 : 4;
 }
@@ -369,7 +381,8 @@ void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_
     char why[160];
     tern_device_kernel order[4];
     int count = 0;
-    const int many = product->m > decode_rows(product->x_type);
+    const int is_decoded = product->x_type == TERN_I8 || !w->exponents; /* else what is left is cuda-plain */
+    const int many = !is_decoded || product->m > decode_rows(product->x_type);
     if (many) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
@@ -381,4 +394,18 @@ void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_
     }
     *kernel = TERN_DEVICE_KERNEL_PLAIN;
     *variant = 1;
+}
+
+int tern_cuda_pick(tern_device_product *product, tern_device_kernel pinned, const tern_cuda_measured *measured,
+                   const tern_cuda_limits *limits, const tern_cuda_weights *w, char *why, size_t why_bytes) {
+    if (pinned != TERN_DEVICE_KERNEL_AUTO) {
+        product->kernel = pinned;
+        product->variant = tern_cuda_choose_variant(pinned, limits, w, product, why, why_bytes);
+        return product->variant != 0;
+    }
+    const int was_measured =
+        measured && measured->choose &&
+        measured->choose(&product->kernel, &product->variant, measured->table, limits, w, product);
+    if (!was_measured) tern_cuda_choose(&product->kernel, &product->variant, limits, w, product);
+    return 1;
 }

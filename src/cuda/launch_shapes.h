@@ -31,7 +31,8 @@ typedef struct tern_ring_plan {
 } tern_ring_plan;
 
 /* mma: a block computes 16 * row_tiles * warps_n outputs for 8 * m_tiles * warps_m rows of activations;
- * int8 has the first three shapes, halves all but the first, fp32 the second and third. */
+ * int8 has the first three shapes, halves all but the first, with scales per group up to the fourth, fp32 the second
+ * and third. */
 typedef struct tern_mma_shape {
     int warps_n, warps_m, row_tiles, m_tiles;
 } tern_mma_shape;
@@ -85,6 +86,9 @@ enum {
 
 int tern_cuda_variants(tern_device_kernel kernel);
 
+/* tern_device_kernel_name, where that is out of reach: libtern_cuda.so does not link libtern.so. */
+const char *tern_cuda_kernel_name(tern_device_kernel kernel);
+
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
 void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
@@ -110,5 +114,10 @@ typedef struct tern_cuda_measured {
 /* A variant for a pinned kernel; 0 where none fits, with the reason. */
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
                              const tern_device_product *product, char *why, size_t why_bytes);
+
+/* Kernel and variant of a product that names none: of the kernel that is pinned unless that is AUTO, else what was
+ * measured (NULL: nothing), else the rule's. 0 where the pinned kernel cannot run the product, with the reason. */
+int tern_cuda_pick(tern_device_product *product, tern_device_kernel pinned, const tern_cuda_measured *measured,
+                   const tern_cuda_limits *limits, const tern_cuda_weights *w, char *why, size_t why_bytes);
 
 #endif

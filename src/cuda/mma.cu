@@ -1,6 +1,8 @@
 /* Many rows of activations on the tensor cores of 8.0 and newer. A block's activations pass through shared memory in
  * stages of one tile's columns; its weights go from packed words straight into registers, so they are unpacked once
  * for each of the block's warps beside one another. */
+#include <type_traits>
+
 #include "cuda/epilogue.cuh"
 #include "cuda/group_float.cuh"
 #include "cuda/unpack.cuh"
@@ -39,6 +41,7 @@ __device__ static float4 load_4_floats(uint32_t at) {
 
 /* One scale a row: sums go on to its end. */
 template <class Density, class Sum, int R, int MT> struct whole_rows {
+    enum { GROUPED = 0 };
     Sum c[R][MT][4] = {};
 
     __device__ whole_rows(const product &, int) {}
@@ -47,17 +50,29 @@ template <class Density, class Sum, int R, int MT> struct whole_rows {
     __device__ Sum result(int r, int i) const { return c[r][i / 4][i % 4]; }
 };
 
+/* What sums of a group begin with, and by how much they are too large. */
+template <class Density> struct group_start {
+    enum { SHIFT = Density::Shift };
+    __device__ static int32_t of(int32_t, int group) { return float_start(group, SHIFT); }
+};
+template <class Density> struct half_group_start {
+    enum { SHIFT = Density::HalfShift };
+    __device__ static float of(float, int) { return 0; }
+};
+
 /* A lane has all columns of its outputs, in ascending order. */
 template <class Density, class Sum, int R, int MT> struct group_rows {
+    typedef std::conditional_t<std::is_same_v<Sum, float>, half_group_start<Density>, group_start<Density>> first;
+    enum { GROUPED = 1 };
     Sum c[R][MT][4];
     float ended[R][MT][4] = {}; /* sums of the groups that have */
     float power[R][2];          /* 2^e of the open group, of rows g and g + 8 */
     const tern_cuda_weights &w;
     int row, open, left; /* the lane's first output; the open group; columns of it to come */
-    int32_t start;
+    Sum start;
 
     __device__ group_rows(const product &p, int first_row)
-        : w(p.w), row(first_row), open(0), left(p.w.group), start(float_start(p.w.group, Density::Shift)) {
+        : w(p.w), row(first_row), open(0), left(p.w.group), start(first::of(Sum(), p.w.group)) {
         for (int i = 0; i < R * MT * 4; i++) c[i / 4 / MT][i / 4 % MT][i % 4] = start;
         read_powers();
     }
@@ -65,7 +80,7 @@ template <class Density, class Sum, int R, int MT> struct group_rows {
     __device__ void read_powers() {
 #pragma unroll
         for (int i = 0; i < 2 * R; i++)
-            power[i / 2][i % 2] = group_power(w, min(row + i * 8, w.rows - 1), open, Density::Shift);
+            power[i / 2][i % 2] = group_power(w, min(row + i * 8, w.rows - 1), open, first::SHIFT);
     }
     __device__ void end_group() {
 #pragma unroll
@@ -144,16 +159,18 @@ template <template <class, class, int, int> class Rows> struct int8_stage {
 };
 
 /* Sums of what weights as halves and floating-point activations make. */
-struct float_sums {
+template <template <class, class, int, int> class Rows> struct float_sums {
+    template <class Density, int R, int MT> using rows = Rows<Density, float, R, MT>;
+
     template <class Density>
     __device__ static float product_at(const epilogue &out, float sum, int m, int n, float bias) {
+        if constexpr (rows<Density, 1, 1>::GROUPED) return __fadd_rn(sum, bias); /* their scales are in it */
         return product_of(sum * half_scale(Density()), factor_of(out, sum, m, n), bias);
     }
-
-    template <class Density, int R, int MT> using rows = whole_rows<Density, float, R, MT>;
 };
 
-template <bool Bf16> struct half_stage : float_sums {
+template <bool Bf16, template <class, class, int, int> class Rows> struct half_stage : float_sums<Rows> {
+    template <class Density, int R, int MT> using rows = Rows<Density, float, R, MT>;
     typedef uint16_t value;
     enum { Gap = TERN_MMA_GAP_HALF };
 
@@ -172,11 +189,13 @@ template <bool Bf16> struct half_stage : float_sums {
 #pragma unroll
                 for (int r = 0; r < R; r++) w.multiply(sums.c[r][t], r, b.x, b.y);
             }
+            if (k % 2) sums.pass_32_columns();
         }
     }
 };
 
-struct float_stage : float_sums {
+template <template <class, class, int, int> class Rows> struct float_stage : float_sums<Rows> {
+    template <class Density, int R, int MT> using rows = Rows<Density, float, R, MT>;
     typedef float value;
     enum { Gap = TERN_MMA_GAP_F32 };
 
@@ -204,6 +223,7 @@ struct float_stage : float_sums {
                         w.multiply(sums.c[r][t], r, __byte_perm(bits[0][i], bits[1][i], 0x7632),
                                    __byte_perm(bits[2][i], bits[3][i], 0x7632));
             }
+            if (k % 2) sums.pass_32_columns();
         }
     }
 };
@@ -327,23 +347,32 @@ static tern_status launch_int8(tern_cuda_context *context, const product &p, int
     }
 }
 
+/* Shapes that scales per group have too: they keep two sums an output. */
+template <class Density, class Stage>
+static tern_status launch_small(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    return variant == 2 ? launch<Density, Stage, 2, 2, 2, 4>(context, p, err)
+                        : launch<Density, Stage, 4, 1, 1, 4>(context, p, err);
+}
+
 template <class Density, bool Bf16>
 static tern_status launch_half(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    typedef half_stage<Bf16, whole_rows> whole;
+    typedef half_stage<Bf16, group_rows> groups;
+    if (p.w.exponents)
+        return variant == 4 ? launch<Density, groups, 4, 1, 1, 8>(context, p, err)
+                            : launch_small<Density, groups>(context, p, variant, err);
     switch (variant) {
-    case 2: return launch<Density, half_stage<Bf16>, 2, 2, 2, 4>(context, p, err);
-    case 4: return launch<Density, half_stage<Bf16>, 4, 1, 1, 8>(context, p, err);
-    case 5: return launch<Density, half_stage<Bf16>, 4, 1, 2, 16>(context, p, err);
-    case 6: return launch<Density, half_stage<Bf16>, 4, 2, 4, 8>(context, p, err);
-    default: return launch<Density, half_stage<Bf16>, 4, 1, 1, 4>(context, p, err);
+    case 4: return launch<Density, whole, 4, 1, 1, 8>(context, p, err);
+    case 5: return launch<Density, whole, 4, 1, 2, 16>(context, p, err);
+    case 6: return launch<Density, whole, 4, 2, 4, 8>(context, p, err);
+    default: return launch_small<Density, whole>(context, p, variant, err);
     }
 }
 
 template <class Density>
 static tern_status launch_float(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    switch (variant) {
-    case 2: return launch<Density, float_stage, 2, 2, 2, 4>(context, p, err);
-    default: return launch<Density, float_stage, 4, 1, 1, 4>(context, p, err);
-    }
+    return p.w.exponents ? launch_small<Density, float_stage<group_rows>>(context, p, variant, err)
+                         : launch_small<Density, float_stage<whole_rows>>(context, p, variant, err);
 }
 
 template <class Density>

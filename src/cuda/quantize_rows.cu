@@ -1,8 +1,10 @@
-/* Activations to int8, a block a row, after RMSNorm where asked: tern/quant.h's rules to the bit.
+/* Activations to int8, after RMSNorm where asked: tern/quant.h's rules to the bit. Rows of whole packs that take no
+ * norm stay in the registers of a team of threads; all others are a block's, which reads them again.
  *
  * The mean of the squares is defined as sixteen interleaved sums, each in ascending order. So sixteen threads add,
  * each its own sum; the squares are exact in double, and the others have them ready in shared memory. */
 #include "cuda/epilogue.cuh"
+#include "cuda/quantize_row.cuh"
 
 enum { THREADS = 256, PARTIALS = 16, SQUARES = 2048 /* columns at a time, a multiple of PARTIALS */ };
 
@@ -49,14 +51,15 @@ __device__ static float value_of(const tern_device_quantizer &p, const rms_norm 
     return n.gain ? __fmul_rn(v, n.gain[c]) : v;
 }
 
-/* The largest of all threads' values; the bits of |x| order as |x| does, with Inf and NaN on top. */
-__device__ static unsigned block_max(unsigned v) {
-    __shared__ unsigned warp_max[THREADS / 32];
-    for (int step = 16; step; step /= 2) v = max(v, __shfl_xor_sync(0xffffffffu, v, step));
-    if (threadIdx.x % 32 == 0) warp_max[threadIdx.x / 32] = v;
-    __syncthreads();
-    v = warp_max[0];
-    for (int i = 1; i < THREADS / 32; i++) v = max(v, warp_max[i]);
+/* The largest of the values of WIDTH threads: a warp, or a block. */
+template <int WIDTH> __device__ static unsigned team_largest(unsigned v) {
+    v = warp_largest(v);
+    if constexpr (WIDTH > 32) {
+        __shared__ unsigned room[WIDTH / 32];
+        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
+        __syncthreads();
+        v = warp_largest(room[threadIdx.x % (WIDTH / 32)]);
+    }
     return v;
 }
 
@@ -67,22 +70,80 @@ __global__ void __launch_bounds__(THREADS) tern_quantize_rows_cuda(tern_device_q
     wait_for_last_kernel();
     rms_norm n = {p.norm != 0, 0, p.gain};
     if (n.on) n.r = rms_factor(sum_of_squares(p.x, p.x_type, row, cols), p.epsilon, cols);
-    unsigned absmax = 0;
+    unsigned most = 0;
+    for (int c = (int)threadIdx.x; c < cols; c += THREADS) most = max(most, magnitude_of(value_of(p, n, row, c)));
+    const row_scale scale(team_largest<THREADS>(most));
     for (int c = (int)threadIdx.x; c < cols; c += THREADS)
-        absmax = max(absmax, __float_as_uint(value_of(p, n, row, c)) & 0x7fffffffu);
-    absmax = block_max(absmax);
-    const bool finite = absmax < 0x7f800000u;
-    const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(absmax), 1e-5f));
-    for (int c = (int)threadIdx.x; c < cols; c += THREADS) {
-        const int q = finite ? __float2int_rn(__fmul_rn(value_of(p, n, row, c), s)) : 0;
-        p.q[row + (size_t)c] = (int8_t)max(-128, min(127, q));
-    }
-    if (threadIdx.x == 0) p.inv_scale[blockIdx.x] = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
+        p.q[row + (size_t)c] = scale.finite ? (int8_t)quantized_bits(value_of(p, n, row, c), scale.s) : (int8_t)0;
+    if (threadIdx.x == 0) p.inv_scale[blockIdx.x] = scale.inverse();
+}
+
+/* ---- rows in registers: WIDTH threads a row, at most PACKS packs each ------------------------------------------ */
+
+#define TEAM_THREADS(WIDTH) ((WIDTH) < 128 ? 128 : (WIDTH))
+
+template <class T, int WIDTH, int PACKS>
+__global__ void __launch_bounds__(TEAM_THREADS(WIDTH)) tern_quantize_packs_cuda(tern_device_quantizer p) {
+    enum { TEAMS = TEAM_THREADS(WIDTH) / WIDTH };
+    const unsigned packs = (unsigned)(p.cols / row_pack<T>::N), first = threadIdx.x % WIDTH;
+    const size_t row = (size_t)blockIdx.x * TEAMS + threadIdx.x / WIDTH;
+    let_next_kernel_start();
+    wait_for_last_kernel();
+    if (row >= p.rows) return;
+    const row_pack<T> *x = (const row_pack<T> *)p.x + row * packs;
+    int8_pack<T> *q = (int8_pack<T> *)p.q + row * packs;
+    row_pack<T> mine[PACKS];
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+        if (first + k * WIDTH < packs) mine[k] = x[first + k * WIDTH];
+    unsigned most = 0;
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+        if (first + k * WIDTH < packs) most = max(most, largest_of(mine[k]));
+    const row_scale scale(team_largest<WIDTH>(most));
+#pragma unroll
+    for (int k = 0; k < PACKS; k++)
+        if (first + k * WIDTH < packs) q[first + k * WIDTH] = quantized(mine[k], scale);
+    if (first == 0) p.inv_scale[row] = scale.inverse();
+}
+
+/* ---- launching ------------------------------------------------------------------------------------------------- */
+
+enum { FEW_PACKS = 4, MOST_PACKS = 8, WIDEST = 512 };
+
+template <class T, int WIDTH>
+static cudaError_t launch_team(tern_cuda_context *context, const tern_device_quantizer &p, size_t packs) {
+    const auto kernel = packs > FEW_PACKS * WIDTH ? tern_quantize_packs_cuda<T, WIDTH, MOST_PACKS>
+                                                  : tern_quantize_packs_cuda<T, WIDTH, FEW_PACKS>;
+    const unsigned teams = TEAM_THREADS(WIDTH) / WIDTH;
+    return tern_cuda_launch(context, kernel, dim3((unsigned)((p.rows + teams - 1) / teams)), TEAM_THREADS(WIDTH), 0,
+                            1, p);
+}
+
+/* Of many rows a thread has as many packs as it may; few are spread over more threads. */
+template <class T> static cudaError_t launch_packs(tern_cuda_context *context, const tern_device_quantizer &p) {
+    const size_t packs = p.cols / row_pack<T>::N;
+    const size_t each = p.rows >= (size_t)(4 * context->multiprocessors) ? MOST_PACKS : 1;
+    if (packs <= 32 * each) return launch_team<T, 32>(context, p, packs);
+    return packs <= 128 * each ? launch_team<T, 128>(context, p, packs) : launch_team<T, WIDEST>(context, p, packs);
+}
+
+template <class T> static bool has_packs(const tern_device_quantizer &p) {
+    enum { N = row_pack<T>::N };
+    return !p.norm && p.cols % N == 0 && p.cols <= (size_t)WIDEST * MOST_PACKS * N && (uintptr_t)p.x % 16 == 0 &&
+           (uintptr_t)p.q % N == 0;
+}
+
+template <class T> static cudaError_t launch_rows(tern_cuda_context *context, const tern_device_quantizer &p) {
+    if (has_packs<T>(p)) return launch_packs<T>(context, p);
+    return tern_cuda_launch(context, tern_quantize_rows_cuda, dim3((unsigned)p.rows), THREADS, 0, 1, p);
 }
 
 tern_status tern_cuda_quantize(tern_cuda_context *context, const tern_device_quantizer *quantizer, tern_error *err) {
-    CUDA_TRY(tern_cuda_launch(context, tern_quantize_rows_cuda, dim3((unsigned)quantizer->rows), THREADS, 0, 1,
-                              *quantizer),
+    const tern_device_quantizer &p = *quantizer;
+    CUDA_TRY(p.x_type == TERN_F32    ? launch_rows<float>(context, p)
+             : p.x_type == TERN_BF16 ? launch_rows<__nv_bfloat16>(context, p)
+                                     : launch_rows<__half>(context, p),
              "quantize", err);
     return TERN_OK;
 }

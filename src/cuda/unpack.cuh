@@ -1,18 +1,18 @@
-/* Trits from words of a tile into operands of the tensor cores, and the tensor cores' instructions (8.0 and
- * newer). */
+/* Trits from words of a tile into operands of the tensor cores. */
 #ifndef TERN_CUDA_UNPACK_CUH
 #define TERN_CUDA_UNPACK_CUH
 
 #include "cuda/common.cuh"
+#include "cuda/mma_sync.cuh"
 
 /* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish`
- * turns the sum of those, times x, into the sum of trit * x. */
+ * turns the sum of those, times x, into the sum of trit * x. As halves they are trits times 2^HalfShift. */
 struct t2 {
-    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6 };
+    enum { Chunks = TERN_TILE_CHUNKS_T2, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 0, Shift = 6, HalfShift = 1 };
     __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
 };
 struct t5 {
-    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0 };
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0, HalfShift = 0 };
     __device__ static int32_t finish(int32_t sum) { return sum; }
 };
 
@@ -54,7 +54,7 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 #pragma unroll
         for (int j = 0; j < 2; j++) codes[i][j] = word << (14 - 8 * j - 2 * i) & 0xc000c000u;
 }
-__device__ inline float half_scale(t2) { return 0.5f; }
+template <class Density> __device__ inline float half_scale(Density) { return 1.0f / (1 << Density::HalfShift); }
 
 /* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are
  * exact. */
@@ -76,7 +76,6 @@ template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32
 #pragma unroll
         for (int j = 0; j < 2; j++) codes[i][j] = half_of_digits<Bf16>(d[i], j ? 0x4341 : 0x4240);
 }
-__device__ inline float half_scale(t5) { return 1.0f; }
 
 /* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What
  * is left of a word stays in two registers. */
@@ -119,40 +118,6 @@ __device__ inline uint4 load_tile_part(const uint8_t *tile, int lane) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                  : "l"(tile + lane * 16));
     return v;
-}
-
-/* c[16][8] += a[16][32] b[32][8], int8. */
-__device__ inline void mma_i8(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                              uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-/* The same with a unsigned. */
-__device__ inline void mma_u8(int32_t (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                              uint32_t b1) {
-    asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-/* c[16][8] += a[16][16] b[16][8], halves into fp32. */
-template <bool Bf16>
-__device__ inline void mma_half(float (&c)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                uint32_t b1) {
-    if constexpr (Bf16)
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-    else
-        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-            "{%0, %1, %2, %3};"
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
 
 /* The left operands of R rows of tiles, in halves: words are opened half a tile at a time and give them chunk by

@@ -6,7 +6,11 @@
  *
  * Tokens past the end are read as zeros. They change nothing: as keys they come after every query that counts, as
  * queries their dy is 0. */
+#include <type_traits>
+
 #include "gpu/gpu_attention_rows.cuh"
+
+#include "cuda/mma_sync.cuh"
 
 enum { TILE = GPU_ATTENTION_TILE, MMA_THREADS = 128 };
 
@@ -35,17 +39,6 @@ __device__ static void copy_async(void *to, const void *from, bool valid) {
 }
 __device__ static void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-#define MULTIPLY_ADD(V, type)                                                                                  \
-    __device__ static void multiply_add(V, float(&c)[4], const uint32_t(&a)[4], uint32_t b0, uint32_t b1) {    \
-        asm("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, " \
-            "{%8, %9}, {%0, %1, %2, %3};"                                                                      \
-            : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                                   \
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));                                   \
-    }
-MULTIPLY_ADD(__nv_bfloat16, "bf16")
-MULTIPLY_ADD(__half, "f16")
-#undef MULTIPLY_ADD
-
 /* Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8. */
 template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], const void *at) {
     if constexpr (TURNED)
@@ -59,6 +52,8 @@ template <bool TURNED> __device__ static void load_matrices(uint32_t (&v)[4], co
                      : "r"(shared_address(at))
                      : "memory");
 }
+
+template <class V> constexpr bool is_bf16 = std::is_same_v<V, __nv_bfloat16>;
 
 /* ---- products of a warp's 16 rows */
 
@@ -83,8 +78,8 @@ template <int D, int N, class V, class F> __device__ static void multiply_rows(f
 #pragma unroll
         for (int n = 0; n < N; n += 2) {
             load_matrices<false>(v, from + n * 8 * mma_sizes<D>::PITCH + k * 16);
-            multiply_add(V(), s[n], a, v[0], v[1]);
-            multiply_add(V(), s[n + 1], a, v[2], v[3]);
+            mma_half<is_bf16<V>>(s[n], a, v[0], v[1]);
+            mma_half<is_bf16<V>>(s[n + 1], a, v[2], v[3]);
         }
     }
 }
@@ -102,8 +97,8 @@ __device__ static void add_product(float (&sum)[D / 8][4], const float (&p)[N][4
         for (int n = 0; n < D / 8; n += 2) {
             uint32_t v[4];
             load_matrices<true>(v, from + k * 16 * mma_sizes<D>::PITCH + n * 8);
-            multiply_add(V(), sum[n], a, v[0], v[1]);
-            multiply_add(V(), sum[n + 1], a, v[2], v[3]);
+            mma_half<is_bf16<V>>(sum[n], a, v[0], v[1]);
+            mma_half<is_bf16<V>>(sum[n + 1], a, v[2], v[3]);
         }
     }
 }

@@ -48,11 +48,16 @@ static tern_status affine_prepare(tern_gpu_plan *plan, size_t i, tern_error *) {
     return TERN_OK;
 }
 
+/* In a deployed plan an activation may have it within, as it has a batch norm in training. */
 static tern_status affine_forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
-    const gpu_affine_rows<gpu_identity> rows = {gpu_node_param(plan, i, 0)->value, gpu_node_param(plan, i, 1)->value};
-    return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL, plan->batch * node->rows,
-                           node->channels, 0, rows, err);
+    const bool is_own = !strcmp(node->op->name, "affine");
+    const size_t affine = is_own ? i : (size_t)node->input[0];
+    const float *scale = gpu_node_param(plan, affine, 0)->value, *shift = gpu_node_param(plan, affine, 1)->value;
+    GPU_BY_ACTIVATION(is_own ? NULL : node->op->name,
+                      return gpu_columns_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), NULL,
+                                             plan->batch * node->rows, node->channels, 0,
+                                             gpu_affine_rows<F>{scale, shift}, err));
 }
 
 struct add_gradients {

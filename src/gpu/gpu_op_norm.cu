@@ -10,6 +10,7 @@
 #include "gpu/gpu_async.cuh"
 #include "gpu/gpu_attention.cuh"
 #include "gpu/gpu_columns.cuh"
+#include "gpu/gpu_norm_of_rows.cuh"
 #include "gpu/gpu_quantize.cuh"
 
 enum {
@@ -592,12 +593,13 @@ static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
     return reader && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
 }
 
-/* The addition right in front of node i, which is its input: what it adds is there still when the norm's turn comes,
- * and the norm, which has no value, takes no memory of it. Else 0. */
+/* In training, the addition right in front of node i, which is its input: what it adds is there still when the norm's
+ * turn comes, and the norm, which has no value, takes no memory of it. Else 0. Deployed, a product may make the norm
+ * instead, and reads the sum itself. */
 static size_t find_addition(const tern_gpu_plan *plan, size_t i) {
     const size_t in = (size_t)plan->node[i].from[0];
     const bool is_added = in + 1 == i && plan->node[in].op && !strcmp(gpu_graph_node(plan, in)->op->name, "add");
-    return plan->node[i].gives_int8 && is_added ? in : 0;
+    return plan->training && plan->node[i].gives_int8 && is_added ? in : 0;
 }
 
 /* Sums over the heads of attention in front, whose only reader this norm is: neighbours of whole packs have a head,
@@ -641,6 +643,7 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
 template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const row_norm m = norm_of(plan, i, CENTRED);
     const size_t reader = state_of(plan, i)->int8_reader;
+    if (reader && gpu_reader_normalises(plan, reader)) return TERN_OK;
     int8_t *q = reader ? plan->node[reader].q : NULL;
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
@@ -657,6 +660,12 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
                                                                 (T *)sum, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
+}
+
+bool gpu_norm_of_rows(const tern_gpu_plan *plan, size_t i, tern_row_norm *norm) {
+    const row_norm m = norm_of(plan, i, 0);
+    *norm = {1, m.squares, m.epsilon, m.gain};
+    return strcmp(gpu_graph_node(plan, i)->op->name, "layernorm") != 0;
 }
 
 /* parts: of the gain's gradient, [blocks][n]; NULL: not wanted. */

@@ -6,8 +6,6 @@
 
 static const size_t PATCHES = (size_t)128 << 20; /* bytes of a chunk */
 
-static size_t least(size_t a, size_t b) { return a < b ? a : b; }
-
 gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_t group) {
     const tern_shape *in = &tern_node_input(graph, node, 0)->shape;
     gpu_patches p = {};
@@ -17,7 +15,7 @@ gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_
     p.oh = node->shape.dim[0];
     p.ow = node->shape.dim[1];
     p.kernel = node->at.kernel;
-    p.stride = least(node->at.stride, GPU_DIVIDE_MOST); /* a longer one has a single window too */
+    p.stride = tern_min_size(node->at.stride, GPU_DIVIDE_MOST); /* a longer one has a single window too */
     p.padding = node->at.padding;
     p.channels = p.c / (node->at.groups ? node->at.groups : 1);
     p.first_channel = group * p.channels;
@@ -26,7 +24,7 @@ gpu_patches gpu_patches_of(const tern_graph *graph, const tern_node *node, size_
 
 size_t gpu_patches_images(const gpu_patches *p, size_t k, size_t element_bytes, size_t batch) {
     const size_t fit = PATCHES / (p->oh * p->ow * k * element_bytes);
-    return fit && batch ? least(fit, batch) : 1;
+    return fit && batch ? tern_min_size(fit, batch) : 1;
 }
 
 tern_status gpu_patches_too_large(const tern_gpu_plan *plan, size_t node, tern_error *err) {
@@ -109,7 +107,7 @@ static tern_status take_units(tern_gpu_plan *plan, size_t node, const gpu_patche
     GPU_CHECK(describe_taking(&t, plan, node, p, row, N, err));
     for (size_t done = 0, now; done < rows; done += now) {
         const size_t image = (first + done) / places, before = (first + done) % places;
-        now = least(least(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
+        now = tern_min_size(tern_min_size(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
         const size_t n = now * row;
         take<F><<<gpu_blocks(plan, n, 2), GPU_THREADS, 0, plan->stream>>>(
             (typename F::to *)to + done * row, (const typename F::from *)images + image * p->h * p->w * pixel, t,
@@ -167,7 +165,7 @@ static tern_status take_by_table(tern_gpu_plan *plan, size_t node, const gpu_pat
     GPU_CHECK(describe_taking(&t, plan, node, p, row, 1, err));
     for (size_t done = 0, now; done < rows; done += now) {
         const size_t image = (first + done) / places, before = (first + done) % places;
-        now = least(least(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
+        now = tern_min_size(tern_min_size(rows - done, GPU_DIVIDE_MOST / row), GPU_DIVIDE_MOST - before);
         const size_t n = now * row;
         take_scattered<E><<<gpu_blocks(plan, n, 2), GPU_THREADS, 0, plan->stream>>>(
             (E *)to + done * ld, (const E *)images + image * p->h * p->w * p->c, t, (uint32_t)p->channels,

@@ -59,7 +59,9 @@ static tern_status find_ops(tern_gpu_plan *plan, const tern_layout *layout, tern
         memcpy(plan->node[i].from, layout->node[i].from, sizeof plan->node[i].from);
         if (node->op->alias || plan->node[i].within) continue;
         const char *pool_or_not = !strcmp(node->op->name, "max_pool") ? "batch_norm_pool" : "batch_norm";
-        plan->node[i].op = gpu_op_find(layout->node[i].normed ? pool_or_not : node->op->name);
+        plan->node[i].op = gpu_op_find(layout->node[i].normed   ? pool_or_not
+                                       : layout->node[i].scaled ? "affine"
+                                                                : node->op->name);
         if (!plan->node[i].op)
             return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
                              "%s: the operation %s does not run on a GPU yet; take the CPU", node->name,
@@ -185,6 +187,7 @@ static tern_status plan_create(tern_gpu_plan **out, tern_cuda_context *context, 
     if (plan->training) context->serial = true; /* its kernels write weights, which products read ahead */
     plan->int8_gradients = desc->int8_gradients != 0;
     plan->seed = desc->seed;
+    plan->pinned = desc->pinned;
     plan->measured = desc->measured;
     const tern_status status = build(plan, desc, err);
     if (status)

@@ -68,6 +68,7 @@ struct tern_gpu_plan {
     bool count_trits;
     size_t first_trained; /* of this pass: no gradients in front of this node */
     uint64_t seed;
+    tern_device_kernel pinned;   /* of products of trits; or AUTO */
     tern_cuda_measured measured; /* goes before the rule in products of int8 */
     gpu_now *now;                /* device memory */
     gpu_rules *rules;
@@ -112,8 +113,8 @@ tern_status gpu_begin_rules(tern_gpu_plan *plan, tern_error *err);
 
 /* Of gpu_table.h: gpu_timing.cu. */
 tern_status gpu_time_forward(tern_gpu_plan *plan, double *seconds, const tern_gpu_timing *timing, tern_error *err);
-/* gpu_op_ternary.cu. turn: the weights for int8 gradients anew, behind all refreshes; nothing where a node has none.
- * keep: nothing where a node has no int8 product. */
+/* turn (gpu_op_ternary.cu): the weights for int8 gradients anew, behind all refreshes; nothing where a node has none.
+ * keep (gpu_ternary_sums.cu): nothing where a node has no int8 product. */
 tern_status gpu_ternary_turn(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_ternary_keep_sums(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_ternary_read_sums(tern_gpu_plan *plan, int32_t *sums, int8_t *q, size_t node, tern_error *err);

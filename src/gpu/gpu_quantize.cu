@@ -2,7 +2,7 @@
 
 #include "gpu/gpu_columns.cuh"
 
-/* ---- to int8: a short row by src/cuda's kernel; what shares a scale in an image by a block, or in parts */
+/* ---- to int8: a row by src/cuda's kernel; what shares a scale in an image by a block, or in parts */
 
 enum { PART = 8192, ONE_ROW = 16384, IMAGE = 4096, ONE_IMAGE = 65536, IMAGE_THREADS = 512 };
 
@@ -145,7 +145,8 @@ static tern_status quantize_rows(tern_gpu_plan *plan, size_t node, int8_t *q, fl
 
 tern_status gpu_quantize(tern_gpu_plan *plan, size_t node, int8_t *q, float *inv_scale, float *repeated,
                          size_t repeats, const void *x, size_t scales, size_t each, void *scratch, tern_error *err) {
-    if (each < IMAGE || each > ONE_IMAGE || each % 8) {
+    const bool is_row = !repeated && each <= ONE_ROW;
+    if (is_row || each < IMAGE || each > ONE_IMAGE || each % 8) {
         GPU_CHECK(quantize_rows(plan, node, q, inv_scale, x, scales, each, scratch, err));
         return repeated ? gpu_repeat(plan, node, repeated, inv_scale, repeats, scales * repeats, err) : TERN_OK;
     }

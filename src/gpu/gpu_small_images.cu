@@ -5,6 +5,8 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
 
+#include "cuda/mma_sync.cuh"
+
 typedef __nv_bfloat16 bf16;
 
 enum {
@@ -14,15 +16,6 @@ enum {
     PLACES = 16, /* of an instruction */
     IMAGE_ROOM = 40 << 10
 };
-
-__device__ static void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-#endif
-}
 
 /* Images [images][h][w][c] of bf16, shown to windows with zeros around: [tall][wide]. */
 struct small_images {
@@ -122,7 +115,7 @@ template <int STEPS> __global__ static void __launch_bounds__(THREADS) small_ima
                     a[i] = *(const uint32_t *)from & mask[s][i / 2];
                 }
 #pragma unroll
-                for (int t = 0; t < TILES; t++) multiply_add(c[t], a, weight[s][t][0], weight[s][t][1]);
+                for (int t = 0; t < TILES; t++) mma_half<true>(c[t], a, weight[s][t][0], weight[s][t][1]);
             }
 #pragma unroll
             for (uint32_t half = 0; half < 2; half++) {
@@ -252,8 +245,8 @@ template <int TILES_N> __global__ static void __launch_bounds__(THREADS) small_f
                 load_turned(b, at + (uint32_t)n * 16);
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
-                    multiply_add(c[m][n], a[m], b[0], b[1]);
-                    multiply_add(c[m][n + 1], a[m], b[2], b[3]);
+                    mma_half<true>(c[m][n], a[m], b[0], b[1]);
+                    mma_half<true>(c[m][n + 1], a[m], b[2], b[3]);
                 }
             }
             __syncwarp(); /* the stage is read */

@@ -4,6 +4,8 @@
 #include "gpu/gpu_kernels.cuh"
 #include "gpu/gpu_patches.cuh"
 
+#include "cuda/mma_sync.cuh"
+
 enum { MOST_VALUES = 32, MOST_OUTPUTS = 128, OUTPUTS = 8 /* at a time */, THREADS = 128 };
 
 struct small_patches {
@@ -20,7 +22,49 @@ struct patch_value {
     uint16_t y, x, channel;
 };
 
-/* VALUES: p.values rounded up; weights of the rest are zeros, and so are the values. */
+/* ---- fp32, and every type where there are no matrix instructions for it. VALUES: p.values rounded up; weights of the
+ * rest are zeros, and so are the values. */
+
+__device__ static patch_value nth_value(const small_patches &p, uint32_t j) {
+    const uint32_t tap = j / p.c;
+    return {(uint16_t)(tap / p.kernel), (uint16_t)(tap % p.kernel), (uint16_t)(j % p.c)};
+}
+
+/* The patch of a place, 0 where it leaves the image. */
+template <class T, int VALUES>
+__device__ static void take_patch(float (&x)[VALUES], const small_patches &p, const T *images,
+                                  const patch_value *where, uint32_t place) {
+    uint32_t image = place;
+    const uint32_t ox = gpu_split(&image, p.ow), oy = gpu_split(&image, p.oh);
+    const uint32_t top = oy * p.stride - p.padding, left = ox * p.stride - p.padding; /* wrap where negative */
+#pragma unroll
+    for (uint32_t j = 0; j < VALUES; j++) {
+        const uint32_t v = top + where[j].y, u = left + where[j].x;
+        const bool inside = j < p.values && v < p.h && u < p.w;
+        x[j] = inside ? rounded_to(p.rounded,
+                                   to_float(images[(((size_t)image * p.h + v) * p.w + u) * p.c + where[j].channel]))
+                      : 0;
+    }
+}
+
+/* Outputs first ... of a patch. */
+template <class T, int VALUES>
+__device__ static gpu_few<T, OUTPUTS> outputs_of(const float (&x)[VALUES], const small_patches &p,
+                                                 const float *weight, uint32_t first) {
+    float sum[OUTPUTS] = {};
+#pragma unroll
+    for (uint32_t j = 0; j < VALUES; j++) {
+        const gpu_few<float, OUTPUTS> w = *(const gpu_few<float, OUTPUTS> *)(weight + j * p.outputs + first);
+#pragma unroll
+        for (int n = 0; n < OUTPUTS; n++) sum[n] += x[j] * w.v[n];
+    }
+    gpu_few<T, OUTPUTS> out;
+#pragma unroll
+    for (int n = 0; n < OUTPUTS; n++)
+        out.v[n] = from_float<T>(p.bias ? sum[n] + p.bias[first + (uint32_t)n] : sum[n]);
+    return out;
+}
+
 template <class T, int VALUES>
 __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, const T *images, small_patches p) {
     __shared__ alignas(16) float weight[VALUES * MOST_OUTPUTS]; /* [value][outputs] */
@@ -29,39 +73,14 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
         const uint32_t j = i / p.outputs, output = i % p.outputs;
         weight[i] = j < p.values ? rounded_to(p.rounded, p.weights[output * p.values + j]) : 0;
     }
-    for (uint32_t j = threadIdx.x; j < VALUES; j += THREADS) {
-        const uint32_t tap = j / p.c;
-        where[j] = {(uint16_t)(tap / p.kernel), (uint16_t)(tap % p.kernel), (uint16_t)(j % p.c)};
-    }
+    for (uint32_t j = threadIdx.x; j < VALUES; j += THREADS) where[j] = nth_value(p, j);
     __syncthreads();
     for (uint32_t place = blockIdx.x * THREADS + threadIdx.x; place < p.places; place += gridDim.x * THREADS) {
-        uint32_t image = place;
-        const uint32_t ox = gpu_split(&image, p.ow), oy = gpu_split(&image, p.oh);
-        const uint32_t top = oy * p.stride - p.padding, left = ox * p.stride - p.padding; /* wrap where negative */
         float x[VALUES];
-#pragma unroll
-        for (uint32_t j = 0; j < VALUES; j++) {
-            const uint32_t v = top + where[j].y, u = left + where[j].x;
-            const bool inside = j < p.values && v < p.h && u < p.w;
-            x[j] = inside
-                       ? rounded_to(p.rounded,
-                                    to_float(images[(((size_t)image * p.h + v) * p.w + u) * p.c + where[j].channel]))
-                       : 0;
-        }
-        for (uint32_t first = 0; first < p.outputs; first += OUTPUTS) {
-            float sum[OUTPUTS] = {};
-#pragma unroll
-            for (uint32_t j = 0; j < VALUES; j++) {
-                const gpu_few<float, OUTPUTS> w = *(const gpu_few<float, OUTPUTS> *)(weight + j * p.outputs + first);
-#pragma unroll
-                for (int n = 0; n < OUTPUTS; n++) sum[n] += x[j] * w.v[n];
-            }
-            gpu_few<T, OUTPUTS> out;
-#pragma unroll
-            for (int n = 0; n < OUTPUTS; n++)
-                out.v[n] = from_float<T>(p.bias ? sum[n] + p.bias[first + (uint32_t)n] : sum[n]);
-            *(gpu_few<T, OUTPUTS> *)(y + (size_t)place * p.outputs + first) = out;
-        }
+        take_patch<T, VALUES>(x, p, images, where, place);
+        for (uint32_t first = 0; first < p.outputs; first += OUTPUTS)
+            *(gpu_few<T, OUTPUTS> *)(y + (size_t)place * p.outputs + first) =
+                outputs_of<T, VALUES>(x, p, weight, first);
     }
 }
 
@@ -70,15 +89,6 @@ __global__ static void __launch_bounds__(THREADS) small_patches_kernel(T *y, con
  * that it ends with eight neighbours: column c of tile t is output 8 (c / 2) + 2 t + c % 2 of 32. */
 
 enum { TILES = 4, GROUP = 8 * TILES, WARPS = THREADS / 32 };
-
-__device__ static void multiply_add(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};"
-                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-#endif
-}
 
 __device__ static uint32_t pair_of(__nv_bfloat16 low, __nv_bfloat16 high) {
     return (uint32_t)__bfloat16_as_ushort(low) | (uint32_t)__bfloat16_as_ushort(high) << 16;
@@ -105,46 +115,72 @@ __device__ static uint32_t value_number(int step, int i) { /* i: 0 .. 3 */
     return (uint32_t)(16 * step + 2 * ((int)threadIdx.x % 4) + i % 2 + i / 2 * 8);
 }
 
+template <int STEPS> struct step_values {
+    patch_value where[STEPS][4];
+
+    __device__ explicit step_values(const small_patches &p) {
+#pragma unroll
+        for (int s = 0; s < STEPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) where[s][i] = nth_value(p, value_number(s, i));
+    }
+    /* The left operands of 16 places: g, g + 8, then the same for the upper values. */
+    __device__ void take(uint32_t (&a)[STEPS][4], const small_patches &p, const patch_at (&patch)[2]) const {
+#pragma unroll
+        for (int s = 0; s < STEPS; s++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                a[s][i] = pair_of(patch[i % 2].value(p, value_number(s, i / 2 * 2), where[s][i / 2 * 2]),
+                                  patch[i % 2].value(p, value_number(s, i / 2 * 2 + 1), where[s][i / 2 * 2 + 1]));
+    }
+};
+
+/* The right operand of a step: weights of the lane's output of tile t, zeros behind the last. */
+__device__ static void take_weights(uint32_t (&b)[2], const small_patches &p, int group, int t, int step) {
+    const uint32_t g = threadIdx.x % 32 / 4, output = (uint32_t)(group * GROUP + t * 2) + g / 2 * 8 + g % 2;
+    __nv_bfloat16 w[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const uint32_t j = value_number(step, i);
+        w[i] = __float2bfloat16_rn(j < p.values && output < p.outputs ? p.weights[output * p.values + j] : 0.0f);
+    }
+    b[0] = pair_of(w[0], w[1]);
+    b[1] = pair_of(w[2], w[3]);
+}
+
+/* Eight neighbouring outputs of places g and g + 8 behind `first`. */
+__device__ static void put_outputs(__nv_bfloat16 *y, const float (&c)[TILES][4], const small_patches &p,
+                                   uint32_t first, uint32_t output) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+        const uint32_t place = first + threadIdx.x % 32 / 4 + (uint32_t)half * 8;
+        gpu_few<__nv_bfloat16, OUTPUTS> out;
+#pragma unroll
+        for (int n = 0; n < OUTPUTS; n++) {
+            const float v = c[n / 2][half * 2 + n % 2];
+            out.v[n] = __float2bfloat16_rn(p.bias ? v + p.bias[output + (uint32_t)n] : v);
+        }
+        if (place < p.places) *(gpu_few<__nv_bfloat16, OUTPUTS> *)(y + (size_t)place * p.outputs + output) = out;
+    }
+}
+
 template <int STEPS, int GROUPS>
 __global__ static void __launch_bounds__(THREADS)
     small_patches_mma(__nv_bfloat16 *y, const __nv_bfloat16 *images, small_patches p) {
-    const uint32_t lane = threadIdx.x % 32, q = lane % 4, g = lane / 4;
-    patch_value where[STEPS][4];
+    const uint32_t q = threadIdx.x % 4, g = threadIdx.x % 32 / 4;
+    const step_values<STEPS> values(p);
     uint32_t weight[GROUPS][TILES][STEPS][2];
-#pragma unroll
-    for (int s = 0; s < STEPS; s++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t j = value_number(s, i), tap = j / p.c;
-            where[s][i] = {(uint16_t)(tap / p.kernel), (uint16_t)(tap % p.kernel), (uint16_t)(j % p.c)};
-        }
 #pragma unroll
     for (int group = 0; group < GROUPS; group++)
 #pragma unroll
         for (int t = 0; t < TILES; t++)
 #pragma unroll
-            for (int s = 0; s < STEPS; s++) {
-                const uint32_t output = (uint32_t)(group * GROUP + t * 2) + g / 2 * 8 + g % 2;
-                __nv_bfloat16 w[4];
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const uint32_t j = value_number(s, i);
-                    w[i] = __float2bfloat16_rn(j < p.values && output < p.outputs ? p.weights[output * p.values + j]
-                                                                                  : 0.0f);
-                }
-                weight[group][t][s][0] = pair_of(w[0], w[1]);
-                weight[group][t][s][1] = pair_of(w[2], w[3]);
-            }
+            for (int s = 0; s < STEPS; s++) take_weights(weight[group][t][s], p, group, t, s);
     const uint32_t step = gridDim.x * WARPS * 16;
     for (uint32_t first = (blockIdx.x * WARPS + threadIdx.x / 32) * 16; first < p.places; first += step) {
         const patch_at patch[2] = {patch_of(p, images, first + g), patch_of(p, images, first + g + 8)};
         uint32_t a[STEPS][4];
-#pragma unroll
-        for (int s = 0; s < STEPS; s++)
-#pragma unroll
-            for (int i = 0; i < 4; i++) /* places g, g + 8, then the same for the upper values */
-                a[s][i] = pair_of(patch[i % 2].value(p, value_number(s, i / 2 * 2), where[s][i / 2 * 2]),
-                                  patch[i % 2].value(p, value_number(s, i / 2 * 2 + 1), where[s][i / 2 * 2 + 1]));
+        values.take(a, p, patch);
 #pragma unroll
         for (int group = 0; group < GROUPS; group++) {
             const uint32_t output = (uint32_t)(group * GROUP) + q * 8;
@@ -152,20 +188,9 @@ __global__ static void __launch_bounds__(THREADS)
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
-                for (int s = 0; s < STEPS; s++) multiply_add(c[t], a[s], weight[group][t][s]);
-            if (output >= p.outputs) continue;
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const uint32_t place = first + g + (uint32_t)half * 8;
-                gpu_few<__nv_bfloat16, OUTPUTS> out;
-#pragma unroll
-                for (int n = 0; n < OUTPUTS; n++) {
-                    const float v = c[n / 2][half * 2 + n % 2];
-                    out.v[n] = __float2bfloat16_rn(p.bias ? v + p.bias[output + (uint32_t)n] : v);
-                }
-                if (place < p.places)
-                    *(gpu_few<__nv_bfloat16, OUTPUTS> *)(y + (size_t)place * p.outputs + output) = out;
-            }
+                for (int s = 0; s < STEPS; s++)
+                    mma_half<true>(c[t], a[s], weight[group][t][s][0], weight[group][t][s][1]);
+            if (output < p.outputs) put_outputs(y, c, p, first, output);
         }
     }
 }

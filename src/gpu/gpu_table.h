@@ -21,6 +21,8 @@ typedef struct tern_gpu_plan_desc {
     tern_dtype products; /* operands of dense products in training, sums are fp32: of 16-bit values their type */
     int int8_gradients;  /* ternary products of int8 activations pass gradients on as int8 rows (op_ternary) */
     uint64_t seed;
+    tern_device_kernel
+        pinned; /* of products of trits: create fails where one of the graph's cannot be its. Or AUTO */
     tern_cuda_measured measured; /* of this device; outlives the plan */
 } tern_gpu_plan_desc;
 

@@ -61,6 +61,9 @@ tern_status gpu_turned_prepare(gpu_turned_weights *t, tern_gpu_plan *plan, size_
     const char *name = gpu_graph_node(plan, i)->name;
     const float one = 1;
     void *memory;
+    if (w->rows > GPU_WEIGHTS_MOST_COLUMNS)
+        return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE, "%s: int8 gradients of %zu outputs; %d are possible", name,
+                         w->rows, GPU_WEIGHTS_MOST_COLUMNS);
     t->matrix = {};
     t->matrix.rows = (int32_t)w->cols;
     t->matrix.cols = (int32_t)w->rows;

@@ -124,6 +124,14 @@ static tern_status send_packed(gpu_weights *w, tern_gpu_plan *plan, size_t i, te
     return TERN_OK;
 }
 
+/* What 32 bits hold: the numbers of rows, and sums of int8 activations (kern/kernels.h's TERN_MAX_COLS). */
+static tern_status check_size(const gpu_weights *w, const char *name, tern_error *err) {
+    if (w->rows <= INT32_MAX - TERN_TILE_ROWS && w->cols <= GPU_WEIGHTS_MOST_COLUMNS) return TERN_OK;
+    return tern_fail(err, TERN_E_SIZE, TERN_NO_PLACE,
+                     "%s: %zu x %zu weights are too many for a GPU: %d columns are possible", name, w->rows, w->cols,
+                     GPU_WEIGHTS_MOST_COLUMNS);
+}
+
 tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const size_t groups = node->at.groups ? node->at.groups : 1, c = tern_node_input(plan->graph, node, 0)->channels;
@@ -132,6 +140,7 @@ tern_status gpu_weights_prepare(gpu_weights *w, tern_gpu_plan *plan, size_t i, t
               : node->at.width ? node->at.width
                                : c;
     w->groups = groups;
+    GPU_CHECK(check_size(w, node->name, err));
     if (node->packed.bytes) return send_packed(w, plan, i, err);
     if (gpu_trits_are_in(plan, i)) {
         GPU_CHECK(keep_tiles(w, plan, i, err));

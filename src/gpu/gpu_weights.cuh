@@ -11,6 +11,8 @@
 #include "gpu/gpu_plan.cuh"
 #include "gpu/gpu_trits.cuh"
 
+enum { GPU_WEIGHTS_MOST_COLUMNS = 1 << 22 }; /* 2 * 128 times that is below 2^31 */
+
 struct gpu_weights {
     size_t rows, cols;       /* of W, all groups of a convolution together */
     size_t groups;           /* matrices of rows / groups rows each */

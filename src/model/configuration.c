@@ -29,12 +29,19 @@ static const setting settings[] = {
     {"weights", CHOICE, AT(weights), 0, 0, "float|ternary|trit",
      "ternary with fp32 latents, whole numbers alone, or the full-precision twin"},
     {"width", WHOLE, AT(width), 1, 65536, NULL, "channels of a hidden layer (of the first block of a CNN)"},
+    {"width_later", WHOLE, AT(width_later), 0, 65536, NULL,
+     "channels of the blocks behind the first of model=fast; 0: four times its width"},
+    {"convolutions", WHOLE, AT(convolutions), 2, 3, NULL,
+     "of a block of model=fast; of three the last two are a residual branch"},
     {"depth", WHOLE, AT(depth), 1, 512, NULL, "hidden layers or blocks"},
     {"heads", WHOLE, AT(heads), 1, 256, NULL, "attention heads"},
     {"context", WHOLE, AT(context), 1, 65536, NULL, "tokens of a window"},
     {"vocabulary", WHOLE, AT(vocabulary), 0, 1 << 20, NULL,
      "tokens that embedding and head have room for, up to the next multiple of 64; 0: the text's own"},
     {"dropout", REAL, AT(dropout), 0, 0.95, NULL, "share of values dropped in training"},
+    {"dropout_embedding", REAL, AT(dropout_embedding), 0, 0.95, NULL, "the same of a text's embedded tokens"},
+    {"dropout_inner", REAL, AT(dropout_inner), 0, 0.95, NULL,
+     "the same in front of the projections that end attention and feed-forward parts"},
     {"rule", CHOICE, AT(rule), 0, 0, "absmean|absmedian|twn", "how latent weights become trits"},
     {"granularity", CHOICE, AT(granularity), 0, 0, "tensor|row|T4|T6|T8|T16|T32|T64|T96",
      "one weight scale a tensor, a row, or (of whole-number weights) a group of so many columns"},
@@ -107,9 +114,9 @@ size_t tern_config_group(const tern_config *config) {
 
 /* What every preset starts from, then what each changes. */
 static const char defaults[] =
-    "weights=ternary width=64 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto optimizer=adamw "
-    "side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 zeros=45 log_every=20 "
-    "max_skips=5";
+    "weights=ternary width=64 convolutions=2 depth=2 heads=4 context=64 batch=128 accumulate=1 seed=1 products=auto "
+    "optimizer=adamw side_optimizer=adamw schedule=cosine warmup=0.02 momentum=0.9 beta2=0.99 loss_ce=1 zeros=45 "
+    "log_every=20 max_skips=5";
 
 typedef struct named_preset {
     const char *name, *summary, *settings;
@@ -121,6 +128,13 @@ typedef struct named_preset {
 static const char float_free[] =
     "weights=trit update=ortho lr=1 granularity=row schedule=cosine lr_final=0.02 warmup=0.02 "
     "weight_decay=0 decay_side=0 clip=0";
+
+/* What the two sizes of airbench share. */
+#define AIRBENCH                                                                                                   \
+    "model=fast data=cifar-10 depth=3 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 lr_side=26 lr_head=330 " \
+    "schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop_fill=reflect flip=alternating "     \
+    "views=six whiten_share=0.3 granularity=row"
+#define AIRBENCH_TRIT "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"
 
 static const named_preset presets[] = {
     {"mnist-mlp", "MNIST, 784-512-512-10, W1.58A8",
@@ -136,19 +150,18 @@ static const named_preset presets[] = {
      "model=simple data=cifar-10 width=32 depth=2 epochs=15 lr=2e-3 dropout=0.25 weight_decay=0.02 crop=2 "
      "crop_fill=reflect flip=random",
      "lr_side=2e-3"},
-    {"cifar10-fast", "CIFAR-10, the ternary version of airbench",
-     "model=fast data=cifar-10 width=64 depth=3 epochs=10 batch=500 optimizer=muon side_optimizer=sgd lr=0.05 "
-     "lr_side=26 lr_head=330 schedule=linear warmup=0 momentum=0.75 smoothing=0.2 decay_side=2e-6 crop=2 "
-     "crop_fill=reflect flip=alternating views=six whiten_share=0.3 granularity=row",
-     "lr_side=1e-2 lr_head=2e-2 ends=fixed schedule=linear lr_final=0 warmup=0"},
+    {"cifar10-fast", "CIFAR-10, the ternary version of airbench", "width=64 epochs=10 crop=2 " AIRBENCH,
+     AIRBENCH_TRIT},
+    {"cifar10-large", "the same with airbench96's sizes: twice as wide, blocks of three convolutions",
+     "width=128 convolutions=3 epochs=30 crop=4 cutout=12 " AIRBENCH, AIRBENCH_TRIT},
     {"charlm", "characters of tiny Shakespeare, a small GPT for two cores; a minute",
      "model=gpt data=text width=128 depth=4 heads=4 context=64 steps=4000 batch=12 lr=3e-3 schedule=bitnet "
      "lr_final=0.01 warmup=0.05 weight_decay=0.1 clip=1 log_every=50",
      "lr=1.7 lr_side=3e-3 schedule=bitnet lr_final=0.01"},
     {"charlm-large", "the same with nanoGPT's sizes: 6 layers of 384, context 256",
-     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=1200 batch=64 lr=2e-3 schedule=bitnet "
-     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.2 log_every=50",
-     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01"},
+     "model=gpt data=text width=384 depth=6 heads=6 context=256 steps=2000 batch=64 lr=2e-3 schedule=cosine "
+     "lr_final=0.01 weight_decay=0.1 clip=1 dropout=0.2 dropout_embedding=0.2 dropout_inner=0.3 log_every=50",
+     "lr=1.7 lr_side=2e-3 schedule=bitnet lr_final=0.01 steps=1200 dropout_embedding=0 dropout_inner=0"},
 };
 enum { PRESETS = sizeof presets / sizeof *presets };
 

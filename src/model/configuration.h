@@ -42,8 +42,8 @@ struct tern_config {
     char preset[48];
     int model, data, weights; /* weights: tern_weight_kind */
     char path[400];
-    long long width, depth, heads, context, vocabulary;
-    double dropout;
+    long long width, width_later, convolutions, depth, heads, context, vocabulary;
+    double dropout, dropout_embedding, dropout_inner;
     int rule;        /* tern_weight_rule - 1 */
     int granularity; /* tern_granularity, and behind it the groups of tern_config_group() */
     int update;      /* tern_update - 1 */

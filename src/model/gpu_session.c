@@ -5,11 +5,13 @@
 
 #include "base/error.h"
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 #include "cuda/select_device.h"
 
 enum { BF16_MAJOR = 8 }; /* compute capability from which tensor cores take bf16 */
 
 static tern_status open_device(tern_gpu_session *s, int device, tern_error *err) {
+    TERN_TRY(tern_pinned_device_kernel(&s->pinned, err));
     TERN_TRY(tern_cuda_load(&s->backend, err));
     s->table = s->backend->graphs;
     if (!s->table)
@@ -42,6 +44,7 @@ static tern_status make_plan(tern_gpu_session *s, const tern_gpu_session_desc *d
                                   .products = values,
                                   .int8_gradients = desc->int8_gradients,
                                   .seed = desc->seed,
+                                  .pinned = s->pinned,
                                   .measured = {tern_tuning_choose_by, &s->tuning.table}};
     tern_status status = s->table->create(&s->plan, s->context, &d, err);
     tern_layout_free(&layout);

@@ -14,7 +14,8 @@ typedef struct tern_gpu_session {
     tern_cuda_context *context;
     tern_gpu_plan *plan;
     tern_device_info info;
-    tern_tuning tuning; /* what was measured on this kind of device */
+    tern_device_kernel pinned; /* by TERN_KERNEL */
+    tern_tuning tuning;        /* what was measured on this kind of device */
     const tern_graph *graph;
     size_t batch;
     int device, training;

@@ -72,9 +72,11 @@ static void outer(builder *b, const char *float_op, const char *trit_op, const c
         apply(b, float_op, name, attrs);
 }
 
-static void dropout(builder *b, const char *name) {
-    if (b->config->dropout > 0) apply(b, "dropout", name, (tern_attrs){.rate = (float)b->config->dropout});
+static void dropout_at(builder *b, const char *name, double rate) {
+    if (rate > 0) apply(b, "dropout", name, (tern_attrs){.rate = (float)rate});
 }
+
+static void dropout(builder *b, const char *name) { dropout_at(b, name, b->config->dropout); }
 
 /* hidden layers of `width`: product, batch norm, ReLU, dropout; then the head. */
 static void mlp(builder *b, const tern_data_shape *data) {
@@ -135,23 +137,38 @@ static void simple(builder *b, const tern_data_shape *data) {
     linear(b, "head", data->classes);
 }
 
+/* A convolution of a block of airbench's, then norm and GELU; a pool in between, or a value that is added in front of
+ * the GELU. Norms have no gain. */
+static void fast_conv(builder *b, size_t block, size_t layer, size_t channels, tern_value added) {
+    char rest[16];
+    snprintf(rest, sizeof rest, "conv%zu", layer);
+    conv3(b, named(b, "block", block, rest), channels);
+    if (layer == 1) apply(b, "max_pool", named(b, "block", block, "pool"), (tern_attrs){.kernel = 2});
+    snprintf(rest, sizeof rest, "norm%zu", layer);
+    apply(b, "batch_norm", named(b, "block", block, rest),
+          (tern_attrs){.plain = 1, .epsilon = 1e-12f, .momentum = 0.4f});
+    if (added) b->x = tern_graph_add2(b->graph, "add", named(b, "block", block, "add"), added, b->x);
+    snprintf(rest, sizeof rest, "gelu%zu", layer);
+    apply(b, "gelu", named(b, "block", block, rest), (tern_attrs){0});
+}
+
+/* Of three convolutions the last two are a residual branch (airbench96). */
+static void fast_block(builder *b, size_t block, size_t channels) {
+    fast_conv(b, block, 1, channels, 0);
+    const tern_value first = b->x;
+    fast_conv(b, block, 2, channels, 0);
+    if (b->config->convolutions == 3) fast_conv(b, block, 3, channels, first);
+}
+
 /* airbench (Jordan, arXiv:2404.00498): a frozen whitening layer, blocks of convolution, pool, norm, GELU,
- * convolution, norm, GELU; norms have no gain, and the head's logits are divided by their number of inputs. */
+ * convolution, norm, GELU; the head's logits are divided by their number of inputs. */
 static void fast(builder *b, const tern_data_shape *data) {
-    const tern_attrs norm = {.plain = 1, .epsilon = 1e-12f, .momentum = 0.4f};
-    size_t width = (size_t)b->config->width, channels = width;
+    const size_t width = (size_t)b->config->width;
+    const size_t later = b->config->width_later ? (size_t)b->config->width_later : 4 * width;
+    size_t channels = width;
     apply(b, "conv2d", "whiten", (tern_attrs){.outputs = 8 * data->channels, .kernel = 2, .bias = 1, .frozen = 1});
     apply(b, "gelu", "gelu", (tern_attrs){0});
-    for (size_t i = 1; i <= (size_t)b->config->depth; i++) {
-        channels = i == 1 ? width : 4 * width;
-        conv3(b, named(b, "block", i, "conv1"), channels);
-        apply(b, "max_pool", named(b, "block", i, "pool"), (tern_attrs){.kernel = 2});
-        apply(b, "batch_norm", named(b, "block", i, "norm1"), norm);
-        apply(b, "gelu", named(b, "block", i, "gelu1"), (tern_attrs){0});
-        conv3(b, named(b, "block", i, "conv2"), channels);
-        apply(b, "batch_norm", named(b, "block", i, "norm2"), norm);
-        apply(b, "gelu", named(b, "block", i, "gelu2"), (tern_attrs){0});
-    }
+    for (size_t i = 1; i <= (size_t)b->config->depth; i++) fast_block(b, i, channels = i == 1 ? width : later);
     apply(b, "max_pool", "pool", (tern_attrs){0});
     apply(b, "flatten", "flatten", (tern_attrs){0});
     float root = 1; /* initial weights of deviation 1 */
@@ -169,6 +186,7 @@ static void gpt_block(builder *b, size_t i) {
     apply(b, "attention", named(b, "block", i, "attention"),
           (tern_attrs){.heads = (size_t)b->config->heads, .rope_base = 10000});
     apply(b, "rmsnorm", named(b, "block", i, "subnorm1"), (tern_attrs){0});
+    dropout_at(b, named(b, "block", i, "inner1"), b->config->dropout_inner);
     linear(b, named(b, "block", i, "out"), width);
     dropout(b, named(b, "block", i, "drop1"));
     residual = b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add1"), residual, b->x);
@@ -176,6 +194,7 @@ static void gpt_block(builder *b, size_t i) {
     linear(b, named(b, "block", i, "up"), 4 * width);
     apply(b, "relu2", named(b, "block", i, "relu2"), (tern_attrs){0});
     apply(b, "rmsnorm", named(b, "block", i, "subnorm2"), (tern_attrs){0});
+    dropout_at(b, named(b, "block", i, "inner2"), b->config->dropout_inner);
     linear(b, named(b, "block", i, "down"), width);
     dropout(b, named(b, "block", i, "drop2"));
     b->x = tern_graph_add2(b->graph, "add", named(b, "block", i, "add2"), residual, b->x);
@@ -190,6 +209,7 @@ static void gpt(builder *b, const tern_data_shape *data) {
     const size_t rows = token_rows(b->config, data->vocabulary);
     outer(b, "embedding", "trit_embedding", "embedding",
           (tern_attrs){.outputs = rows, .width = (size_t)b->config->width, .init_gain = 0.5f});
+    dropout_at(b, "drop", b->config->dropout_embedding);
     for (size_t i = 1; i <= (size_t)b->config->depth; i++) gpt_block(b, i);
     apply(b, "rmsnorm", "norm", (tern_attrs){0});
     outer(b, "linear", "trit_linear", "head", (tern_attrs){.outputs = rows});

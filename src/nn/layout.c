@@ -42,17 +42,20 @@ static int pools_quarters(const tern_graph *graph, size_t node, size_t batch) {
 }
 
 /* An activation in front of a norm alone is the norm's work, and a batch norm in front of an activation alone is that
- * one's; or both are the work of a pool behind them. */
+ * one's; or both are the work of a pool behind them. Deployed, an affine is what a batch norm was. */
 static void find_sources(const tern_graph *graph, size_t batch, int purpose, tern_layout_node *at) {
     for (size_t i = 1; i < graph->nodes; i++) {
         const tern_node *node = &graph->node[i];
         for (int k = 0; k < node->inputs; k++) at[i].from[k] = node->input[k];
         const size_t in = (size_t)node->input[0];
-        const int fits = (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && !at[in].normed) ||
+        const int scales = purpose == TERN_LAYOUT_FUSED && is_activation(graph, i) && is_op(graph, in, "affine");
+        const int is_bare = !at[in].normed && !at[in].scaled;
+        const int fits = scales || (is_op(graph, i, "rmsnorm") && is_op(graph, in, "relu2") && is_bare) ||
                          (is_activation(graph, i) && is_op(graph, in, "batch_norm")) ||
                          (pools_quarters(graph, i, batch) && is_activation(graph, in) && at[in].normed);
         if (!(purpose & TERN_LAYOUT_FUSED) || !in || !fits || readers(graph, in) != 1) continue;
         at[i].normed = is_op(graph, in, "batch_norm") || at[in].normed;
+        at[i].scaled = scales;
         at[in].within = 1;
         at[i].from[0] = at[in].from[0];
     }
@@ -106,9 +109,16 @@ typedef struct spans {
     size_t *whose;
 } spans;
 
+/* A deployed product may compute the norm in front of it, and then reads what the norm would. */
+static int may_normalise(const tern_graph *graph, size_t node, int purpose) {
+    return purpose == TERN_LAYOUT_FUSED && is_op(graph, node, "packed_linear") &&
+           is_op(graph, (size_t)graph->node[node].input[0], "rmsnorm");
+}
+
 /* Lives of values and gradients in the time of plan.h. */
-static void find_spans(const tern_graph *graph, size_t sample_bytes, int training, const tern_layout_node *at,
+static void find_spans(const tern_graph *graph, size_t sample_bytes, int purpose, const tern_layout_node *at,
                        const spans *s) {
+    const int training = (purpose & TERN_LAYOUT_TRAINING) != 0;
     size_t n = graph->nodes;
     tern_span *value = s->value, *grad = s->grad;
     for (size_t i = 0; i < n; i++) {
@@ -124,6 +134,10 @@ static void find_spans(const tern_graph *graph, size_t sample_bytes, int trainin
         for (int k = 0; k < node->inputs; k++) {
             size_t in = owner(graph, (size_t)at[i].from[k]), shared = s->whose[in];
             value[in].last = tern_max_size(value[in].last, i);
+            if (may_normalise(graph, i, purpose)) {
+                const size_t behind = owner(graph, (size_t)at[in].from[0]);
+                value[behind].last = tern_max_size(value[behind].last, i);
+            }
             if (!training) continue;
             if (node->op->needs_input || at[i].normed) value[in].last = tern_max_size(value[in].last, back);
             grad[shared].first = tern_min_size(grad[shared].first, back);
@@ -187,7 +201,7 @@ tern_status tern_layout_make(tern_layout *out, const tern_graph *graph, size_t b
         find_sources(graph, batch, purpose, out->node);
         find_gradients(graph, training, out->node);
         find_shared(graph, purpose, out->node, whose);
-        find_spans(graph, batch * element_bytes, training, out->node, &s);
+        find_spans(graph, batch * element_bytes, purpose, out->node, &s);
         if (in_place) s.grad[n - 1].bytes = 0;
         out->bytes = tern_arena_plan(span, 2 * n);
         ok = out->bytes != SIZE_MAX;

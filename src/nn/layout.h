@@ -16,6 +16,7 @@ typedef struct tern_layout_node {
     int from[2];        /* nodes whose values are read: the inputs, or those of an input that is within */
     int within;         /* computed by its only reader */
     int normed;         /* an activation that computes the batch norm in front of it, or a pool that computes both */
+    int scaled;         /* an activation that computes the affine in front of it */
     int has_value;      /* 0: the caller's input, under whatever shape */
     int has_grad;
     int wants_grad[2]; /* input i has a gradient */

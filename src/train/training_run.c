@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/memory.h"
+#include "cuda/pinned_kernel.h"
 #include "cuda/select_device.h"
 #include "model/sample.h"
 #include "nn/ternary_weights.h"
@@ -259,6 +260,13 @@ static tern_status make_folder(const char *folder, tern_error *err) {
     }
 }
 
+/* Naming a kernel asks for the GPU too. */
+static int is_asked_for(const run *r) {
+    tern_device_kernel kernel = TERN_DEVICE_KERNEL_AUTO;
+    return !tern_cuda_is_auto(r->options->device) ||
+           (!tern_pinned_device_kernel(&kernel, NULL) && kernel != TERN_DEVICE_KERNEL_AUTO);
+}
+
 /* A GPU that Tern chose itself and that cannot train this, for want of cuBLASLt or of an operation, gives way to the
  * CPU; one that was asked for does not. */
 static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
@@ -266,7 +274,7 @@ static tern_status create_trainer(run *r, const tern_config *config, tern_error 
     tern_error why = {0};
     TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     tern_status status = tern_trainer_create(&r->t, config, device, &why);
-    if (status == TERN_E_UNSUPPORTED && device >= 0 && tern_cuda_is_auto(r->options->device)) {
+    if (status == TERN_E_UNSUPPORTED && device >= 0 && !is_asked_for(r)) {
         status = tern_trainer_create(&r->t, config, TERN_DEVICE_CPU, err);
         if (status == TERN_E_UNSUPPORTED && err) *err = why; /* neither can: the better device's reason */
         TERN_TRY(status);

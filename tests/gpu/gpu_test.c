@@ -269,6 +269,26 @@ static void check_many_floats(run *r) {
                                          .with_bias = i % 2});
 }
 
+/* The same with scales of groups; m of 2 and 70, one block and several. */
+static void check_float_groups(run *r) {
+    static const size_t groups[] = {32, 64, 96, 160, 320};
+    for (int type = TERN_F32; type <= TERN_F16; type++)
+        for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+            for (int g = 0; g < 5; g += step_of(r))
+                for (int i = 0; i < 4; i++)
+                    check_case(r, (gpu_case){.rows = (size_t[]){37, 257, 130, 400}[i],
+                                             .cols = (size_t[]){515, 2560, 1000, 1024}[i],
+                                             .m = (size_t[]){2, 70, 33, 300}[i],
+                                             .group = groups[g],
+                                             .packing = (tern_packing)packing,
+                                             .scale_kind = TERN_SCALE_GROUP_EXP,
+                                             .fill = i == 2 ? FILL_EXTREME : FILL_RANDOM,
+                                             .x_type = (tern_dtype)type,
+                                             .y_type = (tern_dtype)((type + i) % 3),
+                                             .x_shift = i == 3,
+                                             .with_bias = i % 2});
+}
+
 static void check_epilogues(run *r) {
     for (int y = TERN_F32; y <= TERN_F16; y++)
         for (int a = TERN_DEVICE_IDENTITY; a <= TERN_DEVICE_SILU; a += step_of(r))
@@ -515,6 +535,7 @@ static const family families[] = {{"int8", check_int8},
                                   {"groups", check_groups},
                                   {"all groups", check_many_groups},
                                   {"many floats", check_many_floats},
+                                  {"float groups", check_float_groups},
                                   {"epilogues", check_epilogues},
                                   {"unaligned", check_unaligned},
                                   {"quantize", check_quantizers},

@@ -42,6 +42,16 @@ static tern_value add_linear(tern_graph *g, tern_value x) {
     return tern_graph_add(g, "bit_linear", "layer", x, &(tern_attrs){.outputs = 64});
 }
 
+/* Of float activations, which cuda-tiled does not take. */
+static tern_value add_ternary(tern_graph *g, tern_value x) {
+    x = tern_graph_add(g, "flatten", "flatten", x, NULL);
+    return tern_graph_add(g, "ternary_linear", "layer", x, &(tern_attrs){.outputs = 64});
+}
+
+static tern_value add_conv(tern_graph *g, tern_value x) {
+    return tern_graph_add(g, "bit_conv2d", "layer", x, &(tern_attrs){.outputs = 24, .kernel = 3, .padding = 1});
+}
+
 static int names_bytes(const tern_error *err) {
     return err->status == TERN_E_MEMORY && strstr(err->message, "out of device memory") &&
            strstr(err->message, "bytes asked for") && strstr(err->message, "are free");
@@ -72,6 +82,32 @@ static void test_too_large(const tern_graph *g) {
     }
     run_small(g);
     check(free_bytes() + (64 << 20) > before, "memory is given back", "");
+}
+
+/* The same of a model: the message says what was asked for and what is free. */
+static void test_large_model(void) {
+    tern_graph *g;
+    tern_model *model = NULL;
+    tern_error err = {0};
+    must(tern_graph_create(&g, &err), &err, "a graph");
+    tern_value x = tern_graph_input(g, (tern_shape){3, {32, 32, 3}});
+    x = tern_graph_add(g, "flatten", "flatten", x, NULL);
+    tern_graph_add(g, "bit_linear", "layer", x, &(tern_attrs){.outputs = 1}); /* the host has room for these */
+    const tern_model_options o = {.batch = (size_t)1 << 27, .device = "cuda"};
+    const tern_status status = tern_model_create(&model, g, 1, &o, &err);
+    check(status == TERN_E_MEMORY && names_bytes(&err), "a model that does not fit", err.message);
+    tern_model_close(&model);
+}
+
+/* Longer than sums of 32 bits are. */
+static void test_long_rows(void) {
+    tern_graph *g = make_graph(add_linear, (tern_shape){3, {((size_t)1 << 22) + 1, 1, 1}});
+    tern_gpu_plan *plan = NULL;
+    tern_error err = {0};
+    const tern_status status = create_on_gpu(&plan, g, 1, TERN_F32, 0, 0, &err);
+    if (!status) backend->graphs->release(plan);
+    check(status == TERN_E_SIZE && strstr(err.message, "layer: "), "rows that are too long", err.message);
+    tern_graph_free(&g);
 }
 
 /* The set must fit beside what others hold. */
@@ -169,14 +205,80 @@ static void test_measured(const tern_graph *g) {
     check(asked > 0 && !memcmp(by_rule, by_table, sizeof by_rule), "measured kernels, the same bits", "");
 }
 
+/* ---- a kernel that is pinned */
+
+/* Every kernel of int8 products, to the bits of what is chosen: of a convolution that is one without patches. */
+static void test_pinned(const tern_graph *g, const char *what) {
+    enum { BATCH = 24, X = BATCH * 32 * 32 * 8, Y = BATCH * 24 * 1024 };
+    static float x[X], y[2][Y];
+    const size_t outputs = BATCH * g->node[g->nodes - 1].elements;
+    tern_error err;
+    const tern_gpu_pass pass = {.batch = BATCH};
+    for (size_t i = 0; i < X; i++) x[i] = (float)(tern_philox(4, i, 2).v[0] >> 8) * 1e-7f - 0.8f;
+    for (int k = 0; k < TERN_DEVICE_KERNEL_COUNT; k++) {
+        tern_gpu_plan *plan;
+        char seen[160];
+        asked = 0;
+        const tern_gpu_plan_desc d = {.graph = g,
+                                      .batch_max = BATCH,
+                                      .training = 1,
+                                      .values = TERN_BF16,
+                                      .pinned = (tern_device_kernel)k,
+                                      .measured = {choose_tiled, &asked}};
+        snprintf(seen, sizeof seen, "%s", tern_device_kernel_name(d.pinned));
+        const tern_status status = create_as(&plan, d, &err);
+        if (status) { /* a kernel for another device, or for fewer rows */
+            snprintf(seen, sizeof seen, "layer: TERN_KERNEL=%s cannot run its product: it takes",
+                     tern_device_kernel_name(d.pinned));
+            check(k && status == TERN_E_UNSUPPORTED && !strncmp(err.message, seen, strlen(seen)), what, err.message);
+            continue;
+        }
+        must(backend->graphs->send(plan, 1, &err), &err, what);
+        must(backend->graphs->forward(plan, y[k > 0], x, &pass, &err), &err, what);
+        backend->graphs->release(plan);
+        check((!k || !asked) && !memcmp(y[0], y[k > 0], outputs * sizeof **y), what, seen);
+    }
+}
+
+static void test_refused_pin(void) {
+    tern_graph *g = make_graph(add_ternary, (tern_shape){3, {32, 32, 3}});
+    tern_gpu_plan *plan = NULL;
+    tern_error err = {0};
+    const tern_gpu_plan_desc d = {.graph = g, .batch_max = 2, .values = TERN_F32, .pinned = TERN_DEVICE_KERNEL_TILED};
+    const tern_status status = create_as(&plan, d, &err);
+    check(status == TERN_E_UNSUPPORTED &&
+              strstr(err.message, "layer: TERN_KERNEL=cuda-tiled cannot run its product: ") &&
+              strstr(err.message, "int8"),
+          "a pinned kernel that the product cannot take", err.message);
+    tern_graph_free(&g);
+}
+
+/* The same by the environment, for models. */
+static void test_pinned_model(void) {
+    static const char *const kernels[] = {"cuda-plain", "cuda-tiled"};
+    for (int i = 0; i < 2; i++) {
+        tern_graph *g;
+        tern_model *model = NULL;
+        tern_error err = {0};
+        must(tern_graph_create(&g, &err), &err, "a graph");
+        add_ternary(g, tern_graph_input(g, (tern_shape){3, {8, 8, 1}}));
+        setenv("TERN_KERNEL", kernels[i], 1);
+        const tern_status status = tern_model_create(&model, g, 1, &(tern_model_options){.device = "cuda"}, &err);
+        unsetenv("TERN_KERNEL");
+        if (i == 0)
+            check(!status, "TERN_KERNEL of a model", kernels[i]);
+        else
+            check(status == TERN_E_UNSUPPORTED && strstr(err.message, "TERN_KERNEL=cuda-tiled"),
+                  "TERN_KERNEL that a model cannot have", err.message);
+        tern_model_close(&model);
+    }
+}
+
 /* ---- sums */
 
 static tern_value add_odd(tern_graph *g, tern_value x) {
     x = tern_graph_add(g, "flatten", "flatten", x, NULL);
     return tern_graph_add(g, "bit_linear", "layer", x, &(tern_attrs){.outputs = 37, .bias = 1});
-}
-static tern_value add_conv(tern_graph *g, tern_value x) {
-    return tern_graph_add(g, "bit_conv2d", "layer", x, &(tern_attrs){.outputs = 24, .kernel = 3, .padding = 1});
 }
 static tern_value add_groups(tern_graph *g, tern_value x) {
     return tern_graph_add(
@@ -246,10 +348,18 @@ int main(void) {
     if (open_gpu()) return SKIPPED;
     tern_graph *g = make_graph(add_linear, (tern_shape){3, {32, 32, 3}});
     test_too_large(g);
+    test_large_model();
+    test_long_rows();
     test_data(g);
     test_devices();
     test_time(g);
     test_measured(g);
+    test_pinned(g, "a pinned kernel, the same bits");
+    tern_graph *conv = make_graph(add_conv, (tern_shape){3, {32, 32, 8}});
+    test_pinned(conv, "a convolution by a pinned kernel, the same bits");
+    tern_graph_free(&conv);
+    test_refused_pin();
+    test_pinned_model();
     test_sums("sums of a linear layer", add_odd, (tern_shape){3, {333, 1, 1}}, 5);
     test_sums("sums of one row", add_odd, (tern_shape){3, {256, 1, 1}}, 1);
     test_sums("sums of a convolution", add_conv, (tern_shape){3, {9, 7, 5}}, 3);

@@ -12,6 +12,7 @@
 #include "base/random.h"
 #include "cuda/launch_shapes.h"
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 #include "cuda/tiles.h"
 #include "tern/tern.h"
 
@@ -86,6 +87,25 @@ static void test_choice(void **state) {
     assert_int_equal(chosen(&orin, &w, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
 }
 
+/* Float activations with scales per group: the tensor cores from one row on, where groups are whole steps of theirs. */
+static void test_choice_of_groups(void **state) {
+    (void)state;
+    static const int8_t exponent;
+    tern_cuda_weights w = weights(2560, 6912, 0);
+    w.exponents = &exponent;
+    for (w.group = 4; w.group <= 320; w.group += 4) {
+        const tern_device_kernel floats = w.group % 32 ? TERN_DEVICE_KERNEL_PLAIN : TERN_DEVICE_KERNEL_MMA;
+        w.groups = (w.cols + w.group - 1) / w.group;
+        for (size_t m = 1; m <= 1000; m += 37)
+            for (int type = TERN_F32; type <= TERN_F16; type++) {
+                assert_int_equal(chosen(&hopper, &w, (tern_dtype)type, m), floats);
+                assert_int_equal(chosen(&ampere, &w, (tern_dtype)type, m), floats);
+                assert_int_equal(chosen(&turing, &w, (tern_dtype)type, m), TERN_DEVICE_KERNEL_PLAIN);
+            }
+        assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_TILED);
+    }
+}
+
 /* Whatever the shape, what is chosen fits: `chosen` looks. */
 static void test_choice_always_fits(void **state) {
     (void)state;
@@ -103,6 +123,61 @@ static void test_choice_always_fits(void **state) {
                             const tern_cuda_weights w = weights(sizes[r], sizes[c], t5);
                             chosen(&all[l], &w, types[t], ms[m]);
                         }
+}
+
+static int measured_tiled(tern_device_kernel *kernel, int *variant, const void *table, const tern_cuda_limits *limits,
+                          const tern_cuda_weights *w, const tern_device_product *product) {
+    (void)table, (void)limits, (void)w;
+    *kernel = TERN_DEVICE_KERNEL_TILED;
+    *variant = 2;
+    return product->m == 7;
+}
+
+/* A pinned kernel goes before what was measured, that before the rule; and it is refused, never replaced. */
+static void test_pick(void **state) {
+    (void)state;
+    const tern_cuda_measured measured = {measured_tiled, NULL}, none = {NULL, NULL};
+    const tern_cuda_weights w = weights(300, 200, 0);
+    tern_device_product p = {.x_type = TERN_I8, .m = 7};
+    char why[160] = "";
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_PLAIN, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, TERN_DEVICE_KERNEL_PLAIN);
+    assert_int_equal(p.variant, 1);
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, TERN_DEVICE_KERNEL_TILED);
+    assert_int_equal(p.variant, 2);
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &none, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, chosen(&hopper, &w, TERN_I8, 7));
+    p.m = 8; /* of which the table has nothing */
+    assert_true(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_AUTO, &measured, &hopper, &w, why, sizeof why));
+    assert_int_equal(p.kernel, chosen(&hopper, &w, TERN_I8, 8));
+    assert_false(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_WGMMA, &measured, &ampere, &w, why, sizeof why));
+    assert_non_null(strstr(why, "takes compute capability 9.0, this device has 8.6"));
+    p.x_type = TERN_F16;
+    assert_false(tern_cuda_pick(&p, TERN_DEVICE_KERNEL_WGMMA, NULL, &hopper, &w, why, sizeof why));
+    assert_non_null(strstr(why, "it takes int8 activations"));
+}
+
+/* A graph is looked at with the most rows that it is made for; passes of fewer find a variant too. */
+static void test_pinned_fits_fewer_rows(void **state) {
+    (void)state;
+    static const int sizes[] = {1, 129, 2560, 131072};
+    const tern_cuda_limits all[] = {hopper, ampere, turing, orin, {9, 0, 16, 232448}};
+    for (size_t l = 0; l < sizeof all / sizeof *all; l++)
+        for (int c = 0; c < 32; c++)
+            for (int type = 0; type < 4; type++)
+                for (int k = 1; k < TERN_DEVICE_KERNEL_COUNT; k++) {
+                    const tern_cuda_weights w = weights(sizes[c % 4], sizes[c / 4 % 4], c / 16);
+                    int fits = 0;
+                    for (size_t m = 8 * 65535; m; m /= 2) {
+                        tern_device_product p = {.x_type = (tern_dtype)type, .m = m};
+                        char why[160] = "";
+                        const int now = tern_cuda_pick(&p, (tern_device_kernel)k, NULL, &all[l], &w, why, sizeof why);
+                        if (fits && !now)
+                            fail_msg("%s fits more rows than %zu: %s", tern_cuda_kernel_name(p.kernel), m, why);
+                        fits = now;
+                    }
+                }
 }
 
 /* ---- how decode_ring.cu cuts a product ------------------------------------------------------------------------- */
@@ -178,7 +253,7 @@ static void test_ring_choice(void **state) {
     assert_true(variant_of(8192, 8192, 0, 1) < first);
     assert_int_equal(variant_of(5120, 27648, 0, 1), first + 2);
     assert_int_equal(variant_of(5120, 27648, 1, 1), first + 1);
-    assert_int_equal(variant_of(55296, 5120, 1, 1), first + 2);
+    assert_int_equal(variant_of(55296, 5120, 1, 1), first);
     assert_int_equal(variant_of(2560, 2560, 0, 8), first);
     assert_int_equal(variant_of(2560, 6912, 0, 8), first + 1);
     assert_true(variant_of(8192, 8192, 0, 8) < first);
@@ -261,11 +336,23 @@ static void test_environment(void **state) {
     unsetenv("TERN_DEVICE");
     assert_int_equal(tern_device_select(&device, &err), TERN_OK);
 
-    setenv("TERN_KERNEL", "cuda-decode", 1); /* leaves the tier free */
-    assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+    tern_device_kernel kernel;
+    for (int k = 0; k < TERN_DEVICE_KERNEL_COUNT; k++) { /* leaves the tier free */
+        setenv("TERN_KERNEL", tern_device_kernel_name((tern_device_kernel)k), 1);
+        assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
+        assert_int_equal(kernel, k);
+        assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+    }
+    setenv("TERN_KERNEL", "scalar", 1); /* leaves the kernel free */
+    assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
+    assert_int_equal(kernel, TERN_DEVICE_KERNEL_AUTO);
     setenv("TERN_KERNEL", "cuda-fast", 1);
     assert_int_equal(tern_tier_select(&tier, &err), TERN_E_ARGUMENT);
-    assert_non_null(strstr(err.message, "cuda-plain"));
+    const char *valid = strstr(err.message, "TERN_KERNEL=cuda-fast is unknown; valid: auto, scalar, avx2, ");
+    assert_non_null(valid);
+    assert_non_null(strstr(valid, ", neondot, cuda-plain, "));
+    const char *last = tern_device_kernel_name((tern_device_kernel)(TERN_DEVICE_KERNEL_COUNT - 1));
+    assert_string_equal(valid + strlen(valid) - strlen(last), last);
     tern_device *opened = NULL;
     assert_int_equal(tern_device_open(&opened, NULL, &err), TERN_E_ARGUMENT);
     unsetenv("TERN_KERNEL");
@@ -305,11 +392,19 @@ static void test_arguments(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tiles),       cmocka_unit_test(test_density),
-        cmocka_unit_test(test_choice),      cmocka_unit_test(test_choice_always_fits),
-        cmocka_unit_test(test_ring_plan),   cmocka_unit_test(test_ring_choice),
-        cmocka_unit_test(test_reasons),     cmocka_unit_test(test_no_library),
-        cmocka_unit_test(test_environment), cmocka_unit_test(test_arguments),
+        cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_density),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_choice_always_fits),
+        cmocka_unit_test(test_choice_of_groups),
+        cmocka_unit_test(test_pick),
+        cmocka_unit_test(test_pinned_fits_fewer_rows),
+        cmocka_unit_test(test_ring_plan),
+        cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_reasons),
+        cmocka_unit_test(test_no_library),
+        cmocka_unit_test(test_environment),
+        cmocka_unit_test(test_arguments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

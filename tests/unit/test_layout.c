@@ -60,8 +60,32 @@ static void test_many_windows(void **state) {
     tern_graph_free(&g);
 }
 
+/* A deployed activation does the affine in front of it; a norm leaves such squares alone, and in training nobody does
+ * another's. What a deployed product may read behind a norm lives as long as the product's input. */
+static void test_deployed(void **state) {
+    (void)state;
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_add(g, "flatten", "flat", tern_graph_input(g, (tern_shape){3, {64, 1, 1}}), NULL);
+    x = tern_graph_add(g, "affine", "affine", x, NULL);
+    x = tern_graph_add(g, "relu2", "relu2", x, NULL);
+    x = tern_graph_add(g, "rmsnorm", "norm", x, NULL);
+    tern_graph_add(g, "packed_linear", "packed", x, &(tern_attrs){.outputs = 64, .acts = TERN_I8});
+    OK(tern_graph_check(g, &err));
+    tern_layout l;
+    OK(tern_layout_make(&l, g, 4, 2, TERN_LAYOUT_FUSED, &err));
+    assert_true(l.node[2].within && l.node[3].scaled && !l.node[3].within && !l.node[3].normed);
+    assert_int_equal(l.node[3].from[0], 1);
+    assert_int_not_equal(l.node[5].value, l.node[3].value);
+    tern_layout_free(&l);
+    l = fused(g, 4);
+    assert_true(!l.node[2].within && !l.node[3].scaled && l.node[3].within);
+    tern_layout_free(&l);
+    tern_graph_free(&g);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_pool), cmocka_unit_test(test_two_pools),
-                                       cmocka_unit_test(test_many_windows)};
+                                       cmocka_unit_test(test_many_windows), cmocka_unit_test(test_deployed)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -92,6 +92,7 @@ static const run_case cases[] = {
     {"mnist-cnn-trit", "width=8 depth=1"},
     {"cifar10-simple-trit", "width=8 accumulate=2 crop=0 flip=none"},
     {"cifar10-fast-trit", "width=8 depth=2 crop=0 flip=none"},
+    {"cifar10-large-trit", "width=8 depth=2 crop=0 flip=none"},
     {"charlm-trit", "width=32 depth=1 context=16 heads=2 lr=3"},
     {"charlm-trit", "width=32 depth=1 context=16 heads=2 ends=fixed granularity=T16"},
 };

@@ -43,8 +43,8 @@ set(TERN_CUDA_TENSOR_SOURCES src/cuda/decode.cu src/cuda/mma.cu src/cuda/int8_pe
 set(TERN_CUDA_HOPPER_SOURCES src/cuda/decode_ring.cu src/cuda/few.cu src/cuda/wgmma.cu src/cuda/wgmma_floats.cu
     src/cuda/wgmma_half.cu src/cuda/wgmma_ring.cu src/cuda/wgmma_peak.cu)
 if(TERN_NETWORKS)
-  list(APPEND TERN_CUDA_HOPPER_SOURCES src/gpu/gpu_attention_wgmma.cu src/gpu/gpu_conv_int8.cu
-       src/gpu/gpu_conv_wgmma.cu)
+  list(APPEND TERN_CUDA_HOPPER_SOURCES src/gpu/gpu_attention_wgmma.cu
+       src/gpu/gpu_attention_wgmma_back.cu src/gpu/gpu_conv_int8.cu src/gpu/gpu_conv_wgmma.cu)
 endif()
 list(TRANSFORM TERN_CUDA_TENSOR_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VARIABLE others)
 list(REMOVE_ITEM TERN_CUDA_SOURCES ${others})

@@ -2,8 +2,9 @@
  * tokens, H heads, G key and value heads, D head width, R = H / G; x [B][T][(H + 2 G) D], y [B][T][H D].
  *
  * Neither S nor P is ever in memory: tiles of keys stream past a tile of queries, and the backward pass makes P again
- * from each row's log-sum-exp. dq is a kernel by tiles of queries, dk and dv are one by tiles of keys, which takes
- * the R heads of a key in their order: every sum has one owner. */
+ * from each row's log-sum-exp. dq is summed by tiles of queries, dk and dv by tiles of keys, which take the R heads
+ * of a key in their order: every sum has one owner. Both make scores for themselves, but on Hopper the one leaves dS
+ * in memory for the other. */
 #ifndef TERN_GPU_GPU_ATTENTION_CUH
 #define TERN_GPU_GPU_ATTENTION_CUH
 
@@ -41,11 +42,14 @@ template <class T> __device__ inline const T *attention_value(const gpu_attentio
 }
 
 /* The gradient (u, v) of elements j and j + D/2 turned back. */
-__device__ inline void attention_turn_back(const gpu_attention &a, size_t t, size_t j, float *u, float *v) {
-    const float c = a.cosine[t * (a.d / 2) + j], s = a.sine[t * (a.d / 2) + j], from_u = *u, from_v = *v;
-    *u = from_u * c + from_v * s;
-    *v = from_v * c - from_u * s;
+__device__ inline void attention_turn_back(float cosine, float sine, float *u, float *v) {
+    const float from_u = *u, from_v = *v;
+    *u = from_u * cosine + from_v * sine;
+    *v = from_v * cosine - from_u * sine;
 }
+
+/* In prepare, of a node behind attention `node` that will leave delta in its backward pass: where. */
+tern_status gpu_attention_take_delta(tern_gpu_plan *plan, size_t node, float **delta, tern_error *err);
 
 /* Tensor cores: 16-bit values, D = 32, 64 or 128, 8.0 and newer. */
 int gpu_attention_has_mma(const tern_gpu_plan *plan, size_t d);
@@ -58,7 +62,11 @@ tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const g
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d);
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
-tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
+/* Where there are gradients: `room` is scratch of so many bytes. */
+tern_status gpu_attention_wgmma_prepare_backward(tern_gpu_plan *plan, size_t node, tern_error *err);
+size_t gpu_attention_wgmma_room(const gpu_attention *a);
+tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
+                                         tern_error *err);
 
 /* fp32 products of values of any type and width. */
 tern_status gpu_attention_plain_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);

@@ -200,7 +200,9 @@ __device__ static void give(const gpu_attention &a, const plain_block &at, const
             float value[2] = {sum[i][pair] * factor, sum[i][pair + 2] * factor};
             const int c = at.tx + SIDE * pair;
             const size_t column[2] = {at.column(c, a.d), at.column(c + SLICE, a.d)};
-            if (turned && a.cosine && column[0] < a.d) attention_turn_back(a, row, column[0], &value[0], &value[1]);
+            const size_t angle = row * (a.d / 2) + column[0];
+            if (turned && a.cosine && column[0] < a.d)
+                attention_turn_back(a.cosine[angle], a.sine[angle], &value[0], &value[1]);
             for (int j = 0; j < 2; j++)
                 if (column[j] < a.d)
                     dx[column[j]] = from_float<T>(a.add ? to_float(dx[column[j]]) + value[j] : value[j]);

@@ -55,8 +55,8 @@ tern_status gpu_value_operand(tern_gpu_plan *plan, size_t node, const void **to,
 tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to, char **room, tern_dtype type,
                                size_t n, tern_error *err);
 
-/* In prepare and refresh of an op whose first parameter is such an operand: a plan that is not for training makes it
- * once, not in every pass. */
+/* In prepare and refresh of an op whose first parameter is such an operand: where passes of all kinds take it, it is
+ * made once behind a step, not in every pass. */
 tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err);
 tern_status gpu_weight_refresh(tern_gpu_plan *plan, size_t node, tern_error *err);
 /* dw[n][k] += dy^T x over `rows` rows, operands of plan->products: dy with ldy elements between rows, x with ldx.

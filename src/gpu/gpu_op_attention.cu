@@ -9,6 +9,7 @@
 struct attention_state {
     void *turned;
     float *cosine, *lse;
+    float *delta; /* made by the norm behind; NULL: here, in scratch */
 };
 
 static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
@@ -40,6 +41,7 @@ static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t ba
         a.sine = state->cosine + a.t * (a.d / 2);
     }
     a.lse = state->lse;
+    a.delta = state->delta;
     return a;
 }
 
@@ -109,22 +111,35 @@ static tern_status turn_all(tern_gpu_plan *plan, size_t i, const gpu_attention *
 
 /* ---- the operation */
 
+static size_t delta_bytes(const gpu_attention *a) {
+    return gpu_round_up(a->batch * a->t * a->h * sizeof(float), 256);
+}
+
+static tern_status prepare_gradients(tern_gpu_plan *plan, size_t i, const gpu_attention *a, attention_state *state,
+                                     tern_error *err) {
+    void *memory;
+    size_t room = delta_bytes(a);
+    GPU_CHECK(gpu_keep(plan, &memory, delta_bytes(a), gpu_graph_node(plan, i)->name, err));
+    state->lse = (float *)memory;
+    if (gpu_attention_has_wgmma(plan, a->d)) {
+        GPU_CHECK(gpu_attention_wgmma_prepare_backward(plan, i, err));
+        room += gpu_attention_wgmma_room(a);
+    }
+    gpu_want_scratch(plan, room);
+    return TERN_OK;
+}
+
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     const tern_node *node = gpu_graph_node(plan, i);
     const gpu_attention a = attention_of(plan, i, plan->batch_max);
-    const size_t tokens = plan->batch_max * a.t, rows = tokens * a.h;
+    const size_t tokens = plan->batch_max * a.t;
     GPU_CHECK(gpu_state(plan, i, sizeof(attention_state), err));
     attention_state *state = (attention_state *)plan->node[i].state;
     if (gpu_attention_has_wgmma(plan, a.d))
         GPU_CHECK(gpu_attention_wgmma_prepare(plan, i, err));
     else if (gpu_attention_has_mma(plan, a.d))
         GPU_CHECK(gpu_attention_mma_prepare(plan, i, a.d, err));
-    if (plan->training) {
-        void *memory;
-        GPU_CHECK(gpu_keep(plan, &memory, rows * sizeof(float), node->name, err));
-        state->lse = (float *)memory;
-        gpu_want_scratch(plan, rows * sizeof(float));
-    }
+    if (plan->training) GPU_CHECK(prepare_gradients(plan, i, &a, state, err));
     if (node->at.rope_base == 0) return TERN_OK;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &state->turned, tokens * (a.h + a.g) * a.d * gpu_bytes(plan->type), node->name, err));
@@ -166,14 +181,30 @@ template <class T, int N> static void launch_row_products(tern_gpu_plan *plan, c
         <<<(unsigned)((threads + GPU_THREADS - 1) / GPU_THREADS), GPU_THREADS, 0, plan->stream>>>(*a, lanes);
 }
 
+tern_status gpu_attention_take_delta(tern_gpu_plan *plan, size_t node, float **delta, tern_error *err) {
+    const gpu_attention a = attention_of(plan, node, plan->batch_max);
+    attention_state *state = (attention_state *)plan->node[node].state;
+    void *memory;
+    GPU_CHECK(gpu_keep(plan, &memory, delta_bytes(&a), gpu_graph_node(plan, node)->name, err));
+    *delta = state->delta = (float *)memory;
+    return TERN_OK;
+}
+
+static tern_status make_delta(tern_gpu_plan *plan, size_t i, gpu_attention *a, tern_error *err) {
+    if (a->delta) return TERN_OK;
+    a->delta = (float *)plan->scratch;
+    GPU_BY_TYPE(plan->type, if (a->d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, a);
+                else launch_row_products<T, gpu_pack<T>::N>(plan, a));
+    GPU_LAUNCHED(plan, i, err);
+    return TERN_OK;
+}
+
 static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_attention a = attention_of(plan, i, plan->batch);
     if (!a.dx) return TERN_OK;
-    a.delta = (float *)plan->scratch;
-    GPU_BY_TYPE(plan->type, if (a.d % gpu_pack<T>::N) launch_row_products<T, 1>(plan, &a);
-                else launch_row_products<T, gpu_pack<T>::N>(plan, &a));
-    GPU_LAUNCHED(plan, i, err);
-    if (gpu_attention_has_wgmma(plan, a.d)) return gpu_attention_wgmma_backward(plan, i, &a, err);
+    GPU_CHECK(make_delta(plan, i, &a, err));
+    if (gpu_attention_has_wgmma(plan, a.d))
+        return gpu_attention_wgmma_backward(plan, i, &a, (char *)plan->scratch + delta_bytes(&a), err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);
     return gpu_attention_plain_backward(plan, i, &a, err);
 }

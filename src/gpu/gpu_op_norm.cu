@@ -1,10 +1,14 @@
 /* rmsnorm, layernorm: nn/op_norm.c's formulas, with mean 0 for rmsnorm. A row is a warp's, or a block's where it is
  * long; a thread keeps its values in registers, and those beyond KEPT are read again.
  *
- * Two neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
+ * Some neighbours are taken in, as they would only pass the row on. An activation in front of the norm alone
  * (layout.h) is applied to values as they are read. Where a product of int8 activations is the only reader, the norm
- * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. */
+ * gives it these, and no value of its own: they are of the fp32 values, as on the CPU. Such a norm also makes the sum
+ * that it reads. Behind attention the gradient gives the row sums of dy y that attention's gradient begins with. */
+#include <string.h>
+
 #include "gpu/gpu_async.cuh"
+#include "gpu/gpu_attention.cuh"
 #include "gpu/gpu_columns.cuh"
 #include "gpu/gpu_norm_of_rows.cuh"
 #include "gpu/gpu_quantize.cuh"
@@ -24,6 +28,8 @@ struct norm_state {
     row_moments *moments;
     bool squares;       /* relu2 is within */
     size_t int8_reader; /* the product that takes int8, 0: none */
+    size_t addition;    /* the node whose value is made here, 0: none */
+    float *delta;       /* of the attention in front, made here; NULL: none */
 };
 
 static norm_state *state_of(const tern_gpu_plan *plan, size_t i) { return (norm_state *)plan->node[i].state; }
@@ -157,6 +163,14 @@ __device__ static gpu_columns_pack<float, N> factors(const float *p, size_t colu
 
 /* ---- forward */
 
+template <class T, int N>
+__device__ static gpu_columns_pack<T, N> added(const gpu_columns_pack<T, N> &a, const gpu_columns_pack<T, N> &b) {
+    gpu_columns_pack<T, N> sum;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum.v[j] = from_float<T>(to_float(a.v[j]) + to_float(b.v[j]));
+    return sum;
+}
+
 /* A thread's values of a row, as the rule reads them. */
 template <class R, class T, int N, int WIDTH> struct norm_values {
     enum { PACKS = KEPT / N };
@@ -164,13 +178,28 @@ template <class R, class T, int N, int WIDTH> struct norm_values {
     const T *row;
     size_t n;
 
-    __device__ void take(const norm_share<T, N, WIDTH> &share, size_t number, int stage) {
-        gpu_columns_pack<T, N> p[PACKS];
-        row = share.from + number * share.n;
+    /* The row, or with `sum` the row of that, which becomes share's plus other's. */
+    __device__ void take(const norm_share<T, N, WIDTH> &share, const norm_share<T, N, WIDTH> &other, T *sum,
+                         size_t number, int stage) {
+        typedef gpu_columns_pack<T, N> pack;
+        pack p[PACKS];
         n = share.n;
+        row = (sum ? sum : share.from) + number * n;
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
             if (share.column(k) < n) p[k] = share.get(number, stage, k);
+        if (sum) {
+            T *to = sum + number * n;
+#pragma unroll
+            for (int k = 0; k < PACKS; k++)
+                if (share.column(k) < n) {
+                    p[k] = added(p[k], other.get(number, stage, k));
+                    *(pack *)(to + share.column(k)) = p[k];
+                }
+            for (size_t at = (PACKS * WIDTH + threadIdx.x % WIDTH) * N; at < n; at += WIDTH * N)
+                *(pack *)(to + at) = added(*(const pack *)(share.from + number * n + at),
+                                           *(const pack *)(other.from + number * n + at));
+        }
 #pragma unroll
         for (int k = 0; k < PACKS; k++)
 #pragma unroll
@@ -230,7 +259,31 @@ __device__ static row_moments find_moments(Values &values, const row_norm &m, no
     return {mean, 1.0f / sqrtf(team_sum<WIDTH>(square, room[1].sum) / (float)m.n + m.epsilon)};
 }
 
-/* A row by quantize_rows.cu's rule. Below 2^22 a sum with 3 * 2^22 has the nearest whole number in its last bits. */
+/* The nearest whole number of v s is the last byte: below 2^22 a sum with 3 * 2^22 has it there. */
+__device__ static uint32_t whole_bits(float v, float s) {
+    return __float_as_uint(__fadd_rn(__fmul_rn(v, s), 12582912.0f));
+}
+
+/* N of them to q, zeros where the row is not finite; four neighbours are put together at once. */
+template <int N> __device__ static void store_whole(int8_t *q, const float (&v)[N], float s, bool finite) {
+    if constexpr (N % 4 == 0) {
+        gpu_columns_pack<uint32_t, N / 4> out;
+#pragma unroll
+        for (int j = 0; j < N; j += 4) {
+            const uint32_t low = __byte_perm(whole_bits(v[j], s), whole_bits(v[j + 1], s), 0x0040);
+            const uint32_t high = __byte_perm(whole_bits(v[j + 2], s), whole_bits(v[j + 3], s), 0x0040);
+            out.v[j / 4] = finite ? __byte_perm(low, high, 0x5410) : 0;
+        }
+        *(gpu_columns_pack<uint32_t, N / 4> *)q = out;
+    } else {
+        gpu_columns_pack<int8_t, N> out;
+#pragma unroll
+        for (int j = 0; j < N; j++) out.v[j] = finite ? (int8_t)whole_bits(v[j], s) : (int8_t)0;
+        *(gpu_columns_pack<int8_t, N> *)q = out;
+    }
+}
+
+/* A row by quantize_rows.cu's rule. */
 template <class R, int N, int WIDTH, class Values>
 __device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, const row_norm &m,
                                  const row_moments &at, norm_room<WIDTH> &room) {
@@ -244,35 +297,36 @@ __device__ static void give_int8(int8_t *q, float *inv_scale, Values &values, co
     const bool finite = most < 0x7f800000u;
     const float s = __fdiv_rn(127.0f, fmaxf(__uint_as_float(most), 1e-5f));
     values.each([&](auto is_kept, size_t column, float(&v)[N]) {
-        gpu_columns_pack<int8_t, N> out;
         if (!is_kept) normalise<R, N>(v, m, at, column);
-#pragma unroll
-        for (int j = 0; j < N; j++)
-            out.v[j] = finite ? (int8_t)__float_as_int(__fadd_rn(__fmul_rn(v[j], s), 12582912.0f)) : (int8_t)0;
-        *(gpu_columns_pack<int8_t, N> *)(q + column) = out;
+        store_whole(q + column, v, s, finite);
     });
     if (threadIdx.x % WIDTH == 0) *inv_scale = finite ? __fdiv_rn(1.0f, s) : __uint_as_float(0x7fc00000u);
 }
 
-/* y, or with q int8 activations. */
+/* y, or with q int8 activations; of x, or with `sum` of that, which becomes x + other. */
 template <class R, class T, int N, int WIDTH, bool EXACT>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH),
                                          norm_staging<T, N, WIDTH>::STAGED ? (int)FORWARD_BLOCKS : 1)
-    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, row_norm m) {
+    norm_forward(T *y, int8_t *q, float *inv_scale, const T *x, const T *other, T *sum, row_norm m) {
     if (EXACT) m.n = WIDTH * KEPT;
-    __shared__ typename norm_staging<T, N, WIDTH>::room staged;
+    __shared__ typename norm_staging<T, N, WIDTH>::room staged[2];
     __shared__ norm_room<WIDTH> sums[2][3]; /* rows take turns */
-    const norm_share<T, N, WIDTH> share = {staged, x, m.n};
+    const norm_share<T, N, WIDTH> share = {staged[0], x, m.n}, of_other = {staged[1], other, m.n};
+    const auto ask = [&](size_t row, int stage) {
+        if (row < m.rows) {
+            share.ask(row, stage);
+            if (sum) of_other.ask(row, stage);
+        }
+        gpu_copies_commit();
+    };
     const size_t step = (size_t)gridDim.x * NORM_TEAMS(WIDTH);
     size_t row = (size_t)blockIdx.x * NORM_TEAMS(WIDTH) + threadIdx.x / WIDTH;
-    if (row < m.rows) share.ask(row, 0);
-    gpu_copies_commit();
+    ask(row, 0);
     for (int turn = 0; row < m.rows; row += step, turn ^= 1) {
-        if (row + step < m.rows) share.ask(row + step, turn ^ 1);
-        gpu_copies_commit();
+        ask(row + step, turn ^ 1);
         gpu_copies_wait<1>();
         norm_values<R, T, N, WIDTH> values;
-        values.take(share, row, turn);
+        values.take(share, of_other, sum, row, turn);
         const row_moments at = find_moments<R, N, WIDTH>(values, m, sums[turn]);
         if (threadIdx.x % WIDTH == 0) m.moments[row] = at;
         if (q) {
@@ -361,11 +415,29 @@ template <class T, int N, int WIDTH> struct gradient_values {
     }
 };
 
+/* Where sums of dx x over the heads of a row go: delta of gpu_attention.cuh. */
+struct head_sums {
+    float *delta;                  /* NULL: not wanted */
+    unsigned heads, tokens, lanes; /* lanes: threads that share a head, a power of two up to a warp */
+};
+
+template <class T, int N>
+__device__ static void give_head_sum(const head_sums &s, size_t row, size_t column, const float *v,
+                                     const gpu_columns_pack<T, N> &dx) {
+    float sum = 0;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum += v[j] * to_float(dx.v[j]);
+    for (unsigned step = s.lanes / 2; step; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, (int)step);
+    const unsigned sample = (unsigned)row / s.tokens, token = (unsigned)row % s.tokens;
+    const unsigned head = (unsigned)column / (s.lanes * N);
+    if (threadIdx.x % s.lanes == 0) s.delta[((size_t)sample * s.heads + head) * s.tokens + token] = sum;
+}
+
 /* dx (+)= ..., and with `parts`, [blocks][n], sums of the gain's gradient: for rows that registers hold whole. With
  * v = x - mean and w = dy gain:  dx = r (w - mean of w - v r^2 mean of w v). */
 template <class R, class T, int N, int WIDTH, bool EXACT>
 __global__ static void __launch_bounds__(NORM_THREADS(WIDTH), GRADIENT_BLOCKS(T, N, WIDTH))
-    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts) {
+    norm_gradient(T *dx, const T *x, const T *dy, row_norm m, int add, float *parts, head_sums of_heads) {
     if (EXACT) m.n = WIDTH * KEPT;
     typedef norm_share<T, N, WIDTH> share;
     __shared__ typename norm_staging<T, N, WIDTH>::room staged[3];
@@ -419,6 +491,7 @@ __global__ static void __launch_bounds__(NORM_THREADS(WIDTH), GRADIENT_BLOCKS(T,
                 out.v[j] = from_float<T>(add ? to_float(out.v[j]) + d : d);
             }
             *to = out;
+            if (of_heads.delta) give_head_sum<T, N>(of_heads, row, column, v, out);
         });
     }
     if (parts) give_part<N, WIDTH>(parts + (size_t)blockIdx.x * m.n, sum, m.n);
@@ -502,8 +575,8 @@ struct add_gradients {
 
 /* Rows of so many columns are whole in the registers of a block. */
 static bool fits(size_t n) { return n <= 512 * KEPT; }
-/* The only reader of node i if it takes int8 of its rows; else 0. */
-static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
+/* The only reader of node i; else 0. */
+static size_t find_reader(const tern_gpu_plan *plan, size_t i) {
     size_t reader = 0, count = 0;
     for (size_t r = i + 1; r < plan->graph->nodes; r++)
         for (int k = 0; k < plan->graph->node[r].inputs; k++)
@@ -511,7 +584,42 @@ static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
                 reader = r;
                 count++;
             }
-    return count == 1 && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
+    return count == 1 ? reader : 0;
+}
+
+/* That reader if it takes int8 of the rows; else 0. */
+static size_t find_int8_reader(const tern_gpu_plan *plan, size_t i) {
+    const size_t reader = find_reader(plan, i);
+    return reader && gpu_takes_int8_rows(gpu_graph_node(plan, reader)) ? reader : 0;
+}
+
+/* In training, the addition right in front of node i, which is its input: what it adds is there still when the norm's
+ * turn comes, and the norm, which has no value, takes no memory of it. Else 0. Deployed, a product may make the norm
+ * instead, and reads the sum itself. */
+static size_t find_addition(const tern_gpu_plan *plan, size_t i) {
+    const size_t in = (size_t)plan->node[i].from[0];
+    const bool is_added = in + 1 == i && plan->node[in].op && !strcmp(gpu_graph_node(plan, in)->op->name, "add");
+    return plan->training && plan->node[i].gives_int8 && is_added ? in : 0;
+}
+
+/* Sums over the heads of attention in front, whose only reader this norm is: neighbours of whole packs have a head,
+ * and all threads of a warp have heads. */
+static head_sums heads_in_front(const tern_gpu_plan *plan, size_t i) {
+    enum { PACK = 8 };
+    const size_t in = (size_t)gpu_graph_node(plan, i)->input[0];
+    const tern_node *node = gpu_graph_node(plan, in);
+    head_sums s = {};
+    if (!plan->training || plan->type == TERN_F32 || strcmp(node->op->name, "attention") ||
+        find_reader(plan, in) != i)
+        return s;
+    const size_t width = node->channels / node->at.heads, lanes = width / PACK;
+    const bool divides =
+        width % PACK == 0 && lanes && lanes <= 32 && 32 % lanes == 0 && node->channels % (32 * PACK) == 0;
+    if (!divides || !fits(node->channels)) return s;
+    s.heads = (unsigned)node->at.heads;
+    s.tokens = (unsigned)node->shape.dim[0];
+    s.lanes = (unsigned)lanes;
+    return s;
 }
 
 static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
@@ -521,6 +629,10 @@ static tern_status prepare(tern_gpu_plan *plan, size_t i, tern_error *err) {
     state->squares = plan->node[node->input[0]].within != 0;
     state->int8_reader = find_int8_reader(plan, i);
     plan->node[i].gives_int8 = state->int8_reader != 0;
+    state->addition = find_addition(plan, i);
+    if (state->addition) GPU_CHECK(gpu_state(plan, state->addition, 1, err)); /* tells it so */
+    if (heads_in_front(plan, i).lanes)
+        GPU_CHECK(gpu_attention_take_delta(plan, (size_t)node->input[0], &state->delta, err));
     const size_t pairs = gpu_pair_sums_scratch(plan->type, node->channels);
     const size_t parts = PARTS * node->channels * sizeof(float);
     if (plan->training) gpu_want_scratch(plan, pairs > parts ? pairs : parts);
@@ -535,13 +647,17 @@ template <int CENTRED> static tern_status forward(tern_gpu_plan *plan, size_t i,
     int8_t *q = reader ? plan->node[reader].q : NULL;
     float *inv_scale = reader ? plan->node[reader].inv_scale : NULL;
     void *y = plan->node[i].value;
-    const void *x = gpu_in(plan, i, 0);
+    const size_t addition = state_of(plan, i)->addition;
+    const void *x = addition ? gpu_in(plan, addition, 0) : gpu_in(plan, i, 0);
+    const void *other = addition ? gpu_in(plan, addition, 1) : NULL;
+    void *sum = addition ? gpu_in(plan, i, 0) : NULL;
     const unsigned blocks = blocks_of(m, (size_t)plan->context->multiprocessors * FORWARD_BLOCKS);
     BY_RULE(m, GPU_BY_TYPE(plan->type, GPU_BY_PACK(T, m.n,
                                                    BY_WIDTH(m.n, N,
                                                             norm_forward<R, T, N, WIDTH, EXACT>
                                                             <<<blocks, NORM_THREADS(WIDTH), 0, plan->stream>>>(
-                                                                (T *)y, q, inv_scale, (const T *)x, m)))));
+                                                                (T *)y, q, inv_scale, (const T *)x, (const T *)other,
+                                                                (T *)sum, m)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }
@@ -558,12 +674,15 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, const row_norm &
     const void *x = gpu_in(plan, i, 0), *dy = plan->node[i].grad;
     const int add = plan->node[i].add_to[0];
     if (!dx && !parts) return TERN_OK;
-    BY_RULE(m, GPU_BY_TYPE(plan->type,
-                           GPU_BY_PACK(T, m.n,
-                                       BY_WIDTH(m.n, N,
-                                                norm_gradient<R, T, N, WIDTH, EXACT>
-                                                <<<blocks_of(m, PARTS), NORM_THREADS(WIDTH), 0, plan->stream>>>(
-                                                    (T *)dx, (const T *)x, (const T *)dy, m, add, parts)))));
+    head_sums of_heads = heads_in_front(plan, i);
+    of_heads.delta = state_of(plan, i)->delta;
+    BY_RULE(m,
+            GPU_BY_TYPE(plan->type,
+                        GPU_BY_PACK(T, m.n,
+                                    BY_WIDTH(m.n, N,
+                                             norm_gradient<R, T, N, WIDTH, EXACT>
+                                             <<<blocks_of(m, PARTS), NORM_THREADS(WIDTH), 0, plan->stream>>>(
+                                                 (T *)dx, (const T *)x, (const T *)dy, m, add, parts, of_heads)))));
     GPU_LAUNCHED(plan, i, err);
     return TERN_OK;
 }

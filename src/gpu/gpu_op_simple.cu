@@ -30,6 +30,7 @@ static tern_status pass_gradient(tern_gpu_plan *plan, size_t i, int k, const voi
 /* ---- add, mul, scale */
 
 static tern_status add_forward(tern_gpu_plan *plan, size_t i, tern_error *err) {
+    if (plan->node[i].state) return TERN_OK; /* the norm behind it makes the sum: gpu_op_norm.cu */
     return gpu_map(plan, i, plan->node[i].value, gpu_in(plan, i, 0), gpu_in(plan, i, 1), gpu_elements(plan, i), 0,
                    sum_of(), err);
 }

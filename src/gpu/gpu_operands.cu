@@ -90,7 +90,7 @@ tern_status gpu_weight_operand(tern_gpu_plan *plan, size_t node, const void **to
 
 tern_status gpu_weight_prepare(tern_gpu_plan *plan, size_t node, size_t n, tern_error *err) {
     plan->wants_lt = true;
-    if (plan->training || gpu_operands(plan) == TERN_F32) return TERN_OK;
+    if (gpu_operands(plan) == TERN_F32) return TERN_OK;
     return gpu_keep(plan, &plan->node[node].operand, n * gpu_bytes(plan->products), gpu_graph_node(plan, node)->name,
                     err);
 }

@@ -9,14 +9,14 @@ typedef struct shape {
     float rope_base;
 } shape;
 
-static void attend(tern_graph *g, shape s) {
+static tern_value attend(tern_graph *g, shape s) {
     size_t slices = s.heads + 2 * s.kv_heads;
     tern_value x = tern_graph_input_tokens(g, s.tokens, VOCABULARY);
     /* Rows of some length, so that scores differ and the weights are no mere means. */
     x = tern_graph_add(g, "embedding", "table", x, &(tern_attrs){.width = WIDTH, .init_gain = 1.2f});
     x = tern_graph_add(g, "linear", "qkv", x, &(tern_attrs){.outputs = slices * s.width});
-    tern_graph_add(g, "attention", "attention", x,
-                   &(tern_attrs){.heads = s.heads, .kv_heads = s.kv_heads, .rope_base = s.rope_base});
+    return tern_graph_add(g, "attention", "attention", x,
+                          &(tern_attrs){.heads = s.heads, .kv_heads = s.kv_heads, .rope_base = s.rope_base});
 }
 
 #define ATTENTION(f, ...) \
@@ -36,6 +36,13 @@ ATTENTION(d64_groups, 37, 6, 1, 64, 500)
 ATTENTION(d128, 37, 2, 1, 128, 0)
 ATTENTION(d128_rope, 161, 3, 1, 128, 10000)
 ATTENTION(d128_whole, 128, 2, 2, 128, 10000)
+
+/* The norm behind is the only reader of attention, and gives what its gradient begins with. */
+#define NORMED(f, norm, ...) \
+    static void f(tern_graph *g) { tern_graph_add(g, norm, "norm", attend(g, (shape){__VA_ARGS__}), NULL); }
+NORMED(d32_normed, "rmsnorm", 37, 8, 8, 32, 0)
+NORMED(d64_normed, "rmsnorm", 150, 4, 2, 64, 10000)
+NORMED(d128_normed, "layernorm", 70, 2, 1, 128, 10000)
 
 /* Others use the input of attention too, so that it adds to a gradient. */
 static void added(tern_graph *g, size_t tokens, size_t heads, size_t width) {
@@ -79,6 +86,9 @@ static const graph_case attention_cases_array[] = {
     {"attention, 128", d128, 2, 2e-5, 4e-2, 0, 0, 0},
     {"attention, 128 rope", d128_rope, 2, 2e-5, 4e-2, 0, 0, 0},
     {"attention, 128 whole", d128_whole, 1, 2e-5, 4e-2, 0, 0, 0},
+    {"attention, 32 normed", d32_normed, 2, 2e-5, 4e-2, 0, 0, 0},
+    {"attention, 64 normed", d64_normed, 3, 2e-5, 4e-2, 0, 0, 0},
+    {"attention, 128 normed", d128_normed, 2, 2e-5, 4e-2, 0, 0, 0},
     {"attention, added", added_plain, 2, 2e-5, 4e-2, 0, 0, 0},
     {"attention, 64 added", added_tensor, 2, 2e-5, 4e-2, 0, 0, 0},
     {"transformer layer", layer, 3, 3e-5, 4e-2, 0, 0, 0},

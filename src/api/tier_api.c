@@ -1,15 +1,10 @@
-/* Tiers and kernels by name, and the choice from outside. */
+/* The tiers that this machine has, and the choice among them from outside. */
 #include "base/error.h"
-#include "base/tiers.h"
 #include "cuda/launch_shapes.h"
 #include "cuda/pinned_kernel.h"
 #include "kern/kernels.h"
 #include "tern/device.h"
 #include "tern/tern.h"
-
-static const char *const names[TERN_TIER_COUNT] = {"auto", "scalar", "avx2", "avx512", "amx", "neon", "neondot"};
-
-const char *tern_tier_name(tern_tier tier) { return (unsigned)tier < TERN_TIER_COUNT ? names[tier] : NULL; }
 
 int tern_tier_available(tern_tier tier) { return tern_kernels_of(tier) != NULL; }
 
@@ -28,8 +23,8 @@ tern_status tern_tier_select(tern_tier *tier, tern_error *err) {
     TERN_TRY(tern_pinned_tier(&pinned, err));
     if (pinned && !tern_tier_available(pinned))
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
-                         "TERN_KERNEL=%s: this machine cannot run that tier; its best is %s", names[pinned],
-                         names[best_tier()]);
+                         "TERN_KERNEL=%s: this machine cannot run that tier; its best is %s", tern_tier_name(pinned),
+                         tern_tier_name(best_tier()));
     *tier = pinned ? pinned : best_tier();
     return TERN_OK;
 }

@@ -352,8 +352,8 @@ static tern_status launch(tern_cuda_context *context, const product &p, const te
                         : plan.depth == 5 ? tern_matmul_few_cuda<Density, Pieces, 5>
                                           : tern_matmul_few_cuda<Density, Pieces, 4>;
     CUtensorMap acts;
-    tern_status status =
-        tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, TERN_FEW_BOX_COLS, 8 * Pieces), err);
+    tern_status status = tern_cuda_describe_boxes(
+        &acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, TERN_FEW_BOX_COLS, 8 * Pieces), op, err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
     const dim3 grid((unsigned)plan.groups, 1, BLOCKS);

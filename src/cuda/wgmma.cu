@@ -213,13 +213,11 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
 
 /* ---- launching ------------------------------------------------------------------------------------------------- */
 
-static const char op[] = "cuda-wgmma";
-
 typedef CUresult (*encode_fn)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *, const cuuint64_t *,
                               const cuuint64_t *, const cuuint32_t *, const cuuint32_t *, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
 
-tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_error *err) {
+tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, const char *op, tern_error *err) {
     void *encode = NULL;
     cudaDriverEntryPointQueryResult found;
     CUDA_TRY(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &encode, 12000, cudaEnableDefault, &found),
@@ -237,13 +235,15 @@ tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_erro
                      (int)result);
 }
 
+static const char op[] = "cuda-wgmma";
+
 template <class Density, int MTile, int Splits>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     const auto kernel = tern_matmul_wgmma_cuda<Density, MTile, Splits>;
     const size_t shared = tern_wgmma_shared_bytes(variant, Density::T5);
     CUtensorMap acts;
     tern_status status =
-        tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, SLOT_COLS, MTile), err);
+        tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, SLOT_COLS, MTile), op, err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);
     /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */

@@ -147,7 +147,8 @@ inline boxes act_boxes(const product &p, CUtensorMapSwizzle swizzle, int columns
         CU_TENSOR_MAP_DATA_TYPE_UINT8, swizzle, p.x, (size_t)p.w.cols, (size_t)p.out.m, (size_t)p.ldx, columns, rows};
 }
 
-tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, tern_error *err);
+/* `op` is for messages. */
+tern_status tern_cuda_describe_boxes(CUtensorMap *map, const boxes &b, const char *op, tern_error *err);
 
 /* The kernel for halves. */
 tern_status tern_cuda_wgmma_half(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,

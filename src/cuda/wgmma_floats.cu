@@ -45,6 +45,7 @@ __device__ static void quantize_some(uint8_t *acts, float *inv_scale, const prod
         WISH = Packs < PACKS_AT_ONCE ? PACKS_AT_ONCE / Packs : 1,
         AT_ONCE = WISH < EACH ? WISH : EACH
     };
+    static_assert(EACH % AT_ONCE == 0, "a warp's last rows are its own");
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, packs = p.w.cols / N;
     for (int first = warp * EACH; first < (warp + 1) * EACH; first += AT_ONCE) {
         row_pack<T> mine[AT_ONCE][Packs];
@@ -158,7 +159,7 @@ __device__ static void normalise_rows(uint8_t *acts, float *inv_scale, const pro
 template <class T, int MTile>
 __device__ static void quantize_rows(uint8_t *acts, float *inv_scale, const product &p, const tern_row_norm &norm,
                                      int m0) {
-    enum { LANES_COLS = 32 * row_pack<T>::N };
+    enum { LANES_COLS = 32 * row_pack<T>::N, MOST = MOST_COLS > 8 * LANES_COLS ? MOST_COLS / LANES_COLS : 8 };
     if (norm.on && norm.squares)
         normalise_rows<of_squares, T, MTile>(acts, inv_scale, p, norm, m0);
     else if (norm.on)
@@ -168,7 +169,7 @@ __device__ static void quantize_rows(uint8_t *acts, float *inv_scale, const prod
     else if (p.w.cols <= 8 * LANES_COLS)
         quantize_some<T, MTile, 8>(acts, inv_scale, p, m0);
     else
-        quantize_some<T, MTile, MOST_COLS / LANES_COLS>(acts, inv_scale, p, m0);
+        quantize_some<T, MTile, MOST>(acts, inv_scale, p, m0);
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); /* the tensor cores read by another way */
 }
 

@@ -228,7 +228,7 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
                      2 * (size_t)p.ldx,
                      SLOT_COLS,
                      MTile};
-    tern_status status = tern_cuda_describe_boxes(&acts, b, err);
+    tern_status status = tern_cuda_describe_boxes(&acts, b, op, err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), op, err);
     /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */

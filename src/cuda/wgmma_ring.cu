@@ -473,10 +473,10 @@ static const char op[] = "cuda-wgmma";
 
 static tern_status describe_sources(sources *s, const product &p, int m_tile, tern_error *err) {
     tern_status status =
-        tern_cuda_describe_boxes(&s->acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, LONG_COLS, m_tile), err);
+        tern_cuda_describe_boxes(&s->acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, LONG_COLS, m_tile), op, err);
     if (!status && p.w.t5)
         status = tern_cuda_describe_boxes(&s->short_acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_32B, SHORT_COLS, m_tile),
-                                          err);
+                                          op, err);
     return status;
 }
 
@@ -492,7 +492,7 @@ static tern_status describe_outputs(CUtensorMap *y, const epilogue &out, tern_er
                      (size_t)out.rows * size,
                      LINE_BYTES / (int)size,
                      floats ? BATCH_ROWS : FULL_ROWS};
-    return tern_cuda_describe_boxes(y, b, err);
+    return tern_cuda_describe_boxes(y, b, op, err);
 }
 
 enum {

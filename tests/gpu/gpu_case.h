@@ -18,6 +18,7 @@ typedef struct gpu_case {
     int with_bias, with_residual;
     int wide_exponents; /* of groups: all that an int8 holds, so that sums overflow and vanish */
     size_t x_shift;     /* values by which x is off its alignment */
+    size_t y_shift;     /* the same of y */
 
     int8_t *trits, *exponents;
     float *scales, *inv_scale, *bias;

@@ -43,10 +43,10 @@ static void complain(run *r, const gpu_case *c, tern_device_kernel kernel, int v
                      double got, double want) {
     if (r->failures++ > 20) return;
     printf("FAILED %s variant %d %s: %zu x %zu, m = %zu, packing %s, scales %d, fill %d, x type %d, y type %d, "
-           "activation %d, bias %d, residual %d, shift %zu: at row %zu, output %zu: %.9g, should be %.9g\n",
+           "activation %d, bias %d, residual %d, shifts %zu %zu: at row %zu, output %zu: %.9g, should be %.9g\n",
            tern_device_kernel_name(kernel), variant, what, c->rows, c->cols, c->m, tern_packing_name(c->packing),
            (int)c->scale_kind, (int)c->fill, (int)c->x_type, (int)c->y_type, (int)c->activation, c->with_bias,
-           c->with_residual, c->x_shift, at / c->rows, at % c->rows, got, want);
+           c->with_residual, c->x_shift, c->y_shift, at / c->rows, at % c->rows, got, want);
 }
 
 /* y against want: to the bit where the product is exact, else within the bound and a rounding to y's type. */
@@ -111,13 +111,14 @@ static void check_case(run *r, gpu_case c) {
         return;
     }
     const size_t value = bytes_of(c.x_type), x_bytes = c.m * c.cols * value, shift = c.x_shift * value;
-    uint8_t *x = must_alloc(r, x_bytes + shift + 1);
+    const size_t y_bytes = c.m * c.rows * bytes_of(c.y_type) + FENCE, y_shift = c.y_shift * bytes_of(c.y_type);
+    uint8_t *x = must_alloc(r, x_bytes + shift + 1), *y = must_alloc(r, y_bytes + y_shift);
     if (tern_device_upload(r->device, x + shift, c.x, x_bytes, &err)) complain(r, &c, 0, 0, err.message, 0, 0, 0);
     tern_device_product p = {.x = x + shift,
                              .x_type = c.x_type,
                              .inv_scale = send(r, c.inv_scale, c.m * sizeof(float)),
                              .m = c.m,
-                             .y = must_alloc(r, c.m * c.rows * bytes_of(c.y_type) + FENCE),
+                             .y = y + y_shift,
                              .y_type = c.y_type,
                              .bias = c.with_bias ? send(r, c.bias, c.rows * sizeof(float)) : NULL,
                              .residual =
@@ -132,7 +133,7 @@ static void check_case(run *r, gpu_case c) {
         }
     tern_device_free(r->device, x);
     tern_device_free(r->device, (void *)(uintptr_t)p.inv_scale);
-    tern_device_free(r->device, p.y);
+    tern_device_free(r->device, y);
     tern_device_free(r->device, (void *)(uintptr_t)p.bias);
     tern_device_free(r->device, (void *)(uintptr_t)p.residual);
     tern_device_matrix_free(&w);
@@ -161,6 +162,36 @@ static void check_int8(run *r) {
                                                  .fill = (fill)f,
                                                  .x_type = TERN_I8,
                                                  .with_bias = i % 2});
+}
+
+/* Up to 64 rows of activations, eights of them whole and not; matrices that leave warps, or a block of a pair, without
+ * tiles, and such as take every way through cuda-few. All that may follow a sum, in turn. */
+static void check_few_rows(run *r) {
+    static const size_t few[] = {1, 2, 4, 5, 8, 9, 16, 17, 24, 25, 32, 33, 48, 63, 64};
+    static const size_t narrow[][2] = {{1, 1}, {5, 100}, {15, 129}, {17, 161}, {65, 1}, {70, 321}, {4250, 417}};
+    int turn = 0;
+    for (int s = 0; s < 7; s++)
+        for (int i = 0; i < 15; i += step_of(r), turn++)
+            for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+                check_case(r, (gpu_case){.rows = narrow[s][0],
+                                         .cols = narrow[s][1],
+                                         .m = few[i],
+                                         .packing = (tern_packing)packing,
+                                         .scale_kind = (tern_scale_kind)(turn % 2),
+                                         .fill = turn % 4 ? FILL_RANDOM : (fill)(turn / 4 % 3),
+                                         .x_type = TERN_I8,
+                                         .y_type = (tern_dtype)(turn % 3),
+                                         .activation = (tern_device_activation)(turn % 5),
+                                         .with_bias = turn / 2 % 2,
+                                         .with_residual = turn / 4 % 2,
+                                         .x_shift = turn % 7 == 3,
+                                         .y_shift = turn % 3 == 1});
+    if (r->quick) return;
+    for (size_t m = 8; m <= 64; m *= 2) /* sums in the place of activations, and apart */
+        for (int packing = 0; packing <= TERN_PACK_T5; packing++)
+            check_case(
+                r,
+                (gpu_case){.rows = 4224, .cols = 5120, .m = m, .packing = (tern_packing)packing, .x_type = TERN_I8});
 }
 
 /* Blocks of several rows of tiles, whose warps begin in the midst of them: outputs by the thousand. */
@@ -302,28 +333,31 @@ static void check_epilogues(run *r) {
     for (int y = TERN_F32; y <= TERN_F16; y++)
         for (int a = TERN_DEVICE_IDENTITY; a <= TERN_DEVICE_SILU; a += step_of(r))
             for (int flags = 0; flags < 4; flags += step_of(r))
-                for (int i = 0; i < 3; i++)
-                    check_case(r, (gpu_case){.rows = 70,
-                                             .cols = 300,
-                                             .m = (size_t[]){1, 9, 40}[i],
-                                             .packing = (tern_packing)(i % 2),
-                                             .x_type = TERN_I8,
-                                             .y_type = (tern_dtype)y,
-                                             .activation = (tern_device_activation)a,
-                                             .with_bias = flags & 1,
-                                             .with_residual = flags >> 1});
+                for (int i = 0; i < 5; i++)
+                    check_case(r,
+                               (gpu_case){.rows = 70,
+                                          .cols = 300,
+                                          .m = (size_t[]){1, 9, 40, 2, 70}[i],
+                                          .packing = (tern_packing)((i + a) % 2),
+                                          .x_type = (tern_dtype[]){TERN_I8, TERN_I8, TERN_I8, TERN_F16, TERN_BF16}[i],
+                                          .y_type = (tern_dtype)y,
+                                          .activation = (tern_device_activation)a,
+                                          .with_bias = flags & 1,
+                                          .with_residual = flags >> 1});
 }
 
 static void check_unaligned(run *r) {
     for (size_t shift = 1; shift < (r->quick ? 2 : 16); shift += 5)
         for (int type = TERN_F32; type <= TERN_I8; type++)
-            for (int i = 0; i < 3; i++)
+            for (int i = 0; i < 4; i++)
                 check_case(r, (gpu_case){.rows = 64,
                                          .cols = 256,
-                                         .m = (size_t[]){1, 8, 70}[i],
+                                         .m = (size_t[]){1, 8, 70, 33}[i],
                                          .packing = (tern_packing)(i % 2),
                                          .x_type = (tern_dtype)type,
-                                         .x_shift = shift});
+                                         .y_type = (tern_dtype)(i % 3),
+                                         .x_shift = shift,
+                                         .y_shift = i > 1});
 }
 
 /* ---- quantizing ------------------------------------------------------------------------------------------------ */
@@ -538,6 +572,7 @@ typedef struct family {
 } family;
 
 static const family families[] = {{"int8", check_int8},
+                                  {"few rows", check_few_rows},
                                   {"many outputs", check_many_outputs},
                                   {"many rows", check_many_rows},
                                   {"floats", check_floats},

@@ -27,7 +27,7 @@ keep() { # LOG COMMAND...
 }
 
 rm -f "$tests" "$sanitizer"
-for name in gpu graph train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
+for name in gpu graph fused train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
 keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
 # The sanitizers' runs take minutes each and wait for one processor most of the time, so they run side by side, each into a
@@ -50,12 +50,12 @@ for tool in memcheck initcheck racecheck; do
     check $tool "$build/tests/gpu_test" --quick epilogues unaligned quantize "small device" refusals
     check $tool "$build/tests/gpu_test" --quick tuning
 done
-for name in graph train rules; do check memcheck "$build/tests/${name}_test"; done
+for name in graph fused train rules; do check memcheck "$build/tests/${name}_test"; done
 # racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what they store by the copy engine: plain ones
 # take their place.
 LD_LIBRARY_PATH=$build/tests/plain_cublaslt:${LD_LIBRARY_PATH:-}
 export LD_LIBRARY_PATH
-for name in graph rules; do
+for name in graph fused rules; do
     check initcheck "$build/tests/${name}_test"
     check racecheck "$build/tests/${name}_test"
 done

@@ -174,8 +174,9 @@ typedef struct tern_device_tuned {
  * so do devices of the same kind that are opened later, in any process: the result is kept in a file (see below). A
  * kernel named in the product or by TERN_KERNEL goes before it. A device opened with `serial` or a `shared_limit` is
  * of its own kind, without a file. Graphs on a GPU that are opened later, for training or to run a model, go by it
- * too, in products of int8, which are the same to the bit whatever the kernel. What TERN_KERNEL names goes before it
- * there as well; a graph with a product that it cannot run is refused. */
+ * too, in products of int8, which are the same to the bit whatever the kernel; not in small deployed ones that bring
+ * their rows to int8 themselves, on 9.0. What TERN_KERNEL names goes before it there as well; a graph with a product
+ * that it cannot run is refused. */
 TERN_API tern_status tern_device_tune(tern_device_tuned *tuned, const tern_device_matrix *w, tern_dtype x_type,
                                       size_t m, tern_error *err);
 

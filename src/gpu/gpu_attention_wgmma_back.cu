@@ -6,7 +6,8 @@
  * keys.
  *
  * Blocks of queries come `lead` units behind those of keys: late enough to find them done, early enough to find their
- * tiles in L2. They wait for blocks with smaller numbers only, which the device starts first. */
+ * tiles in L2. They wait for blocks with smaller numbers only. A block takes its number when it begins, so that
+ * whatever the device starts first, those it waits for have begun, and wait for nobody. */
 #include "gpu/gpu_attention_tiles.cuh"
 
 enum {
@@ -18,6 +19,7 @@ enum {
 struct backward_work {
     char *scores;         /* [heads][pairs of tiles][TILE_BYTES] */
     unsigned *done;       /* [units]: blocks of keys that have left all theirs */
+    unsigned *begun;      /* blocks of this launch */
     unsigned units, lead; /* of this launch */
     unsigned first;       /* its first unit: sample * G + head of keys */
 };
@@ -38,10 +40,9 @@ struct backward_place {
     unsigned unit, number; /* number: in the unit, those with the most tiles to pass first */
     bool has_keys;
     size_t b, g; /* of the unit */
-    __device__ backward_place(const gpu_attention &a, const backward_work &work) {
+    __device__ backward_place(const gpu_attention &a, const backward_work &work, unsigned i) {
         const unsigned tiles = gpu_attention_tiles(&a), rows = (unsigned)a.r * tiles, both = tiles + rows;
         const unsigned before = work.lead * tiles, middle = (work.units - work.lead) * both;
-        unsigned i = blockIdx.x;
         if (i < before) {
             set(true, i / tiles, i % tiles);
         } else if ((i -= before) < middle) {
@@ -261,9 +262,11 @@ __global__ static void __launch_bounds__(GROUP, BLOCKS)
     wgmma_backward(gpu_attention a, backward_work work, const __grid_constant__ CUtensorMap turned,
                    const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap dy) {
     __shared__ tile_barriers barriers;
+    __shared__ unsigned number;
     const uint32_t room = aligned_room();
-    const tile_ring ring(room + 2 * TILE_BYTES, &barriers);
-    const backward_place place(a, work);
+    if (threadIdx.x == 0) number = atomicAdd(work.begun, 1);
+    const tile_ring ring(room + 2 * TILE_BYTES, &barriers); /* all threads meet: the number is there */
+    const backward_place place(a, work, number);
     if (place.has_keys)
         keys_back<V>(a, work, place, ring, room, (uint32_t)__cvta_generic_to_shared(&barriers.own), &turned, &x, &dy);
     else
@@ -290,9 +293,15 @@ static size_t units_a_launch(const gpu_attention *a) {
     const size_t units = a->batch * a->g, fit = SCORES_LIMIT / unit_bytes(a);
     return fit < 1 ? 1 : fit < units ? fit : units;
 }
-static size_t done_bytes(const gpu_attention *a) { return gpu_round_up(a->batch * a->g * sizeof(unsigned), 256); }
+/* For each unit its blocks of keys that are done; then for each launch, of which there are no more than units, the
+ * blocks that have begun. */
+static size_t counter_bytes(const gpu_attention *a) {
+    return gpu_round_up(2 * a->batch * a->g * sizeof(unsigned), 256);
+}
 
-size_t gpu_attention_wgmma_room(const gpu_attention *a) { return done_bytes(a) + units_a_launch(a) * unit_bytes(a); }
+size_t gpu_attention_wgmma_room(const gpu_attention *a) {
+    return counter_bytes(a) + units_a_launch(a) * unit_bytes(a);
+}
 
 tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
                                          tern_error *err) {
@@ -301,9 +310,10 @@ tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const
     GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
     GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));
     GPU_CHECK(describe_tokens(&dy, plan, node, a, a->dy, a->out, err));
-    CUDA_TRY(cudaMemsetAsync(room, 0, done_bytes(a), plan->stream), gpu_graph_node(plan, node)->name, err);
+    CUDA_TRY(cudaMemsetAsync(room, 0, counter_bytes(a), plan->stream), gpu_graph_node(plan, node)->name, err);
     for (size_t first = 0; first < units; first += each) {
-        backward_work work = {(char *)room + done_bytes(a), (unsigned *)room + first};
+        unsigned *done = (unsigned *)room + first;
+        backward_work work = {(char *)room + counter_bytes(a), done, done + units};
         work.first = (unsigned)first;
         work.units = (unsigned)(each < units - first ? each : units - first);
         work.lead = lead_of(plan, a, work.units);

@@ -316,6 +316,15 @@ static tern_status set_all(tern_config *config, const char *text, tern_error *er
     return TERN_OK;
 }
 
+tern_status tern_config_unset(tern_config *config, const char *key, tern_error *err) {
+    struct tern_config start = {0};
+    const setting *s;
+    TERN_TRY(find_setting(&s, key, err));
+    TERN_TRY(set_all(&start, defaults, err));
+    memcpy((char *)config + s->offset, (const char *)&start + s->offset, s->bytes);
+    return TERN_OK;
+}
+
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err) {
     char plain[64];
     size_t length = strlen(name);

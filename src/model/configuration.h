@@ -75,6 +75,10 @@ struct tern_config {
 /* The record of a preset, twins included; TERN_E_ARGUMENT with a suggestion. */
 tern_status tern_config_preset(tern_config *config, const char *name, tern_error *err);
 
+/* The setting becomes what it is before any preset changes it: what a file means that was written before there was
+ * such a setting. */
+tern_status tern_config_unset(tern_config *config, const char *key, tern_error *err);
+
 /* Columns of a group that `granularity` names; 0 for tensor and row. */
 size_t tern_config_group(const tern_config *config);
 

@@ -338,6 +338,8 @@ static tern_status read_config(tern_config *config, const json_t *json, int pack
         snprintf(config->preset, sizeof config->preset, "%s", preset ? preset : "");
     else
         TERN_TRY(tern_config_preset(config, preset ? preset : "", err));
+    for (size_t i = 0; !packed && (key = tern_config_key(i)) != NULL; i++) /* the preset may have changed since */
+        if (!json_object_get(json, key)) TERN_TRY(tern_config_unset(config, key, err));
     json_object_foreach((json_t *)json, key, value) {
         if (!strcmp(key, "preset")) continue;
         const char *text = json_string_value(value);

@@ -160,6 +160,13 @@ static void blocks(tern_graph *g, const char *product, size_t width) {
     x = tern_graph_add(g, "rmsnorm", "last", x, NULL);
     tern_graph_add(g, "linear", "head", x, &(tern_attrs){.outputs = 40});
 }
+/* A norm whose int8 reader is not the only one, behind a sum that it therefore does not make. */
+static void norm_read_twice(tern_graph *g) {
+    tern_value x = dense(g, 20, 256), y = tern_graph_add(g, "relu", "relu", x, NULL);
+    x = tern_graph_add(g, "rmsnorm", "norm", tern_graph_add2(g, "add", "sum", x, y), NULL);
+    y = tern_graph_add(g, "bit_linear", "second", x, &(tern_attrs){.outputs = 256});
+    tern_graph_add2(g, "add", "last", x, y);
+}
 static void blocks_float(tern_graph *g) { blocks(g, "linear", 48); }
 static void blocks_odd(tern_graph *g) { blocks(g, "linear", 37); }
 static void blocks_int8(tern_graph *g) { blocks(g, "bit_linear", 256); }
@@ -212,5 +219,6 @@ static const graph_case norm_cases_array[] = {
     {"blocks, odd width", blocks_odd, 2, 1e-4, 6e-2, 0, 0, 0},
     /* Of int8 activations a last bit of the norm turns one over now and then. */
     {"blocks, int8", blocks_int8, 3, 3e-2, 0, 0, 1, 0},
+    {"rmsnorm, two readers", norm_read_twice, 9, 1e-2, 0, 0, 1, 0},
 };
 GRAPH_CASES(norm_cases);

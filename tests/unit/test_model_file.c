@@ -302,7 +302,8 @@ static char *replaced(const char *text, const char *from, const char *to) {
     return out;
 }
 
-static tern_status open_changed(const model *m, const change *c) {
+/* config: what was read of it; or NULL. */
+static tern_status open_changed(const model *m, const change *c, tern_config *config) {
     static const float zeros[4096];
     tern_safetensors *file;
     tern_safetensors_writer *writer;
@@ -334,6 +335,7 @@ static tern_status open_changed(const model *m, const change *c) {
         assert_null(read.input.class_name);
         assert_null(read.file);
     }
+    if (config) *config = read.config;
     tern_model_file_close(&read);
     tern_safetensors_close(&file);
     free(changed);
@@ -342,10 +344,10 @@ static tern_status open_changed(const model *m, const change *c) {
 }
 
 static void check_changes(const model *m, const change *changes, const char *const *messages, size_t count) {
-    OK(open_changed(m, &(change){0}));
+    OK(open_changed(m, &(change){0}, NULL));
     for (size_t i = 0; i < count; i++) {
         err = (tern_error){0};
-        tern_status status = open_changed(m, &changes[i]);
+        tern_status status = open_changed(m, &changes[i], NULL);
         if (!status || !strstr(err.message, messages[i]))
             fail_msg("change %zu: %s: %s; should say '%s'", i, tern_status_text(status), err.message, messages[i]);
     }
@@ -420,6 +422,21 @@ static void test_changed_files(void **state) {
     model m = model_make("mnist-mlp");
     check_changes(&m, changes, messages, sizeof changes / sizeof *changes);
     model_free(&m);
+}
+
+/* A checkpoint from before there was a setting is of a run without it, whatever its preset says today. */
+static void test_older_checkpoint(void **state) {
+    (void)state;
+    static const change decay = {.from = "\"weight_decay\":\"0.1\",", .to = ""};
+    tern_config config;
+    model m = model_make("charlm");
+    OK(open_changed(&m, &decay, &config));
+    assert_true(config.weight_decay == 0 && config.clip == 1);
+    model_free(&m);
+    OK(tern_config_preset(&config, "cifar10-large", &err));
+    OK(tern_config_unset(&config, "convolutions", &err));
+    assert_int_equal(config.convolutions, 2);
+    assert_int_equal(config.cutout, 12);
 }
 
 static void test_changed_texts(void **state) {
@@ -576,11 +593,12 @@ static void test_seeds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_presets_as_json), cmocka_unit_test(test_attributes_as_json),
-        cmocka_unit_test(test_bad_graphs),      cmocka_unit_test(test_round_trip),
-        cmocka_unit_test(test_changed_files),   cmocka_unit_test(test_changed_texts),
-        cmocka_unit_test(test_not_a_model),     cmocka_unit_test(test_bad_class_name),
-        cmocka_unit_test(test_packed),          cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_presets_as_json),  cmocka_unit_test(test_attributes_as_json),
+        cmocka_unit_test(test_bad_graphs),       cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_changed_files),    cmocka_unit_test(test_changed_texts),
+        cmocka_unit_test(test_not_a_model),      cmocka_unit_test(test_bad_class_name),
+        cmocka_unit_test(test_packed),           cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_older_checkpoint),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

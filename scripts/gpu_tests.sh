@@ -45,7 +45,7 @@ check memcheck "$build/tests/limits_test" # alone: it fills the device
 wait
 for tool in memcheck initcheck racecheck; do
     check $tool "$build/tests/gpu_test" --quick int8
-    check $tool "$build/tests/gpu_test" --quick "many outputs" "many rows" floats
+    check $tool "$build/tests/gpu_test" --quick "many outputs" "few rows" "many rows" floats
     check $tool "$build/tests/gpu_test" --quick groups "all groups" "many floats" "float groups"
     check $tool "$build/tests/gpu_test" --quick epilogues unaligned quantize "small device" refusals
     check $tool "$build/tests/gpu_test" --quick tuning

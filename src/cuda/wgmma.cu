@@ -5,6 +5,7 @@
  *
  * Where the outputs are too few to fill the device, the blocks of a cluster share the columns and exchange their sums
  * through each other's shared memory. What fills the device with larger tiles is wgmma_ring.cu's. */
+#include "cuda/slot_ring.cuh"
 #include "cuda/wgmma_common.cuh"
 
 enum {
@@ -17,16 +18,8 @@ enum {
     AHEAD = STAGES / 2 /* slots from the one that is multiplied to the one that is asked for */
 };
 
-/* Slot i of the activations lies in stage i % STAGES, for the (i / STAGES)-th time. */
-struct ring {
-    uint32_t stages, full, empty;
-    int stage_bytes;
-
-    __device__ uint32_t stage(int slot) const { return stages + (uint32_t)(slot % STAGES * stage_bytes); }
-    __device__ uint32_t full_of(int slot) const { return full + (uint32_t)(slot % STAGES * 8); }
-    __device__ uint32_t empty_of(int slot) const { return empty + (uint32_t)(slot % STAGES * 8); }
-    __device__ static int parity(int slot) { return slot / STAGES & 1; }
-};
+typedef slot_ring<STAGES> ring;
+typedef slot_supply<SLOT_COLS> supply;
 
 /* The tiles [begin, end) of a row of tiles; begin is a multiple of UNIT_TILES. */
 struct part {
@@ -42,49 +35,18 @@ template <class Density> __device__ static int slots_of(part mine) {
     return ((mine.end - mine.begin) * Density::Chunks + SLOT_STEPS - 1) / SLOT_STEPS;
 }
 
-/* What the copy engine is to bring: `slots` boxes from (column, m0) on. */
-struct supply {
-    const CUtensorMap *acts;
-    int slots, column, m0;
-};
-
-__device__ static void ask_for(const supply &s, const ring &r, int slot) {
-    barrier_arrive_expecting(r.full_of(slot), r.stage_bytes);
-    copy_box(r.stage(slot), s.acts, s.column + slot * SLOT_COLS, s.m0, r.full_of(slot));
-}
-
-/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there.
- * The first STAGES slots were asked for at the start. */
-__device__ static void ask_ahead(const supply &s, const ring &r, int slot) {
-    const int wanted = slot + AHEAD;
-    if (threadIdx.x == 0 && wanted >= STAGES && wanted < s.slots) {
-        barrier_wait(r.empty_of(wanted), ring::parity(wanted) ^ 1);
-        ask_for(s, r, wanted);
-    }
-    __syncwarp();
-}
-
 /* One tile: its steps multiply slots from `slot` on. Tile is its number in the unit. */
 template <class Density, int Tile, int Sums>
 __device__ static void multiply_tile(int32_t (&c)[Sums], const uint4 &tile, const ring &r, const supply &s,
                                      int slot) {
     enum { N = Density::Chunks, First = Tile * N };
-    uint32_t codes[2][2][N], a[N][4];
-    int8_codes(Density(), tile.x, codes[0][0]);
-    int8_codes(Density(), tile.y, codes[0][1]);
-    int8_codes(Density(), tile.z, codes[1][0]);
-    int8_codes(Density(), tile.w, codes[1][1]);
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
-        pin(a[k]);
-    }
+    uint32_t a[N][4];
+    int8_operands<Density>(a, tile);
 #pragma unroll
     for (int step = First; step < First + N; step++) /* the slots that this tile begins */
         if (step == First || step % SLOT_STEPS == 0) {
             const int at = slot + step / SLOT_STEPS;
-            if (step % SLOT_STEPS == 0) ask_ahead(s, r, at);
+            if (step % SLOT_STEPS == 0) ask_ahead<AHEAD>(s, r, at);
             barrier_wait(r.full_of(at), ring::parity(at));
         }
     pin(c);

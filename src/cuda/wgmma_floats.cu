@@ -36,6 +36,19 @@ static size_t slots_of(const tern_cuda_weights *w) {
 
 enum { PACKS_AT_ONCE = 16 /* of a lane, or all of a row */ };
 
+/* A warp's packs of Rows rows from `first` on; behind the last row comes that one again. */
+template <class T, int Rows, int Packs>
+__device__ static void load_rows(row_pack<T> (&mine)[Rows][Packs], const product &p, int first, int packs) {
+    const int lane = (int)threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < Rows; r++) {
+        const row_pack<T> *x = (const row_pack<T> *)p.x + (size_t)min(first + r, p.out.m - 1) * packs;
+#pragma unroll
+        for (int k = 0; k < Packs; k++)
+            if (lane + k * 32 < packs) mine[r][k] = x[lane + k * 32];
+    }
+}
+
 /* A warp's rows of the block, a few at once so that their packs are on their way together. */
 template <class T, int MTile, int Packs>
 __device__ static void quantize_some(uint8_t *acts, float *inv_scale, const product &p, int m0) {
@@ -49,13 +62,7 @@ __device__ static void quantize_some(uint8_t *acts, float *inv_scale, const prod
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, packs = p.w.cols / N;
     for (int first = warp * EACH; first < (warp + 1) * EACH; first += AT_ONCE) {
         row_pack<T> mine[AT_ONCE][Packs];
-#pragma unroll
-        for (int r = 0; r < AT_ONCE; r++) {
-            const row_pack<T> *x = (const row_pack<T> *)p.x + (size_t)min(m0 + first + r, p.out.m - 1) * packs;
-#pragma unroll
-            for (int k = 0; k < Packs; k++)
-                if (lane + k * 32 < packs) mine[r][k] = x[lane + k * 32];
-        }
+        load_rows(mine, p, m0 + first, packs);
 #pragma unroll
         for (int r = 0; r < AT_ONCE; r++) {
             unsigned most = 0;
@@ -97,13 +104,7 @@ __device__ static void normalise_some(uint8_t *acts, float *inv_scale, const pro
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, packs = p.w.cols / N;
     for (int first = warp * EACH; first < (warp + 1) * EACH; first += AT_ONCE) {
         row_pack<T> mine[AT_ONCE][Packs];
-#pragma unroll
-        for (int r = 0; r < AT_ONCE; r++) {
-            const row_pack<T> *x = (const row_pack<T> *)p.x + (size_t)min(m0 + first + r, p.out.m - 1) * packs;
-#pragma unroll
-            for (int k = 0; k < Packs; k++)
-                if (lane + k * 32 < packs) mine[r][k] = x[lane + k * 32];
-        }
+        load_rows(mine, p, m0 + first, packs);
 #pragma unroll
         for (int r = 0; r < AT_ONCE; r++) {
             float v[Packs][N], square = 0;
@@ -192,17 +193,8 @@ struct tiles_ahead {
 template <class Density, int MTile, int Sums>
 __device__ static void multiply_tile(int32_t (&c)[Sums], const uint4 &tile, uint32_t acts, int step) {
     enum { N = Density::Chunks };
-    uint32_t codes[2][2][N], a[N][4];
-    int8_codes(Density(), tile.x, codes[0][0]);
-    int8_codes(Density(), tile.y, codes[0][1]);
-    int8_codes(Density(), tile.z, codes[1][0]);
-    int8_codes(Density(), tile.w, codes[1][1]);
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
-        pin(a[k]);
-    }
+    uint32_t a[N][4];
+    int8_operands<Density>(a, tile);
     pin(c);
     wgmma_fence();
 #pragma unroll

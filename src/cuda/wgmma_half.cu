@@ -6,6 +6,7 @@
  * The copy engine leaves columns in their order, in which lane 4g + t has to hold columns 2t, 2t+1, 2t+8 and 2t+9 of
  * a chunk. A tile gives it 4t .. 4t+3: the words' bytes change places between the lanes of a row, two shuffles a
  * word. */
+#include "cuda/slot_ring.cuh"
 #include "cuda/wgmma_common.cuh"
 
 enum {
@@ -18,38 +19,8 @@ enum {
     WARPS = THREADS / 32
 };
 
-/* Slot i of the activations lies in stage i % STAGES, for the (i / STAGES)-th time. */
-struct half_ring {
-    uint32_t stages, full, empty;
-    int stage_bytes;
-
-    __device__ uint32_t stage(int slot) const { return stages + (uint32_t)(slot % STAGES * stage_bytes); }
-    __device__ uint32_t full_of(int slot) const { return full + (uint32_t)(slot % STAGES * 8); }
-    __device__ uint32_t empty_of(int slot) const { return empty + (uint32_t)(slot % STAGES * 8); }
-    __device__ static int parity(int slot) { return slot / STAGES & 1; }
-};
-
-/* What the copy engine is to bring. */
-struct half_supply {
-    const CUtensorMap *acts;
-    int slots, m0;
-};
-
-__device__ static void ask_for(const half_supply &s, const half_ring &r, int slot) {
-    barrier_arrive_expecting(r.full_of(slot), r.stage_bytes);
-    copy_box(r.stage(slot), s.acts, slot * SLOT_COLS, s.m0, r.full_of(slot));
-}
-
-/* One thread asks for the slot AHEAD of the one that its warp begins, once every warp is done with what lies there.
- * The first STAGES slots were asked for at the start. */
-__device__ static void ask_ahead(const half_supply &s, const half_ring &r, int slot) {
-    const int wanted = slot + AHEAD;
-    if (threadIdx.x == 0 && wanted >= STAGES && wanted < s.slots) {
-        barrier_wait(r.empty_of(wanted), half_ring::parity(wanted) ^ 1);
-        ask_for(s, r, wanted);
-    }
-    __syncwarp();
-}
+typedef slot_ring<STAGES> half_ring;
+typedef slot_supply<SLOT_COLS> half_supply;
 
 /* ---- c[64][N] += a[64][16] b[16][N] with a in registers, b by rows --------------------------------------------- */
 
@@ -116,7 +87,7 @@ __device__ static void multiply_tile(float (&c)[Sums], const uint4 &tile, const 
     for (int step = First; step < First + STEPS; step++)
         if (step == First || step % SLOT_STEPS == 0) {
             const int at = slot + step / SLOT_STEPS;
-            if (step % SLOT_STEPS == 0) ask_ahead(s, r, at);
+            if (step % SLOT_STEPS == 0) ask_ahead<AHEAD>(s, r, at);
             barrier_wait(r.full_of(at), half_ring::parity(at));
         }
     pin(c);
@@ -199,7 +170,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 64 ? 2 : 1)
     __syncthreads();
     let_next_kernel_start();
     wait_for_last_kernel();
-    const half_supply supply = {&acts, (2 * Density::Chunks * p.w.k_tiles + SLOT_STEPS - 1) / SLOT_STEPS, m0};
+    const half_supply supply = {&acts, (2 * Density::Chunks * p.w.k_tiles + SLOT_STEPS - 1) / SLOT_STEPS, 0, m0};
     if (threadIdx.x == 0)
         for (int i = 0; i < min((int)STAGES, supply.slots); i++) ask_for(supply, r, i);
     __syncwarp();

@@ -113,20 +113,6 @@ template <int Depth> struct warp_ring {
 
 /* ---- activations and products ------------------------------------------------------------------------------------ */
 
-/* The A operands of a tile: each warp of a warpgroup has a row of tiles. */
-template <class Density> __device__ static void operands(uint32_t (&a)[Density::Chunks][4], const uint4 &tile) {
-    enum { N = Density::Chunks };
-    uint32_t codes[2][2][N];
-    int8_codes(Density(), tile.x, codes[0][0]);
-    int8_codes(Density(), tile.y, codes[0][1]);
-    int8_codes(Density(), tile.z, codes[1][0]);
-    int8_codes(Density(), tile.w, codes[1][1]);
-#pragma unroll
-    for (int k = 0; k < N; k++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
-}
-
 /* Sums of 64 outputs, a warpgroup's, and 8 rows of activations for each piece; those lie in boxes of 128 columns. */
 template <class Density, int Pieces> struct group_products {
     enum {
@@ -162,7 +148,7 @@ template <class Density, int Pieces> struct group_products {
     __device__ void start(const uint4 &tile, uint32_t x, int first_step) {
         const uint64_t upper = swizzled_rows(0) >> 32 << 32;
         uint32_t a[N][4];
-        operands<Density>(a, tile);
+        int8_operands<Density>(a, tile);
 #pragma unroll
         for (int k = 0; k < N; k++) pin(a[k]);
         pin(c);

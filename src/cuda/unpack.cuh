@@ -47,6 +47,20 @@ __device__ inline void int8_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
     for (int i = 0; i < 5; i++) codes[i] = (codes[i] + 0x7f7f7f7fu) ^ 0x80808080u;
 }
 
+/* A tile's words as the operands A of its products of 32 columns, each in four registers of every lane. */
+template <class Density> __device__ inline void int8_operands(uint32_t (&a)[Density::Chunks][4], const uint4 &tile) {
+    enum { N = Density::Chunks };
+    uint32_t codes[2][2][N];
+    int8_codes(Density(), tile.x, codes[0][0]);
+    int8_codes(Density(), tile.y, codes[0][1]);
+    int8_codes(Density(), tile.z, codes[1][0]);
+    int8_codes(Density(), tile.w, codes[1][1]);
+#pragma unroll
+    for (int k = 0; k < N; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
+}
+
 /* Halves of a chunk: columns 0 and 2 of the lane's four, then 1 and 3. `half_scale` times their products is right. */
 template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32_t (&codes)[4][2]) {
 #pragma unroll

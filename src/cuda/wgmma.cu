@@ -43,6 +43,8 @@ __device__ static void multiply_tile(int32_t (&c)[Sums], const uint4 &tile, cons
     uint32_t a[N][4];
     int8_operands<Density>(a, tile);
 #pragma unroll
+    for (int k = 0; k < N; k++) pin(a[k]);
+#pragma unroll
     for (int step = First; step < First + N; step++) /* the slots that this tile begins */
         if (step == First || step % SLOT_STEPS == 0) {
             const int at = slot + step / SLOT_STEPS;

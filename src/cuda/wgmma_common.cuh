@@ -19,24 +19,6 @@ enum {
     SUM_PITCH = TERN_WGMMA_SUM_PITCH
 };
 
-/* ---- weights --------------------------------------------------------------------------------------------------- */
-
-/* A tile's words as the operands A of its products of 32 columns, each in four registers of every lane. */
-template <class Density> __device__ inline void int8_operands(uint32_t (&a)[Density::Chunks][4], const uint4 &tile) {
-    enum { N = Density::Chunks };
-    uint32_t codes[2][2][N];
-    int8_codes(Density(), tile.x, codes[0][0]);
-    int8_codes(Density(), tile.y, codes[0][1]);
-    int8_codes(Density(), tile.z, codes[1][0]);
-    int8_codes(Density(), tile.w, codes[1][1]);
-#pragma unroll
-    for (int k = 0; k < N; k++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) a[k][i] = codes[(2 * k + i / 2) / N][i % 2][(2 * k + i / 2) % N];
-        pin(a[k]);
-    }
-}
-
 /* ---- sums ------------------------------------------------------------------------------------------------------ */
 
 /* Sum i of a thread is that of output n0 + 8 (i / 2 % 2), activations m0 + 8 (i / 4) + i % 2. */

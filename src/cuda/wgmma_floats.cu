@@ -195,6 +195,8 @@ __device__ static void multiply_tile(int32_t (&c)[Sums], const uint4 &tile, uint
     enum { N = Density::Chunks };
     uint32_t a[N][4];
     int8_operands<Density>(a, tile);
+#pragma unroll
+    for (int k = 0; k < N; k++) pin(a[k]);
     pin(c);
     wgmma_fence();
 #pragma unroll

@@ -6,10 +6,11 @@
  * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations
  * are read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
  *
- * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper:
- * decode_ring.cu. */
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have 2 to 8 rows of int8, decode_rows.cuh,
+ * and shapes of int8 on Hopper, decode_ring.cu. */
 #include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
+#include "cuda/decode_rows.cuh"
 #include "cuda/unpack.cuh"
 
 enum { AHEAD = 4 /* tiles that a warp has in flight, besides those that it works on */ };
@@ -308,19 +309,40 @@ static tern_status launch_one_row(tern_cuda_context *context, const product &p, 
     }
 }
 
+template <class Density, int Warps>
+static tern_status launch_rows(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    const auto kernel = tern_matmul_decode_rows_cuda<Density, Warps>;
+    const int shared = (int)tern_decode_rows_shared_bytes(variant, Density::T5);
+    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cuda-decode", err);
+    const dim3 grid((unsigned)ceil_div(p.w.row_tiles, 2));
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, Warps * 32, shared, 1, p), "cuda-decode", err);
+    return TERN_OK;
+}
+
+template <class Density>
+static tern_status launch_warps(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+    switch (shapes[variant - 1].warps) {
+    case 2: return launch_rows<Density, 2>(context, p, variant, err);
+    case 4: return launch_rows<Density, 4>(context, p, variant, err);
+    case 8: return launch_rows<Density, 8>(context, p, variant, err);
+    default: return launch_rows<Density, 16>(context, p, variant, err);
+    }
+}
+
 /* As many rows of tiles as the variant says, where registers allow it. */
 template <class Density>
 static tern_status launch_int8(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     const int row_tiles = shapes[variant - 1].row_tiles;
+    if (tern_decode_has_rows(variant, TERN_I8, (size_t)p.out.m))
+        return launch_warps<Density>(context, p, variant, err);
     if (p.out.m > 16)
         return row_tiles > 1 ? launch<Density, int8_acts, 2, 4>(context, p, variant, err)
                              : launch<Density, int8_acts, 1, 4>(context, p, variant, err);
     if (p.out.m > 8)
         return row_tiles > 1 ? launch<Density, int8_acts, 2, 2>(context, p, variant, err)
                              : launch<Density, int8_acts, 1, 2>(context, p, variant, err);
-    return row_tiles == 4   ? launch<Density, int8_acts, 4, 1>(context, p, variant, err)
-           : row_tiles == 2 ? launch<Density, int8_acts, 2, 1>(context, p, variant, err)
-                            : launch<Density, int8_acts, 1, 1>(context, p, variant, err);
+    return row_tiles == 4 ? launch<Density, int8_acts, 4, 1>(context, p, variant, err)
+                          : launch<Density, int8_acts, 1, 1>(context, p, variant, err);
 }
 
 template <class Density, class Acts>

@@ -30,12 +30,15 @@ enum {
 struct block_share {
     int row, rows, k, cols; /* in tiles */
 
+    /* Not kept: it is there whenever it is asked for, and registers are few. */
+    __device__ static int split() { return (int)blockIdx.z; }
+
     __device__ block_share(const product &p, const tern_few_plan &plan) {
-        const int group = (int)blockIdx.x, split = (int)blockIdx.z;
+        const int group = (int)blockIdx.x;
         row = group * plan.rows + min(group, plan.more);
         rows = plan.rows + (group < plan.more);
-        k = p.w.k_tiles * split / BLOCKS;
-        cols = p.w.k_tiles * (split + 1) / BLOCKS - k;
+        k = p.w.k_tiles * split() / BLOCKS;
+        cols = p.w.k_tiles * (split() + 1) / BLOCKS - k;
     }
 };
 
@@ -63,36 +66,38 @@ __device__ static inline void copy_16(uint32_t to, const uint8_t *from) {
 }
 
 template <int Depth> struct warp_ring {
-    uint32_t first, end, slot;        /* what this lane reads of them */
-    const uint8_t *from;              /* what this lane asks for next */
-    int next, next_row;               /* bytes to the next tile; from the end of a row of tiles to the next one */
-    int column, length, left, absent; /* rows of tiles: to come, and of those the last that are not there */
+    uint32_t first, slot;     /* what this lane reads of them */
+    const uint8_t *from;      /* what this lane asks for next */
+    int next, next_row;       /* bytes to the next tile; from the end of a row of tiles to the next one */
+    int column, length, left; /* in the row of tiles; of tiles that are there, to come */
 
+    /* Rows of tiles that are not there, a warp's last, are left out: what their slots hold makes sums that nobody
+     * takes. */
     __device__ warp_ring(const product &p, const block_share &b, const warp_share &w, uint32_t slots, int lane)
-        : first(slots + lane * 16), end(first + Depth * TERN_TILE_BYTES), slot(first), column(0), length(w.length),
-          left(w.length > 0 ? w.rounds : 0), absent(w.first + (w.rounds - 1) * w.step >= b.rows) {
+        : first(slots + lane * 16), slot(first), column(0), length(w.length) {
         const size_t row_bytes = (size_t)p.w.k_tiles * TERN_TILE_BYTES;
+        const int absent = w.first + (w.rounds - 1) * w.step >= b.rows;
         from =
             p.w.tiles + (size_t)(b.row + w.first) * row_bytes + (size_t)(b.k + w.part) * TERN_TILE_BYTES + lane * 16;
         next = w.parts * TERN_TILE_BYTES;
         next_row = (int)row_bytes * w.step - length * next;
+        left = length * (w.rounds - absent);
     }
-    /* Rows of tiles that are not there are left out: what their slots hold makes sums that nobody takes. */
     __device__ void ask(uint32_t to) {
         if (left > 0) {
-            if (left > absent) copy_16(to, from);
+            copy_16(to, from);
+            left--;
             from += next;
             if (++column == length) {
                 column = 0;
                 from += next_row;
-                left--;
             }
         }
         asm volatile("cp.async.commit_group;" ::: "memory");
     }
     __device__ void ask_first() {
 #pragma unroll 1
-        for (uint32_t to = first; to != end; to += TERN_TILE_BYTES) ask(to);
+        for (int i = 0; i < Depth; i++) ask(first + (uint32_t)(i * TERN_TILE_BYTES));
     }
     __device__ uint4 read() const {
         uint4 v;
@@ -106,7 +111,7 @@ template <int Depth> struct warp_ring {
     __device__ uint4 read_next() {
         ask(slot);
         slot += TERN_TILE_BYTES;
-        if (slot == end) slot = first;
+        if (slot == first + Depth * TERN_TILE_BYTES) slot = first;
         return read();
     }
 };
@@ -172,12 +177,12 @@ template <class Density, int Pieces> struct group_products {
 /* A piece of sums is that of row of tiles i / Pieces, rows of activations i % Pieces; block i % BLOCKS finishes it. */
 struct inbox {
     uint32_t at, received; /* in this block */
-    int slots, own, source;
+    int slots, source;
 
     __device__ void send(int i, const int4 &v, int lane) const {
         const uint32_t to = place(source, i / BLOCKS, (uint32_t)lane * 4);
         const int rank = i % BLOCKS;
-        if (rank == own)
+        if (rank == block_share::split())
             asm volatile("st.shared.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
                          : "memory");
         else
@@ -209,9 +214,8 @@ template <int Pieces> struct outputs_of {
     int m0, n0, m_end, n_end;
     uint32_t word; /* in the piece */
 
-    __device__ outputs_of(const epilogue &out, const inbox &in, const block_share &b, int i)
-        : m_end(out.m), n_end(out.rows) {
-        const int piece = i / Threads * BLOCKS + in.own, at = i % Threads;
+    __device__ outputs_of(const epilogue &out, const block_share &b, int i) : m_end(out.m), n_end(out.rows) {
+        const int piece = i / Threads * BLOCKS + block_share::split(), at = i % Threads;
         const int column = Pieces > 1 ? at % 4 * 2 : at / TERN_TILE_ROWS,
                   row = Pieces > 1 ? at / 4 : at % TERN_TILE_ROWS;
         m0 = piece % Pieces * 8 + column;
@@ -268,15 +272,15 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
     extern __shared__ __align__(1024) uint8_t shared[];
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), x = base + plan.x;
     const uint32_t arrived = base + plan.barriers, received = arrived + 8;
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, split = (int)blockIdx.z;
+    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     const block_share b(p, plan);
     const warp_share mine(plan, b, warp);
     warp_ring<Depth> ring(p, b, mine, base + (uint32_t)(warp * Depth * TERN_TILE_BYTES), lane);
     ring.ask_first();
 
     /* What does not depend on the last kernel. */
-    const int sources = BLOCKS * mine.parts, my_pieces = (b.rows * Pieces - split + BLOCKS - 1) / BLOCKS;
-    const inbox in = {base + plan.inbox, received, plan.slots, split, split * mine.parts + mine.part};
+    const int sources = BLOCKS * mine.parts, my_pieces = (b.rows * Pieces - b.split() + BLOCKS - 1) / BLOCKS;
+    const inbox in = {base + plan.inbox, received, plan.slots, b.split() * mine.parts + mine.part};
     if (threadIdx.x == 0) {
         asm volatile("prefetch.tensormap [%0];" ::"l"(&acts) : "memory");
         barrier_init(arrived, 1);
@@ -318,14 +322,14 @@ __global__ void __launch_bounds__(THREADS, Pieces > 4 ? 1 : 2)
     }
     if (mine.rounds > 0) send_all(sums, in, mine.first + (mine.rounds - 1) * mine.step, b.rows, lane);
     output_scales<Pieces> scales;
-    scales.load(p.out, outputs_of<Pieces>(p.out, in, b, (int)threadIdx.x));
+    scales.load(p.out, outputs_of<Pieces>(p.out, b, (int)threadIdx.x));
     barrier_wait(received, 0);
     __syncthreads();
     enum { Threads = outputs_of<Pieces>::Threads };
     for (int i = (int)threadIdx.x; i < my_pieces * Threads; i += THREADS) {
         output_scales<Pieces> next;
-        if (i + THREADS < my_pieces * Threads) next.load(p.out, outputs_of<Pieces>(p.out, in, b, i + THREADS));
-        put_outputs<Density>(in, p.out, outputs_of<Pieces>(p.out, in, b, i), scales, i / Threads, sources);
+        if (i + THREADS < my_pieces * Threads) next.load(p.out, outputs_of<Pieces>(p.out, b, i + THREADS));
+        put_outputs<Density>(in, p.out, outputs_of<Pieces>(p.out, b, i), scales, i / Threads, sources);
         scales = next;
     }
 }

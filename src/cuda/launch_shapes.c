@@ -41,6 +41,17 @@ size_t tern_decode_shared_bytes(int variant, size_t m) {
     return (size_t)(s.warps * s.row_tiles * TERN_TILE_ROWS) * tern_min_size(m, TERN_DECODE_MAX_M) * sizeof(int32_t);
 }
 
+int tern_decode_has_rows(int variant, tern_dtype x_type, size_t m) {
+    return x_type == TERN_I8 && m > 1 && m <= TERN_DECODE_ROWS_MAX_M && decode_shapes[variant - 1].row_tiles == 2;
+}
+
+/* A ring of activations a warp. */
+size_t tern_decode_rows_shared_bytes(int variant, int t5) {
+    const int warps = decode_shapes[variant - 1].warps;
+    return (size_t)(warps * TERN_DECODE_ROWS_AHEAD(warps, t5) * TERN_DECODE_ROWS_MAX_M) *
+           (tern_tile_cols(t5) + TERN_DECODE_ROWS_GAP);
+}
+
 /* Two blocks a multiprocessor, no more: where a kernel has one each, the next kernel's blocks spread as evenly. */
 enum { RING_LEAST_BYTES = 78 << 10, RING_ALIGN = 128 };
 
@@ -114,7 +125,9 @@ static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cu
     case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_SHARED_BYTES;
     case TERN_DEVICE_KERNEL_DECODE:
         return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product->m)
-                                                 : tern_decode_shared_bytes(variant, product->m);
+               : tern_decode_has_rows(variant, product->x_type, product->m)
+                   ? tern_decode_rows_shared_bytes(variant, w->t5)
+                   : tern_decode_shared_bytes(variant, product->m);
     case TERN_DEVICE_KERNEL_MMA: return tern_mma_shared_bytes(variant, w->t5, product->x_type);
     case TERN_DEVICE_KERNEL_WGMMA:
         return product->x_type == TERN_I8 ? tern_wgmma_shared_bytes(variant, w->t5)
@@ -259,12 +272,13 @@ static int ring_variant(int splits, int each) {
     return 1;
 }
 
-/* One row of int8 or halves: as many warps a block as it takes for every block to run at once and for all of them to
- * have enough of the weights on its way. */
-static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, int integer) {
+/* One row of int8 or halves, up to 8 of int8: as many warps a block as it takes for every block to run at once and for
+ * all of them to have enough of the weights on its way. Where blocks are few, they have one row of tiles if that takes
+ * longer to multiply. */
+static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, int is_long) {
     const int sm = limits->multiprocessors;
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
-    if (w->row_tiles < 3 * sm) return decode_variant(8, integer && !w->t5 ? 2 : 1);
+    if (w->row_tiles < 3 * sm) return decode_variant(8, is_long ? 1 : 2);
     return decode_variant(w->row_tiles <= 5 * sm ? 8 : w->row_tiles <= 10 * sm ? 4 : 2, 2);
 }
 
@@ -273,26 +287,27 @@ static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weigh
 static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                                const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
-    if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, integer);
+    if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, !integer || w->t5);
+    if (product->m <= TERN_DECODE_ROWS_MAX_M && integer) return decode_row_wish(limits, w, 0);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
     const int64_t blocks = blocks_of((size_t)w->row_tiles, 4);
     return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
 }
 
-enum { LARGE_TILES = 400 /* a multiprocessor */, LONG_ROW_TILES = 40 };
+enum { LARGE_TILES = 400 /* a multiprocessor */ };
 
-/* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win with one row of activations where they are long;
- * with several wherever rows of tiles do not divide evenly, or are too few for blocks to share activations. 0: they
- * do not. Columns are split where rows of tiles are few and long: with one row only at t5, whose blocks take longer
- * to multiply than to fetch; two of those a multiprocessor do not pay either. */
+/* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win where they are long. 0: they do not. Columns are
+ * split where rows of tiles are few: with one row of activations at t5, whose blocks take longer to multiply than to
+ * fetch, with several unless it is the activations that take longest to fetch; two of those a multiprocessor do not pay
+ * either. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
-    const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm, is_long = w->k_tiles >= LONG_ROW_TILES;
+    const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
-    if (m == 1 && (!is_large || w->row_tiles < 2 * sm)) return 0;
+    if (!is_large || w->row_tiles < 2 * sm) return 0;
     if (m == 1) return w->t5 ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
-    if (few) return ring_variant(is_long ? 2 : 1, 1);
-    return is_long && w->row_tiles <= 5 * sm ? 0 : ring_variant(1, 1);
+    if (few) return w->t5 || m <= 4 ? ring_variant(2, 1) : 0;
+    return w->row_tiles > 10 * sm ? ring_variant(1, 1) : 0;
 }
 
 static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -397,14 +412,11 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
 /* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
-enum { FEW_MOST_TILES = 128 /* in a row: activations of more leave no room for the next kernel's blocks */ };
-
-/* Up to 64 rows of int8: where cuda-few was faster on an H200, of what was measured (lab/cuda-few.md). */
+/* 9 to 64 rows of int8: where cuda-few was faster on an H200, of what was measured (lab/cuda-few.md). */
 static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, const tern_device_product *product) {
     const int sm = limits->multiprocessors;
-    if (product->x_type != TERN_I8 || w->row_tiles < sm) return 0;
-    if (product->m <= 8) return product->m > 4 && !w->t5 && w->row_tiles <= 8 * sm && w->k_tiles <= FEW_MOST_TILES;
-    return w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
+    return product->x_type == TERN_I8 && product->m > 8 && w->row_tiles >= sm &&
+           w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
 }
 
 /* Halves: what has been measured (lab/cuda-wgmma.md). */

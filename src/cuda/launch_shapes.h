@@ -69,6 +69,8 @@ enum {
     TERN_TILED_ROW_MAX_M = 8,
     TERN_TILED_ROW_TILES = 8, /* in a round */
     TERN_DECODE_MAX_M = 32,   /* rows of activations that one block of decode takes */
+    TERN_DECODE_ROWS_MAX_M = 8, /* that decode_rows.cuh takes */
+    TERN_DECODE_ROWS_GAP = 16,  /* bytes behind a row of activations, so that rows start in different banks */
     TERN_RING_MAX_M = 8,
     TERN_RING_WARPS = 16,
     TERN_RING_UNIT = 4,  /* tiles that a warp asks for at once */
@@ -84,13 +86,20 @@ enum {
     TERN_FAST_MAX_COLS = 1 << 17    /* t2 sums 64 * trit * x in an int32: 2^13 * cols must stay below 2^31 */
 };
 
+/* Tiles of each of its rows that a warp of decode_rows.cuh has on their way. */
+#define TERN_DECODE_ROWS_AHEAD(warps, t5) ((warps) == 8 && !(t5) ? 5 : 4)
+
 int tern_cuda_variants(tern_device_kernel kernel);
 
 /* tern_device_kernel_name, where that is out of reach: libtern_cuda.so does not link libtern.so. */
 const char *tern_cuda_kernel_name(tern_device_kernel kernel);
 
+/* Nonzero: that variant of cuda-decode is the kernel of decode_rows.cuh. */
+int tern_decode_has_rows(int variant, tern_dtype x_type, size_t m);
+
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
+size_t tern_decode_rows_shared_bytes(int variant, int t5);
 void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
                          size_t m);
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type);

@@ -258,9 +258,12 @@ static void test_ring_choice(void **state) {
     assert_int_equal(variant_of(5120, 27648, 0, 1), first + 2);
     assert_int_equal(variant_of(5120, 27648, 1, 1), first + 1);
     assert_int_equal(variant_of(55296, 5120, 1, 1), first);
-    assert_int_equal(variant_of(2560, 2560, 0, 8), first);
-    assert_int_equal(variant_of(2560, 6912, 0, 8), first + 1);
-    assert_true(variant_of(8192, 8192, 0, 8) < first);
+    assert_int_equal(variant_of(2560, 2560, 0, 8), 5); /* two rows of tiles, 16 warps */
+    assert_int_equal(variant_of(5120, 27648, 0, 4), first + 1);
+    assert_int_equal(variant_of(5120, 27648, 0, 8), 4);
+    assert_int_equal(variant_of(5120, 27648, 1, 8), first + 1);
+    assert_int_equal(variant_of(13824, 2560, 0, 2), 3);
+    assert_int_equal(variant_of(8192, 8192, 0, 8), 4);
     assert_int_equal(variant_of(55296, 5120, 0, 8), first);
     assert_true(variant_of(55296, 131072, 0, 8) < first); /* their activations do not fit */
     assert_true(variant_of(2560, 2560, 0, 9) < first);
@@ -327,7 +330,8 @@ static void test_few_choice(void **state) {
     const tern_cuda_weights square = weights(8192, 8192, 0), dense = weights(8192, 8192, 1),
                             wide = weights(55296, 5120, 0), deep = weights(5120, 27648, 0);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 4), TERN_DEVICE_KERNEL_DECODE);
-    assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_FEW);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &square, TERN_I8, 9), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &square, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &dense, TERN_I8, 32), TERN_DEVICE_KERNEL_FEW);

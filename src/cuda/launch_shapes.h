@@ -67,8 +67,8 @@ enum {
     TERN_MMA_VARIANTS = 6,
     TERN_TILED_SHARED_BYTES = 48 << 10, /* at most, so that it runs everywhere */
     TERN_TILED_ROW_MAX_M = 8,
-    TERN_TILED_ROW_TILES = 8, /* in a round */
-    TERN_DECODE_MAX_M = 32,   /* rows of activations that one block of decode takes */
+    TERN_TILED_ROW_TILES = 8,   /* in a round */
+    TERN_DECODE_MAX_M = 32,     /* rows of activations that one block of decode takes */
     TERN_DECODE_ROWS_MAX_M = 8, /* that decode_rows.cuh takes */
     TERN_DECODE_ROWS_GAP = 16,  /* bytes behind a row of activations, so that rows start in different banks */
     TERN_RING_MAX_M = 8,

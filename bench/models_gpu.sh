@@ -1,15 +1,15 @@
 #!/bin/sh
-# What packing saves on a GPU, and that it computes the same: `tern bench layer` and `bench model` into
-# bench/results/cuda-layers-NAME.jsonl, `tern parity` of freshly trained presets into bench/results/cuda-parity-NAME.jsonl,
-# each result behind its command. bench/deployed_table.py makes docs/deployment.md's table of the first.
+# Deployed networks on a GPU, of freshly trained presets: that they compute the same (`tern parity`, into
+# bench/results/cuda-parity-NAME.jsonl) and what packing saves (`tern bench model`, into bench/results/cuda-models-NAME.jsonl),
+# each result behind its command.
 #
-#   TERN=build/release/tern sh bench/deployed_gpu.sh NAME
+#   TERN=build/release/tern sh bench/models_gpu.sh NAME
 set -eu
 cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/deployed_gpu.sh NAME" >&2; exit 2; }
+[ $# -eq 1 ] || { echo "usage: sh bench/models_gpu.sh NAME" >&2; exit 2; }
 tern=${TERN:-build/release/tern}
-[ -x "$tern" ] || { echo "bench/deployed_gpu.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
-layers=bench/results/cuda-layers-$1.jsonl
+[ -x "$tern" ] || { echo "bench/models_gpu.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+models=bench/results/cuda-models-$1.jsonl
 parity=bench/results/cuda-parity-$1.jsonl
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
@@ -23,11 +23,7 @@ keep() { # FILE ARGUMENTS...
     "$tern" "$@" >> "$file"
 }
 
-echo "$about; inputs and outputs in device memory, CUDA-graph replays, medians" > "$layers"
-echo "# peak memory is all that a plan keeps: with products of floats 32 MiB of cuBLASLt's, with bf16 the fp32 weights too, in training gradients" >> "$layers"
-keep "$layers" bench layer --device cuda --json --seconds 0.3
-keep "$layers" bench layer --device cuda --json --cold --seconds 0.3 --shape 1,2560,2560 --shape 1,3840,2560 --shape 1,2560,6912 \
-    --shape 1,13824,2560 --shape 1,8192,8192
+echo "$about; inputs and outputs in device memory, CUDA-graph replays, medians" > "$models"
 echo "$about; presets trained by tern train PRESET --device cuda, exported with t2; int_wrong: docs/numerics.md" > "$parity"
 for preset in mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit; do
     "$tern" train $preset --device cuda --set evaluate_every=1000000 --out "$dir/run" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
@@ -36,5 +32,5 @@ for preset in mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-t
     "$tern" export "$dir/$preset.safetensors" -o "$dir/$preset.tern" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
     keep "$parity" parity "$dir/$preset.safetensors" "$dir/$preset.tern" --samples 200 --device cuda --json
     case $preset in *-trit) continue ;; esac
-    for batch in 1 256; do keep "$layers" bench model "$dir/$preset.safetensors" --batch $batch --device cuda --json --seconds 0.2; done
+    for batch in 1 256; do keep "$models" bench model "$dir/$preset.safetensors" --batch $batch --device cuda --json --seconds 0.2; done
 done

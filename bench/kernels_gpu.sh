@@ -2,12 +2,11 @@
 # Measures the kernels of a GPU as the README quotes them, with cuBLAS in the same run, into
 # bench/results/cuda-kernels-NAME.jsonl; `python3 bench/kernels_gpu_table.py < FILE` prints the README's table of it.
 #
-#   BUILD=build/release sh bench/kernels_gpu.sh NAME        NAME says which card, such as h200
+#   TERN=build/release/tern sh bench/kernels_gpu.sh NAME        NAME says which card, such as h200
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/kernels_gpu.sh NAME" >&2; exit 2; }
-bench=${BUILD:-build/release}/tern_gpu_bench
-[ -x "$bench" ] || { echo "bench/kernels_gpu.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+bench=$(dirname "$tern")/tern_gpu_bench
 out=bench/results/cuda-kernels-$1.jsonl
 few=2560x2560,3840x2560,2560x6912,13824x2560,8192x8192
 all=$few,5120x27648,55296x5120
@@ -20,7 +19,7 @@ run() {
     "$bench" --json "$@" >> "$out"
 }
 
-echo "# $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1), $(date -u +%F), revision ${REVISION:-$(git describe --always --dirty)}" > "$out"
+echo "# $(of_gpu name,driver_version), $today, revision $revision" > "$out"
 run --m 1,8 --packing t2,t5 --shape $all
 run --m 1 --acts f16 --packing t2,t5 --shape $all
 run --m 32 --packing t5 --shape $few

@@ -4,10 +4,8 @@
 #
 #   TERN=build/release/tern sh bench/layers_gpu.sh NAME
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/layers_gpu.sh NAME" >&2; exit 2; }
-tern=${TERN:-build/release/tern}
-[ -x "$tern" ] || { echo "bench/layers_gpu.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
 out=bench/results/cuda-layers-$1.jsonl
 
 keep() {
@@ -15,7 +13,7 @@ keep() {
     "$tern" "$@" >> "$out"
 }
 
-echo "# $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1), $(date -u +%F), revision ${REVISION:-$(git describe --always --dirty)}; inputs and outputs in device memory, CUDA-graph replays, medians" > "$out"
+echo "# $(of_gpu name,driver_version), $today, revision $revision; inputs and outputs in device memory, CUDA-graph replays, medians" > "$out"
 echo "# peak memory is all that a plan keeps: with products of floats 32 MiB of cuBLASLt's, with bf16 the fp32 weights too, in training gradients" >> "$out"
 keep bench layer --device cuda --json --seconds 0.3
 keep bench layer --device cuda --json --cold --seconds 0.3 --shape 1,2560,2560 --shape 1,3840,2560 --shape 1,2560,6912 --shape 1,13824,2560 --shape 1,8192,8192

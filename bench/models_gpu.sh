@@ -5,15 +5,12 @@
 #
 #   TERN=build/release/tern sh bench/models_gpu.sh NAME
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/models_gpu.sh NAME" >&2; exit 2; }
-tern=${TERN:-build/release/tern}
-[ -x "$tern" ] || { echo "bench/models_gpu.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+take_folder
 models=bench/results/cuda-models-$1.jsonl
 parity=bench/results/cuda-parity-$1.jsonl
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-about="# $(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -1), $(date -u +%F), revision ${REVISION:-$(git describe --always --dirty)}"
+about="# $(of_gpu name,driver_version), $today, revision $revision"
 
 # Appends a command of tern's and its result to a file, the folder of the checkpoints left out.
 keep() { # FILE ARGUMENTS...
@@ -26,7 +23,7 @@ keep() { # FILE ARGUMENTS...
 echo "$about; inputs and outputs in device memory, CUDA-graph replays, medians" > "$models"
 echo "$about; presets trained by tern train PRESET --device cuda, exported with t2; int_wrong: docs/numerics.md" > "$parity"
 for preset in mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit; do
-    "$tern" train $preset --device cuda --set evaluate_every=1000000 --out "$dir/run" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
+    train $preset --device cuda --set evaluate_every=1000000 --out "$dir/run"
     mv "$dir/run/checkpoint.safetensors" "$dir/$preset.safetensors"
     rm -rf "$dir/run"
     "$tern" export "$dir/$preset.safetensors" -o "$dir/$preset.tern" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }

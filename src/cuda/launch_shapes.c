@@ -160,6 +160,13 @@ static int row_fits(const tern_cuda_weights *w, size_t m) {
     return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
+/* The driver refuses tensor maps (cuTensorMapEncodeTiled, of cuda-wgmma and cuda-few) of more than 2^32 values a side,
+ * of rows 2^40 bytes apart, or off 16 bytes. What fits below has none of these, so a chosen kernel is never refused:
+ * rows are aligned before the launch (backend_table.cu), outputs that are not go without a map. */
+_Static_assert((uint64_t)TERN_FAST_MAX_COLS * sizeof(float) < (uint64_t)1 << 40, "rows of activations");
+_Static_assert((uint64_t)TERN_FAST_MAX_OUTPUTS * sizeof(float) < (uint64_t)1 << 40, "rows of outputs");
+_Static_assert(TERN_FAST_MAX_ROWS < UINT32_MAX, "their number");
+
 enum { BLOCK_RESERVED = 1 << 10 /* bytes of shared memory that a block takes beside its own */ };
 
 static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,

@@ -406,6 +406,37 @@ static void test_no_library(void **state) {
 
 /* ---- the environment, and refusals that take no GPU ------------------------------------------------------------ */
 
+/* TERN_KERNEL names a kernel of a GPU: neither products nor quantizers nor devices go on without it. */
+static void check_pinned_without_gpu(void) {
+    static const char *const devices[] = {"auto", "cpu", "cuda"};
+    const uint8_t packed[1] = {0};
+    const float scale = 1, x = 1;
+    const tern_matrix_desc desc = {.rows = 1,
+                                   .cols = 1,
+                                   .packing = TERN_PACK_T2,
+                                   .packed = packed,
+                                   .packed_bytes = 1,
+                                   .scales = &scale,
+                                   .scale_count = 1};
+    tern_matrix *matrix = NULL;
+    tern_error err;
+    int8_t q;
+    float inv_scale;
+    int device;
+    setenv("TERN_KERNEL", "cuda-mma", 1);
+    assert_int_equal(tern_matrix_create(&matrix, &desc, &err), TERN_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "TERN_KERNEL=cuda-mma is a kernel of a GPU: no GPU: "));
+    assert_non_null(strstr(err.message, "; unset it to run on the CPU"));
+    assert_int_equal(tern_quantize_activations(&q, &inv_scale, &x, 1, 1, &err), TERN_E_UNSUPPORTED);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(tern_device_find(&device, devices[i], &err), TERN_E_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "TERN_KERNEL=cuda-mma"));
+    }
+    unsetenv("TERN_KERNEL");
+    assert_int_equal(tern_matrix_create(&matrix, &desc, &err), TERN_OK);
+    tern_matrix_free(&matrix);
+}
+
 static void test_environment(void **state) {
     (void)state;
     tern_error err;
@@ -426,12 +457,15 @@ static void test_environment(void **state) {
     assert_int_equal(tern_device_select(&device, &err), TERN_OK);
 
     tern_device_kernel kernel;
+    int count;
+    const int has_gpu = tern_device_count(&count, &err) == TERN_OK;
     for (int k = 0; k < TERN_DEVICE_KERNEL_COUNT; k++) { /* leaves the tier free */
         setenv("TERN_KERNEL", tern_device_kernel_name((tern_device_kernel)k), 1);
         assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
         assert_int_equal(kernel, k);
-        assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+        assert_int_equal(tern_tier_select(&tier, &err), has_gpu || !k ? TERN_OK : TERN_E_UNSUPPORTED);
     }
+    if (!has_gpu) check_pinned_without_gpu();
     setenv("TERN_KERNEL", "scalar", 1); /* leaves the kernel free */
     assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
     assert_int_equal(kernel, TERN_DEVICE_KERNEL_AUTO);

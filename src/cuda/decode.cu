@@ -23,7 +23,7 @@ __device__ static void load_parts(Part (&parts)[2 * Density::Chunks], const Valu
 #pragma unroll
     for (int i = 0; i < 2 * Density::Chunks; i++) {
         const int column = i * TERN_TILE_CHUNK;
-        parts[i] = __ldg((const Part *)(x + (Full ? column : min(column, last))));
+        parts[i] = *(const Part *)(x + (Full ? column : min(column, last)));
     }
 }
 

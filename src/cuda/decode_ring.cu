@@ -180,14 +180,21 @@ __device__ static inline int32_t sum_of(const uint4 &v) {
     return __dp4a((int)v.x, ones, __dp4a((int)v.y, ones, __dp4a((int)v.z, ones, __dp4a((int)v.w, ones, 0))));
 }
 
-/* The block's columns of m rows, zeros where there are none, and their sums. A warp takes 512 bytes of a row at
- * once. */
-template <class Density>
-__device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, const block_share &b, int pitch,
-                                  int m) {
+/* *sum += what all lanes of the warp have. */
+__device__ static inline void add_up(int32_t *sum, int32_t part, int lane) {
+    part = __reduce_add_sync(0xffffffffu, part);
+    if (lane == 0) atomicAdd(sum, part);
+}
+
+/* The block's columns of m rows, zeros where there are none. A warp takes 512 bytes of a row at once. Of several rows
+ * the sums go to `sums`; of one, each lane returns its part, which can wait until there is time. */
+template <class Density, class Acts>
+__device__ static int32_t stage_acts(uint8_t *x, int32_t *sums, const product &p, const block_share &b, int pitch,
+                                     int m) {
     enum { AT_ONCE = 4, STRETCH = 512 };
     const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, begin = b.k * Density::Cols;
     const int bytes = pitch - TERN_RING_GAP, there = p.ldx - begin, stretches = (bytes + STRETCH - 1) / STRETCH * m;
+    int32_t mine = 0;
     for (int first = warp; first < stretches; first += AT_ONCE * WARPS) {
         uint4 v[AT_ONCE];
 #pragma unroll
@@ -195,17 +202,21 @@ __device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, c
             const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
             v[i] = make_uint4(0, 0, 0, 0);
             if (s < stretches && at < there)
-                v[i] = __ldg((const uint4 *)((const uint8_t *)p.x + (size_t)(s % m) * (size_t)p.ldx + begin + at));
+                v[i] = *(const uint4 *)((const uint8_t *)p.x + (size_t)(s % m) * (size_t)p.ldx + begin + at);
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
             if (s >= stretches) break;
             if (at < bytes) *(uint4 *)(x + s % m * pitch + at) = v[i];
-            const int32_t sum = __reduce_add_sync(0xffffffffu, at < bytes ? sum_of(v[i]) : 0);
-            if (lane == 0) atomicAdd(&sums[s % m], sum);
+            const int32_t sum = at < bytes ? sum_of(v[i]) : 0;
+            if constexpr (Acts::MaxM == 1)
+                mine += sum;
+            else
+                add_up(&sums[s % m], sum, lane);
         }
     }
+    return mine;
 }
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------ */
@@ -298,11 +309,12 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     let_next_kernel_start();
     wait_for_last_kernel();
 
-    stage_acts<Density>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
+    const int32_t x_part = stage_acts<Density, Acts>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
     const output_terms early = terms_of(p.out, int32_t(), early_m, early_n);
     __syncthreads();
     multiply_run<Density, Acts>(sums, ring, share, base + plan.x + Acts::lane_offset(lane, m, plan.x_pitch), warp,
                                 lane);
+    if (Acts::MaxM == 1) add_up(x_sums, x_part, lane);
     __syncthreads();
     const auto product_at = [&](int i) { return sums.total(i) - zero_code(Density()) * x_sums[m_of(i)]; };
     if (splits > 1) {

@@ -23,12 +23,14 @@ __device__ inline void masked_codes(t2, uint32_t word, uint32_t (&codes)[4]) {
 #pragma unroll
     for (int i = 0; i < 4; i++) codes[i] = xor_and(word, 0xaaaaaaaau, 0x03030303u << 2 * i);
 }
-/* The number that the digits trit + 1 of the chunks 0 .. i make. */
+/* The number that the digits trit + 1 of the chunks 0 .. i make. The first digit comes out of the number of two, d:
+ * bits 5 and 6 of 11 d, in four bytes at once. */
 __device__ inline void masked_codes(t5, uint32_t word, uint32_t (&codes)[5]) {
-    const uint32_t even = word & 0x00ff00ffu, odd = word >> 8 & 0x00ff00ffu;
-    uint32_t power = 3;
+    const uint32_t even = word & 0x00ff00ffu, odd = __byte_perm(word, 0, 0x4341);
+    uint32_t power = 9;
 #pragma unroll
-    for (int i = 0; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
+    for (int i = 1; i < 5; i++, power *= 3) codes[i] = __byte_perm(even * power, odd * power, 0x7351);
+    codes[0] = codes[1] * 11 & 0x60606060u;
 }
 
 /* What codes and the sum over chunks make of a zero trit. */
@@ -38,7 +40,22 @@ __device__ inline int32_t zero_code(t5) { return 1; }
 /* The sum of (trit + zero_code) * x of chunk `i`, a constant: column i of its sums, and of those of the chunk
  * before. */
 __device__ inline int32_t chunk_sum(t2, int i, int32_t sum, int32_t) { return sum >> 2 * i; }
-__device__ inline int32_t chunk_sum(t5, int, int32_t sum, int32_t before) { return sum - 3 * before; }
+__device__ inline int32_t chunk_sum(t5, int i, int32_t sum, int32_t before) {
+    return i == 0 ? sum >> 5 : sum - 3 * (i == 1 ? before >> 5 : before);
+}
+
+/* Activations. Never __ldg here: what no kernel writes while this one runs (that is what it says) is read before the
+ * wait for the last kernel, which may be writing them. */
+__device__ inline uint32_t load_part(const uint32_t *from) {
+    uint32_t v;
+    asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(from));
+    return v;
+}
+__device__ inline uint2 load_part(const uint2 *from) {
+    uint2 v;
+    asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(from));
+    return v;
+}
 
 struct int8_row {
     typedef int8_t value;
@@ -154,22 +171,29 @@ __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row
         for (int r = 0; r < R; r++)
             to[r] = load_tile_part(tiles + (r < rows ? r * row_bytes : 0) + (size_t)k * TERN_TILE_BYTES, lane);
     };
-    const auto load_x = [&](part(&to)[2], int k) {
-#pragma unroll
-        for (int h = 0; h < 2; h++)
-            to[h] = __ldg((const part *)(x + min(k * Density::Cols + h * HALF + column, last)));
+    const auto x_at = [&](int k, int h) {
+        return (const part *)(x + min(k * Density::Cols + h * HALF + column, last));
     };
 #pragma unroll
-    for (int u = 0; u < U; u++) {
+    for (int u = 0; u < shape::AtOnce; u++)
+        if (warp + u * WARPS < end) load_tiles(tile[u], warp + u * WARPS);
+    /* Where the first activations are is known before they are there, and worked out while nobody waits for it. */
+    const part *first[U][2];
+#pragma unroll
+    for (int i = 0; i < 2 * U; i++) {
+        first[i / 2][i % 2] = x_at(warp + i / 2 * WARPS, i % 2);
+        if (sizeof(part) == 4) asm volatile("" : "+l"(first[i / 2][i % 2])); /* halves: no registers to keep them */
+    }
+#pragma unroll
+    for (int u = shape::AtOnce; u < U; u++) {
         /* Nothing is added, blockIdx.y is 0, but the compiler does not know and so waits for the tile. */
-        if (u >= shape::AtOnce) tiles += tile[u - (u >= shape::AtOnce ? shape::AtOnce : 0)][R - 1].w & blockIdx.y;
+        tiles += tile[u - shape::AtOnce][R - 1].w & blockIdx.y;
         if (warp + u * WARPS < end) load_tiles(tile[u], warp + u * WARPS);
     }
     let_next_kernel_start();
     wait_for_last_kernel();
 #pragma unroll
-    for (int u = 0; u < U; u++)
-        if (warp + u * WARPS < end) load_x(parts[u], warp + u * WARPS);
+    for (int i = 0; i < 2 * U; i++) parts[i / 2][i % 2] = load_part(first[i / 2][i % 2]);
     const int n = n0 + mine % ROWS;
     const output_terms terms = terms_of(p.out, sum_type(), 0, min(n, p.w.rows - 1));
 
@@ -183,7 +207,8 @@ __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row
             Acts::template add<Density, R>(c, tile[u], parts[u]);
             if (next < end) {
                 load_tiles(tile[u], next);
-                load_x(parts[u], next);
+                parts[u][0] = load_part(x_at(next, 0));
+                parts[u][1] = load_part(x_at(next, 1));
             }
         }
 

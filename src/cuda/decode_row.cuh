@@ -60,7 +60,8 @@ __device__ inline uint2 load_part(const uint2 *from) {
 struct int8_row {
     typedef int8_t value;
     typedef uint32_t part;
-    typedef int32_t sum_type;
+    typedef int32_t sum_type, total_type;
+    template <class Density> static constexpr int Sums = Density::Chunks;
 
     /* total += the sum of what this lane alone has of x: several lanes have the last chunk. */
     template <class Density> __device__ static void count(int32_t &total, const part (&x)[2], int lane) {
@@ -84,50 +85,29 @@ struct int8_row {
             for (int i = 0; i < N; i++) mma_u8(c[r][i], a[0][i], a[1][i], a[2][i], a[3][i], x[0], x[1]);
         }
     }
-    template <class Density> __device__ static int32_t chunk(int i, int32_t sum, int32_t before) {
-        return chunk_sum(Density(), i, sum, before);
+    template <class Density> __device__ static int32_t chunk(int i, const int32_t (&c)[Density::Chunks][4], int at) {
+        return chunk_sum(Density(), i, c[i][at], i ? c[i - (i > 0)][at] : 0);
     }
-};
 
-template <bool Bf16> struct half_row {
-    typedef uint16_t value;
-    typedef uint2 part;
-    typedef float sum_type;
-
-    template <class Density> __device__ static void count(float &, const part (&)[2], int) {}
-    template <class Density> __device__ static float zeros(float) { return 0; }
-    template <class Density, int R>
-    __device__ static void add(float (&c)[R][Density::Chunks][4], const uint4 (&tile)[R], const part (&x)[2]) {
-        enum { N = Density::Chunks };
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            const uint32_t b0 = __byte_perm(x[h].x, x[h].y, 0x5410), b1 = __byte_perm(x[h].x, x[h].y, 0x7632);
-#pragma unroll
-            for (int r = 0; r < R; r++) {
-                uint32_t a[2][N][2];
-                half_codes<Bf16>(Density(), h ? tile[r].z : tile[r].x, a[0]);
-                half_codes<Bf16>(Density(), h ? tile[r].w : tile[r].y, a[1]);
-#pragma unroll
-                for (int i = 0; i < N; i++)
-                    mma_half<Bf16>(c[r][i], a[0][i][0], a[1][i][0], a[0][i][1], a[1][i][1], b0, b1);
-            }
-        }
-    }
-    template <class Density> __device__ static float chunk(int, float sum, float) {
-        return sum * half_scale(Density());
+    /* 16 bytes of x on their way to shared memory, and what they add to that which is taken away in the end. */
+    __device__ static uint4 staged(const uint4 &x) { return x; }
+    template <class Density> __device__ static int32_t staged_zeros(const uint4 &x, int) {
+        const int ones = 0x01010101;
+        return zero_code(Density()) *
+               __dp4a((int)x.x, ones, __dp4a((int)x.y, ones, __dp4a((int)x.z, ones, __dp4a((int)x.w, ones, 0))));
     }
 };
 
 /* Of a lane's two rows of a tile, the sums over all chunks, in every lane of the four that share them. */
 template <class Density, class Acts, class Sum>
-__device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks][4], int lane) {
+__device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Acts::template Sums<Density>][4], int lane) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         Sum sum = 0;
 #pragma unroll
         for (int i = 0; i < Density::Chunks; i++) {
             const int at = i % 2 + 2 * half;
-            const Sum part = Acts::template chunk<Density>(i, c[i][at], i ? c[i - (i > 0)][at] : Sum(0));
+            const Sum part = Acts::template chunk<Density>(i, c, at);
             if (lane % 4 == i / 2) sum += part;
         }
         sum += __shfl_xor_sync(0xffffffffu, sum, 1);
@@ -197,7 +177,8 @@ __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row
     const int n = n0 + mine % ROWS;
     const output_terms terms = terms_of(p.out, sum_type(), 0, min(n, p.w.rows - 1));
 
-    sum_type c[R][N][4] = {}, total = 0;
+    sum_type c[R][Acts::template Sums<Density>][4] = {};
+    typename Acts::total_type total = {};
     for (int k0 = warp; k0 < end; k0 += U * WARPS)
 #pragma unroll
         for (int u = 0; u < U; u++) {

@@ -197,7 +197,15 @@ static void check_few_rows(run *r) {
 /* Blocks of several rows of tiles, whose warps begin in the midst of them: outputs by the thousand. */
 static void check_many_outputs(run *r) {
     static const size_t large[][2] = {{40000, 130}, {9001, 1400}};
-    for (int s = 0; s < 2; s += step_of(r))
+    for (int s = 0; s < 2; s += step_of(r)) {
+        for (int i = 0; i < 4; i++)
+            check_case(r, (gpu_case){.rows = large[s][0],
+                                     .cols = large[s][1],
+                                     .m = 1,
+                                     .packing = (tern_packing)(i / 2),
+                                     .scale_kind = TERN_SCALE_ROW,
+                                     .x_type = i % 2 ? TERN_BF16 : TERN_F16,
+                                     .with_bias = 1});
         for (size_t m = 1; m <= 64; m += m > 1 ? 24 : 7)
             for (int packing = 0; packing <= TERN_PACK_T5; packing++)
                 check_case(r, (gpu_case){.rows = large[s][0],
@@ -208,6 +216,7 @@ static void check_many_outputs(run *r) {
                                          .fill = m > 1 ? FILL_RANDOM : FILL_EXTREME,
                                          .x_type = TERN_I8,
                                          .with_bias = 1});
+    }
 }
 
 static void check_many_rows(run *r) {

@@ -214,7 +214,7 @@ static void walk_block(const tern_ring_plan *p, int rows, uint8_t *units) {
 static void check_plan(int row_tiles, int k_tiles, int t5, int variant, size_t m) {
     const tern_cuda_weights w = {.row_tiles = row_tiles, .k_tiles = k_tiles, .t5 = t5};
     tern_ring_plan p;
-    tern_ring_plan_make(&p, variant, 132, &w, m);
+    tern_ring_plan_make(&p, variant, 132, &w, m, 1);
     assert_int_equal(p.groups * p.rows + p.more, row_tiles);
     assert_true(p.splits * p.row_units * TERN_RING_UNIT >= k_tiles && p.rows > 0);
     assert_true(p.x_pitch >= p.row_units * TERN_RING_UNIT * (int)tern_tile_cols(t5) + TERN_RING_GAP);

@@ -64,7 +64,7 @@ void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors,
     p.x_pitch = aligned(row_units * TERN_RING_UNIT * (int)tern_tile_cols(w->t5) * value_bytes) + TERN_RING_GAP;
     p.x = TERN_RING_WARPS * TERN_RING_UNITS * TERN_RING_UNIT * TERN_TILE_BYTES;
     p.x_sums = p.x + aligned((int)m * p.x_pitch);
-    p.spans = p.x_sums + aligned(TERN_RING_MAX_M * (int)sizeof(int32_t));
+    p.spans = p.x_sums + aligned(TERN_RING_WARPS * (int)sizeof(int32_t)); /* one a row, or a warp */
     p.partial = p.spans + aligned(rows * TERN_RING_SPAN_BYTES);
     p.inbox = p.partial + aligned(TERN_RING_WARPS * p.touched * sum_bytes);
     p.barrier = p.inbox + (s->splits > 1 ? aligned(rows * sum_bytes + s->splits * (int)sizeof(int32_t)) : 0);

@@ -207,7 +207,7 @@ __device__ static inline float added_up(const float *parts, int) {
 template <class Density, class Acts, class Sum>
 __device__ static Sum stage_acts(uint8_t *x, Sum *sums, const product &p, const block_share &b, int pitch, int m) {
     enum { AT_ONCE = 4, STRETCH = 512 };
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, ldx = p.ldx * Acts::Bytes;
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32), ldx = p.ldx * Acts::Bytes;
     const int begin = b.k * Density::Cols * Acts::Bytes, there = ldx - begin;
     const int bytes = pitch - TERN_RING_GAP, stretches = (bytes + STRETCH - 1) / STRETCH * m;
     Sum mine = 0;
@@ -301,7 +301,8 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     enum { EACH = Acts::MaxM * TERN_TILE_ROWS };
     extern __shared__ __align__(16) uint8_t shared[];
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
-    const int mine = (int)threadIdx.x, lane = mine % 32, warp = mine / 32, m = Acts::MaxM > 1 ? p.out.m : 1;
+    const int mine = (int)threadIdx.x, lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
+    const int m = Acts::MaxM > 1 ? p.out.m : 1;
     const block_share b(p, plan);
     const warp_share share(plan, b, warp);
     warp_ring ring(p, plan, b, share, base + warp * UNITS * UNIT_BYTES, lane);

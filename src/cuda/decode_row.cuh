@@ -98,7 +98,7 @@ struct int8_row {
     }
 };
 
-/* Of a lane's two rows of a tile, the sums over all chunks, in every lane of the four that share them. */
+/* Of a lane's two rows of a tile, the sums over all chunks, in the first two lanes of the four that share them. */
 template <class Density, class Acts, class Sum>
 __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Acts::template Sums<Density>][4], int lane) {
 #pragma unroll
@@ -110,8 +110,8 @@ __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Acts::template 
             const Sum part = Acts::template chunk<Density>(i, c, at);
             if (lane % 4 == i / 2) sum += part;
         }
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        rows[half] = sum + __shfl_xor_sync(0xffffffffu, sum, 2);
+        if (Density::Chunks > 4) sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        rows[half] = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
     }
 }
 
@@ -136,13 +136,13 @@ __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row
     typedef row_shape<Density, Acts, R, WARPS> shape;
     enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, HALF = N * TERN_TILE_CHUNK, U = shape::Ahead };
     __shared__ sum_type partial[WARPS][ROWS];
-    const int mine = (int)threadIdx.x, lane = mine % 32, warp = mine / 32;
+    const int mine = (int)threadIdx.x, lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
     const int row_tile = (int)blockIdx.x * R, n0 = row_tile * TERN_TILE_ROWS, end = p.w.k_tiles;
     const size_t row_bytes = (size_t)end * TERN_TILE_BYTES;
     const uint8_t *tiles = p.w.tiles + (size_t)row_tile * row_bytes;
     const int rows = p.w.row_tiles - row_tile; /* the last block may have fewer than R: it computes its first again */
-    const int column = min(lane / 4, N - 1) * TERN_TILE_CHUNK, last = p.ldx - TERN_TILE_CHUNK;
-    const typename Acts::value *x = (const typename Acts::value *)p.x + lane % 4 * 4;
+    const unsigned part_bytes = sizeof(typename Acts::value), own = lane % 4 * 4;
+    const unsigned column = min(lane / 4, N - 1) * TERN_TILE_CHUNK + own, last = p.ldx - TERN_TILE_CHUNK + own;
 
     uint4 tile[U][R];
     part parts[U][2];
@@ -152,7 +152,8 @@ __global__ void __launch_bounds__(WARPS * 32, 16 / WARPS) tern_matmul_decode_row
             to[r] = load_tile_part(tiles + (r < rows ? r * row_bytes : 0) + (size_t)k * TERN_TILE_BYTES, lane);
     };
     const auto x_at = [&](int k, int h) {
-        return (const part *)(x + min(k * Density::Cols + h * HALF + column, last));
+        return (const part *)((const uint8_t *)p.x +
+                              min((unsigned)k * Density::Cols + h * HALF + column, last) * part_bytes);
     };
 #pragma unroll
     for (int u = 0; u < shape::AtOnce; u++)

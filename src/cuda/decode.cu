@@ -6,8 +6,8 @@
  * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations
  * are read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
  *
- * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8 on Hopper:
- * decode_ring.cu. */
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have shapes of int8, and of one row of halves,
+ * on Hopper: decode_ring.cu. */
 #include "cuda/decode_half_row.cuh"
 #include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"

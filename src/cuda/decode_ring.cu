@@ -11,7 +11,7 @@
  * columns are in shared memory, too, with zeros behind them: what a unit lacks of tiles is multiplied with these.
  *
  * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order
- * of the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
+ * of the warps, then of the blocks. Where operands are too large by what a zero trit is, that many times the sum of the
  * activations is taken away in the end. */
 #include "cuda/decode_half_row.cuh"
 #include "cuda/decode_output.cuh"

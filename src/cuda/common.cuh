@@ -102,8 +102,9 @@ tern_status tern_cuda_tiled(tern_cuda_context *context, const product &p, tern_d
                             tern_error *err);
 tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                              tern_error *err);
-/* The variants of decode that have `splits`: int8. */
-tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err);
+/* The variants of decode that have `splits`: int8, and one row of halves. */
+tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                                  tern_error *err);
 tern_status tern_cuda_few(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                           tern_error *err);
 tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,

@@ -91,8 +91,8 @@ const char *tern_cuda_kernel_name(tern_device_kernel kernel);
 
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
-void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
-                         size_t m);
+void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w, size_t m,
+                         int value_bytes);
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type);
 
 /* Nonzero when the kernel can run this product with these limits; else the reason is in why. */

@@ -202,7 +202,15 @@ static void check_few_rows(run *r) {
 /* Blocks of several rows of tiles, whose warps begin in the midst of them: outputs by the thousand. */
 static void check_many_outputs(run *r) {
     static const size_t large[][2] = {{40000, 130}, {9001, 1400}};
-    for (int s = 0; s < 2; s += step_of(r))
+    for (int s = 0; s < 2; s += step_of(r)) {
+        for (int i = 0; i < 4; i++)
+            check_case(r, (gpu_case){.rows = large[s][0],
+                                     .cols = large[s][1],
+                                     .m = 1,
+                                     .packing = (tern_packing)(i / 2),
+                                     .scale_kind = TERN_SCALE_ROW,
+                                     .x_type = i % 2 ? TERN_BF16 : TERN_F16,
+                                     .with_bias = 1});
         for (size_t m = 1; m <= (r->quick ? 32 : 64); m += m > 1 ? 24 : 7)
             for (int packing = 0; packing <= TERN_PACK_T5; packing++)
                 check_case(r, (gpu_case){.rows = large[s][0],
@@ -213,6 +221,7 @@ static void check_many_outputs(run *r) {
                                          .fill = m > 1 ? FILL_RANDOM : FILL_EXTREME,
                                          .x_type = TERN_I8,
                                          .with_bias = 1});
+    }
 }
 
 static void check_many_rows(run *r) {
@@ -441,6 +450,70 @@ static void check_quantizers(run *r) {
             for (int norm = 0; norm < 2; norm++) check_quantizer(r, 11, cols[c], (tern_dtype)type, norm);
 }
 
+/* ---- one behind the other -------------------------------------------------------------------------------------- */
+
+/* A product right behind the quantizer of its activations, before whose end it may begin, against the same with a wait
+ * between. What it finds where it reads too early are other activations. */
+static void check_behind(run *r, const gpu_case *c, const tern_device_matrix *w, tern_device_product p,
+                         const tern_device_quantizer *q) {
+    const size_t x_bytes = c->m * c->cols, y_bytes = c->m * c->rows * sizeof(float);
+    float *settled = malloc(y_bytes), *got = malloc(y_bytes);
+    tern_error err = {0};
+    tern_status status = tern_device_quantize(r->device, q, &err);
+    if (!status) status = tern_device_synchronize(r->device, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    const int refused = status == TERN_E_UNSUPPORTED && strstr(err.message, "cannot run this product");
+    if (!status) status = tern_device_download(r->device, settled, p.y, y_bytes, &err);
+    if (!status) status = tern_device_upload(r->device, q->q, c->x, x_bytes, &err);
+    if (!status) status = tern_device_quantize(r->device, q, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    if (!status) status = tern_device_download(r->device, got, p.y, y_bytes, &err);
+    r->refused += refused;
+    r->products += !refused;
+    if (!refused && (status || memcmp(settled, got, y_bytes)))
+        complain(r, c, p.kernel, p.variant, status ? err.message : "reads what is not there yet", 0, 0, 0);
+    free(settled);
+    free(got);
+}
+
+/* The longest rows, so that the quantizer takes long. */
+static void check_chains(run *r) {
+    for (size_t m = 1; m <= 8; m += 7)
+        for (int packing = 0; packing <= TERN_PACK_T5; packing++) {
+            gpu_case c = {.rows = 40, .cols = 1 << 17, .m = m, .packing = (tern_packing)packing, .x_type = TERN_I8};
+            make_case(&c);
+            float *x = malloc(m * c.cols * sizeof *x);
+            for (size_t i = 0; i < m * c.cols; i++) x[i] = tern_random_normal(13, i);
+            tern_device_matrix *w = NULL;
+            tern_error err = {0};
+            if (make_device_matrix(&w, r->device, &c, &err)) complain(r, &c, 0, 0, err.message, 0, 0, 0);
+            tern_device_quantizer q = {.q = must_alloc(r, m * c.cols),
+                                       .inv_scale = must_alloc(r, m * sizeof(float)),
+                                       .x = send(r, x, m * c.cols * sizeof *x),
+                                       .x_type = TERN_F32,
+                                       .rows = m,
+                                       .cols = c.cols};
+            tern_device_product p = {.x = q.q,
+                                     .x_type = TERN_I8,
+                                     .inv_scale = q.inv_scale,
+                                     .m = m,
+                                     .y = must_alloc(r, m * c.rows * sizeof(float))};
+            for (int k = TERN_DEVICE_KERNEL_PLAIN; k < TERN_DEVICE_KERNEL_COUNT && w; k++)
+                for (int v = 1; v <= tern_device_variants((tern_device_kernel)k); v++) {
+                    p.kernel = (tern_device_kernel)k;
+                    p.variant = v;
+                    check_behind(r, &c, w, p, &q);
+                }
+            tern_device_free(r->device, q.q);
+            tern_device_free(r->device, q.inv_scale);
+            tern_device_free(r->device, (void *)(uintptr_t)q.x);
+            tern_device_free(r->device, p.y);
+            tern_device_matrix_free(&w);
+            free_case(&c);
+            free(x);
+        }
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 static void expect(run *r, int holds, const char *what, const char *message) {
@@ -602,6 +675,7 @@ static const family families[] = {{"int8", check_int8},
                                   {"epilogues", check_epilogues},
                                   {"unaligned", check_unaligned},
                                   {"quantize", check_quantizers},
+                                  {"chains", check_chains},
                                   {"small device", check_small_device},
                                   {"refusals", check_refusals},
                                   {"tuning", check_tuning}};

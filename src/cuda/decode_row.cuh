@@ -140,10 +140,13 @@ __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Density::Chunks
  * reads, and its outputs, would wait behind all that this one asks for. */
 template <class Density, class Acts, int R, int WARPS> struct row_shape {
     enum {
-        Ahead = R == 1                                                            ? 8
-                : WARPS == 8 && sizeof(typename Acts::value) == 1 && !Density::T5 ? 5
-                                                                                  : 4,
-        AtOnce = R == 1 || WARPS == 16 ? Ahead : 2
+        Int8 = sizeof(typename Acts::value) == 1,
+        Ahead = R == 1                               ? 8
+                : WARPS == 8 && Int8 && !Density::T5 ? 5
+                                                     : 4,
+        AtOnce = R == 1 || WARPS == 16 ? Ahead
+                 : Int8 && Density::T5 ? 3
+                                       : 2
     };
 };
 

@@ -44,8 +44,7 @@ __device__ inline int32_t chunk_sum(t5, int i, int32_t sum, int32_t before) {
     return i == 0 ? sum >> 5 : sum - 3 * (i == 1 ? before >> 5 : before);
 }
 
-/* Activations. Never __ldg here: what no kernel writes while this one runs (that is what it says) is read before the
- * wait for the last kernel, which may be writing them. */
+/* Activations: not before the wait for the last kernel, which may be writing them. */
 __device__ inline uint32_t load_part(const uint32_t *from) {
     uint32_t v;
     asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(from));

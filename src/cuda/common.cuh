@@ -37,7 +37,8 @@ static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Launches a kernel that may start while the one before it on the stream still runs (9.0 and newer): up to
  * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those
- * too, as in training, the context is serial. cluster: blocks along z that form one. */
+ * too, as in training, the context is serial. Only weights are read by __ldg, then: it says that nobody writes the
+ * values while the kernel runs, and so they are read before the wait. cluster: blocks along z that form one. */
 template <class... Params, class... Arguments>
 cudaError_t tern_cuda_launch(tern_cuda_context *context, void (*kernel)(Params...), dim3 grid, int threads,
                              int shared, int cluster, const Arguments &...arguments) {

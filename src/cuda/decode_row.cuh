@@ -44,8 +44,7 @@ __device__ inline int32_t chunk_sum(t5, int i, int32_t sum, int32_t before) {
     return i == 0 ? sum >> 5 : sum - 3 * (i == 1 ? before >> 5 : before);
 }
 
-/* Activations. Never __ldg here: what no kernel writes while this one runs (that is what it says) is read before the
- * wait for the last kernel, which may be writing them. */
+/* Activations: not before the wait for the last kernel, which may be writing them. */
 __device__ inline uint32_t load_part(const uint32_t *from) {
     uint32_t v;
     asm volatile("ld.global.u32 %0, [%1];" : "=r"(v) : "l"(from));
@@ -120,10 +119,13 @@ __device__ static void add_chunks(Sum (&rows)[2], const Sum (&c)[Acts::template 
  * reads, and its outputs, would wait behind all that this one asks for. */
 template <class Density, class Acts, int R, int WARPS> struct row_shape {
     enum {
-        Ahead = R == 1                                                            ? 8
-                : WARPS == 8 && sizeof(typename Acts::value) == 1 && !Density::T5 ? 5
-                                                                                  : 4,
-        AtOnce = R == 1 || WARPS == 16 ? Ahead : 2
+        Int8 = sizeof(typename Acts::value) == 1,
+        Ahead = R == 1                               ? 8
+                : WARPS == 8 && Int8 && !Density::T5 ? 5
+                                                     : 4,
+        AtOnce = R == 1 || WARPS == 16 ? Ahead
+                 : Int8 && Density::T5 ? 3
+                                       : 2
     };
 };
 

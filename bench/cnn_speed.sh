@@ -4,19 +4,14 @@
 #
 #   TERN=build/release/tern sh bench/cnn_speed.sh NAME
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/cnn_speed.sh NAME" >&2; exit 2; }
-tern=${TERN:-build/release/tern}
-[ -x "$tern" ] || { echo "bench/cnn_speed.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+take_folder
 out=bench/results/cnn-speed-$1.jsonl
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
-revision=${REVISION:-$(git describe --always --dirty)}
+gpu=$(of_gpu)
 
 seconds() { # PRESET BATCH STEPS: of training alone
-    "$tern" train "$1" --device cuda --set "batch=$2" --set "steps=$3" --set evaluate_every=1000000 --out "$dir/run" --json \
-        > "$dir/json" 2> "$dir/log" || { cat "$dir/log" >&2; exit 1; }
+    train "$1" --device cuda --set "batch=$2" --set "steps=$3" --set evaluate_every=1000000 --out "$dir/run"
     rm -rf "$dir/run"
     sed 's/.*"train_seconds":\([0-9.e+-]*\).*/\1/' "$dir/json"
 }
@@ -26,7 +21,7 @@ while read -r preset batch few many; do
     short=$(seconds "$preset" "$batch" "$few")
     long=$(seconds "$preset" "$batch" "$many")
     awk -v short="$short" -v long="$long" -v few="$few" -v many="$many" -v batch="$batch" -v preset="$preset" -v gpu="$gpu" \
-        -v date="$(date -u +%F)" -v revision="$revision" 'BEGIN {
+        -v date="$today" -v revision="$revision" 'BEGIN {
             each = (long - short) / (many - few)
             printf "{\"preset\":\"%s\",\"batch\":%d,\"steps\":\"%d to %d\",\"us_per_step\":%.1f,\"images_per_second\":%.0f,",
                    preset, batch, few, many, 1e6 * each, batch / each

@@ -8,13 +8,11 @@
 # SEEDS="1 2 3" chooses the seeds, RULES="r1 r2" some of the rows, TERN=PROGRAM another build. Calls with different seeds
 # or rules may run side by side, on a CPU with THREADS=1.
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { echo "usage: sh bench/float_free.sh NAME [PRESET ...]" >&2; exit 2; }
-tern=${TERN:-build/release/tern}
+. "$(dirname "$0")/begin.sh"
+begin "NAME [PRESET ...]" "$@"
 out=bench/results/float-free-$1.jsonl
 shift
 [ $# -gt 0 ] || set -- mnist-mlp charlm cifar10-fast
-[ -x "$tern" ] || { echo "bench/float_free.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
 
 # What each preset's run changes; the same for all of its rows.
 common() {
@@ -30,7 +28,7 @@ run() {
     shift 3
     dir=runs/float-free-$preset-$label-$seed
     "$tern" train "$@" $(common "$preset") --set threads="${THREADS:-0}" --set seed="$seed" --out "$dir" --json > "$dir.json"
-    sed "s/^{/{\"network\":\"$preset\",\"rule\":\"$label\",\"seed\":$seed,\"date\":\"$(date -u +%Y-%m-%d)\",\"revision\":\"$revision\",/
+    sed "s/^{/{\"network\":\"$preset\",\"rule\":\"$label\",\"seed\":$seed,\"date\":\"$today\",\"revision\":\"$revision\",/
          s/,\"checkpoint\":\"[^\"]*\"//" "$dir.json" | tee -a "$out"
 }
 
@@ -44,12 +42,11 @@ arguments() {
     r1) echo "$1-trit --set update=r1 --set lr=3" ;;
     vote) echo "$1-trit --set update=vote --set lr=2" ;;
     seed-corr) echo "$1-trit --set update=seed-corr" ;;
-    *) echo "bench/float_free.sh: $2 is none of $rules" >&2; exit 2 ;;
+    *) echo "$script: $2 is none of $rules" >&2; exit 2 ;;
     esac
 }
 
 rules="fp ste ortho r2 r1 vote seed-corr"
-revision=${REVISION:-$(git rev-parse --short HEAD)}
 mkdir -p runs
 for preset in "$@"; do
     for seed in ${SEEDS:-1 2 3}; do

@@ -6,13 +6,10 @@
 #
 #   sh bench/float_free_memory.sh NAME      NAME says which machine, such as spr-2c
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/float_free_memory.sh NAME" >&2; exit 2; }
-tern=build/release/tern
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+take_folder
 out=bench/results/float-free-memory-$1.jsonl
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-[ -x "$tern" ] || { echo "bench/float_free_memory.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
 common="--data $dir/data --set depth=2 --set batch=16 --set threads=1 --set steps=1000 --set evaluate_every=1000 --stop-at 20"
 
 mkdir "$dir/data"
@@ -24,8 +21,8 @@ done
 run() { # WIDTH PRESET SETTING ...: the result as JSON
     width=$1 preset=$2
     shift 2
-    "$tern" train "$preset" --set width=$width $common "$@" --out "$dir/run" --json 2> "$dir/log" ||
-        { cat "$dir/log" >&2; exit 1; }
+    train "$preset" --set width=$width $common "$@" --out "$dir/run"
+    cat "$dir/json"
 }
 field() { echo "$2" | sed "s/.*\"$1\":\([0-9.]*\).*/\1/"; }
 
@@ -40,6 +37,6 @@ for kind in "ste-adamw mnist-mlp" "r1 mnist-mlp-trit --set update=r1" "r2 mnist-
     awk "BEGIN { printf \"{\\\"weights\\\":\\\"$name\\\",\\\"width\\\":4096,\\\"depth\\\":2,\\\"trained_weights\\\":$weights,\" \
         \"\\\"state_bytes\\\":$(field state_bytes "$wide"),\\\"state_bits_per_weight\\\":$(field state_bits_per_weight "$wide"),\" \
         \"\\\"baseline_bytes\\\":$base,\\\"peak_bytes\\\":$peak,\\\"training_bytes\\\":%d,\\\"bytes_per_weight\\\":%.2f,\" \
-        \"\\\"times_less\\\":%.2f,\\\"date\\\":\\\"$(date -u +%Y-%m-%d)\\\",\\\"revision\\\":\\\"$(git rev-parse --short HEAD)\\\"}\\n\", \
+        \"\\\"times_less\\\":%.2f,\\\"date\\\":\\\"$today\\\",\\\"revision\\\":\\\"$revision\\\"}\\n\", \
         $peak - $base, ($peak - $base) / $weights, $latent / ($peak - $base) }" | tee -a "$out"
 done

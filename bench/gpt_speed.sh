@@ -7,19 +7,17 @@
 #
 # Tern reads a text: what `tern data text` brings, or the file that TEXT names. PYTHON=: leaves PyTorch out.
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/gpt_speed.sh NAME" >&2; exit 2; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+take_folder
 out=bench/results/gpt-speed-$1.jsonl
-tern=${TERN:-build/release/tern}
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-gpu=$("$tern" devices --json 2> /dev/null | sed -n 's/.*"name":"\([^"]*\)".*/\1/p' | head -1)
+gpu=$(of_gpu)
 
 # Tern's settings of a row of model=gpt.
 measure() { # ENGINE PRESET
-    "$tern" train "$2" --device cuda ${TEXT:+--data "$TEXT"} --out "$dir/run" --stop-at 120 --json \
+    train "$2" --device cuda ${TEXT:+--data "$TEXT"} --out "$dir/run" --stop-at 120 \
         --set width=768 --set depth=12 --set heads=12 --set context=1024 --set batch=32 --set vocabulary=50304 \
-        --set dropout=0 --set lr=1e-3 --set log_every=20 --set steps=100000 --set evaluate_every=100000 > "$dir/json" 2> /dev/null
+        --set dropout=0 --set lr=1e-3 --set log_every=20 --set steps=100000 --set evaluate_every=100000
     bytes=$(sed 's/.*"device_bytes":\([0-9]*\).*/\1/' "$dir/json")
     # images_per_second counts samples since the start: seconds so far are samples over it.
     awk -v bytes="$bytes" -v name="$1" -v gpu="$gpu" '

@@ -116,8 +116,9 @@ static double time_graph(int nodes, const std::function<void(int)> &call) {
 static int copies_for(size_t bytes) {
     return (int)std::min<size_t>(std::max<size_t>(COLD_BYTES / bytes + 1, 2), 512);
 }
+/* Enough that the begin and the end of a graph do not count. */
 static int nodes_for(int copies, size_t m) {
-    return m >= 512 ? std::max(copies, 8) > 20 ? 20 : std::max(copies, 8) : std::max(copies, 20);
+    return m >= 512 ? std::min(std::max(copies, 8), 20) : std::max(copies, 100);
 }
 
 /* ---- limits ---------------------------------------------------------------------------------------------------- */

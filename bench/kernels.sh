@@ -3,11 +3,9 @@
 #
 #   sh bench/kernels.sh NAME        NAME says which machine, such as spr-2c
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/kernels.sh NAME" >&2; exit 2; }
-tern=build/release/tern
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
 out=bench/results/cpu-kernels-$1
-[ -x "$tern" ] || { echo "bench/kernels.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
 
 run() {
     echo "\$ tern bench kernels $*" >>"$out.txt"
@@ -17,8 +15,8 @@ run() {
 
 : >"$out.jsonl"
 {
-    echo "date      $(date -u +%Y-%m-%d)"
-    echo "revision  $(git rev-parse --short HEAD)"
+    echo "date      $today"
+    echo "revision  $revision"
     echo "compiler  $(cc --version | head -n 1)"
     echo "processor $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors"
     "$tern" machine

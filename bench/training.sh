@@ -4,22 +4,21 @@
 #
 #   sh bench/training.sh NAME [SEEDS [PRESET ...]]      NAME says which machine, such as spr-2c; 3 seeds
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -ge 1 ] || { echo "usage: sh bench/training.sh NAME [SEEDS [PRESET ...]]" >&2; exit 2; }
-tern=build/release/tern
+. "$(dirname "$0")/begin.sh"
+begin "NAME [SEEDS [PRESET ...]]" "$@"
 out=bench/results/training-$1.jsonl
 seeds=${2:-3}
 [ $# -lt 2 ] && shift || shift 2
 [ $# -gt 0 ] || set -- mnist-mlp mnist-cnn fashion-cnn cifar10-simple cifar10-fast charlm
-[ -x "$tern" ] || { echo "bench/training.sh: build first: cmake --preset release && cmake --build --preset release" >&2; exit 1; }
 
+mkdir -p runs
 for preset in "$@"; do
     for run in "$preset" "$preset-fp"; do
         seed=1
         while [ $seed -le "$seeds" ]; do
             dir=runs/bench-$run-$seed
             "$tern" train "$run" --set seed=$seed --out "$dir" --json > "$dir.json"
-            sed "s/^{/{\"preset\":\"$run\",\"seed\":$seed,\"date\":\"$(date -u +%Y-%m-%d)\",\"revision\":\"$(git rev-parse --short HEAD)\",/" \
+            sed "s/^{/{\"preset\":\"$run\",\"seed\":$seed,\"date\":\"$today\",\"revision\":\"$revision\",/" \
                 "$dir.json" | tee -a "$out"
             seed=$((seed + 1))
         done

@@ -4,17 +4,16 @@
 #
 #   PYTHON=python3 sh bench/training_speed.sh NAME
 set -eu
-cd "$(dirname "$0")/.."
-[ $# -eq 1 ] || { echo "usage: sh bench/training_speed.sh NAME" >&2; exit 2; }
+. "$(dirname "$0")/begin.sh"
+begin "NAME" "$@"
+take_folder
 out=bench/results/training-speed-$1.jsonl
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
 : > "$out"
 
 # Steps per second after the first steps, which make primitives: of two runs, the difference.
 seconds() {
-    build/release/tern train "$1" --stop-at "$2" --set evaluate_every=1000000 --out "$dir/run" --json 2> /dev/null |
-        sed 's/.*"seconds":\([0-9.]*\).*/\1/'
+    train "$1" --stop-at "$2" --set evaluate_every=1000000 --out "$dir/run"
+    sed 's/.*"seconds":\([0-9.]*\).*/\1/' "$dir/json"
 }
 for round in 1 2 3; do
     for preset in fashion-cnn charlm; do

@@ -172,6 +172,9 @@ int parse_bench_options(bench_options *o, int *stop, int argc, char **argv, cons
         complain("'%s' is not understood; see tern bench %s --help", argv[optind], o->name);
         return EXIT_USAGE;
     }
+    tern_tier tier;
+    tern_error err;
+    if (tern_tier_select(&tier, &err)) return failed(&err); /* what TERN_KERNEL pins, before anything is measured */
     *stop = 0;
     return EXIT_DONE;
 }

@@ -13,9 +13,10 @@ tern_status open_test_data(tern_dataset **out, const tern_model *model, const ch
 }
 
 tern_status find_device(int *device, const char *option, tern_error *err) {
-    const char *name = getenv("TERN_DEVICE");
+    const char *name = getenv("TERN_DEVICE"), *kernel = getenv("TERN_KERNEL");
+    const int is_open = !name || !*name || !strcmp(name, "auto"), names_gpu = kernel && !strncmp(kernel, "cuda-", 5);
     *device = TERN_DEVICE_CPU;
-    if (!option && (!name || !*name || !strcmp(name, "auto"))) return TERN_OK;
+    if (!option && is_open && !names_gpu) return TERN_OK;
     return tern_device_find(device, option, err);
 }
 

@@ -63,6 +63,21 @@ expect 1 bench tune --device cuda:1023
 message=$(TERN_KERNEL=sse9 "$PROGRAM" machine 2>&1 >/dev/null || true)
 case $message in *scalar*amx*) ;; *) complain "an unknown TERN_KERNEL does not list the tiers: $message" ;; esac
 
+# A kernel of a GPU where there is none: no command computes without it, and none begins.
+if ! "$PROGRAM" devices --json | grep -q '"name"'; then
+    folder=$(mktemp -d)
+    for command in machine devices "train mnist-mlp --out $folder/run" "eval no-such-file" "run no-such-file x" \
+        "bench kernels --shape 70x33" "bench packing --shape 70x33" "bench layer --shape 1,5,5" "bench tune"; do
+        got=0
+        # shellcheck disable=SC2086 # words
+        message=$(TERN_KERNEL=cuda-plain "$PROGRAM" $command 2>&1) || got=$?
+        [ "$got" -eq 1 ] || complain "TERN_KERNEL=cuda-plain tern $command: exit code $got, should be 1"
+        case $message in *"TERN_KERNEL=cuda-plain"*"no GPU"*"unset it"*) ;; *) complain "$command does not refuse: $message" ;; esac
+    done
+    [ ! -e "$folder/run" ] || complain "a refused training run left a folder"
+    rmdir "$folder"
+fi
+
 message=$(TERN_DEVICE=gpu "$PROGRAM" devices 2>&1 >/dev/null || true)
 case $message in *cpu*cuda:N*) ;; *) complain "an unknown TERN_DEVICE does not list the devices: $message" ;; esac
 row=$("$PROGRAM" devices --json)

@@ -42,7 +42,8 @@ TERN_API const char *tern_tier_name(tern_tier tier);
 TERN_API int tern_tier_available(tern_tier tier);
 
 /* The tier that TERN_TIER_AUTO means here: the environment variable TERN_KERNEL if it is set, else the best. An
- * unknown name is TERN_E_ARGUMENT with the valid ones listed, one that cannot run here TERN_E_UNSUPPORTED. */
+ * unknown name is TERN_E_ARGUMENT with the valid ones listed, one that cannot run here TERN_E_UNSUPPORTED: a tier that
+ * the machine lacks, or a kernel of a GPU (tern/device.h) where there is no GPU. */
 TERN_API tern_status tern_tier_select(tern_tier *tier, tern_error *err);
 
 typedef enum tern_scale_kind {

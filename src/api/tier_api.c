@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cuda/launch_shapes.h"
 #include "cuda/pinned_kernel.h"
+#include "cuda/select_device.h"
 #include "kern/kernels.h"
 #include "tern/device.h"
 #include "tern/tern.h"
@@ -21,6 +22,7 @@ tern_status tern_tier_select(tern_tier *tier, tern_error *err) {
     TERN_CHECK_ARGUMENT(tier, err, "tier is NULL");
     tern_tier pinned;
     TERN_TRY(tern_pinned_tier(&pinned, err));
+    if (!pinned) TERN_TRY(tern_cuda_check_pinned(err));
     if (pinned && !tern_tier_available(pinned))
         return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
                          "TERN_KERNEL=%s: this machine cannot run that tier; its best is %s", tern_tier_name(pinned),

@@ -53,7 +53,7 @@ static tern_status quantize(tern_cuda_context *context, const tern_device_quanti
 }
 
 #ifdef TERN_NETWORKS
-extern const tern_gpu_table tern_gpu_functions; /* gpu/gpu_plan.cu, which knows graphs */
+extern const tern_gpu_table tern_gpu_functions; /* gpu/gpu_table.cu, which knows graphs */
 static const tern_gpu_table *const graphs = &tern_gpu_functions;
 #else
 static const tern_gpu_table *const graphs = NULL;

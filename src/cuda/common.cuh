@@ -37,7 +37,8 @@ static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 /* Launches a kernel that may start while the one before it on the stream still runs (9.0 and newer): up to
  * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those
- * too, as in training, the context is serial. cluster: blocks along z that form one. */
+ * too, as in training, the context is serial. Only weights are read by __ldg, then: it says that nobody writes the
+ * values while the kernel runs, and so they are read before the wait. cluster: blocks along z that form one. */
 template <class... Params, class... Arguments>
 cudaError_t tern_cuda_launch(tern_cuda_context *context, void (*kernel)(Params...), dim3 grid, int threads,
                              int shared, int cluster, const Arguments &...arguments) {
@@ -102,8 +103,9 @@ tern_status tern_cuda_tiled(tern_cuda_context *context, const product &p, tern_d
                             tern_error *err);
 tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                              tern_error *err);
-/* The variants of decode that have `splits`: int8. */
-tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err);
+/* The variants of decode that have `splits`: int8, and one row of halves. */
+tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                                  tern_error *err);
 tern_status tern_cuda_few(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                           tern_error *err);
 tern_status tern_cuda_mma(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,

@@ -6,8 +6,9 @@
  * shared memory in the order of the warps, and so the result does not depend on timing. Missing rows of activations
  * are read as the last one, columns past the end as the last ones: their products go nowhere, or meet zero trits.
  *
- * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have 2 to 8 rows of int8, decode_rows.cuh,
- * and shapes of int8 on Hopper, decode_ring.cu. */
+ * One row of int8 or halves has a kernel of its own: decode_row.cuh; so have 2 to 8 rows of int8, decode_rows.cuh, and
+ * large shapes of int8, and of one row of halves, on Hopper: decode_ring.cu. */
+#include "cuda/decode_half_row.cuh"
 #include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
 #include "cuda/decode_rows.cuh"
@@ -24,7 +25,7 @@ __device__ static void load_parts(Part (&parts)[2 * Density::Chunks], const Valu
 #pragma unroll
     for (int i = 0; i < 2 * Density::Chunks; i++) {
         const int column = i * TERN_TILE_CHUNK;
-        parts[i] = __ldg((const Part *)(x + (Full ? column : min(column, last))));
+        parts[i] = *(const Part *)(x + (Full ? column : min(column, last)));
     }
 }
 
@@ -358,8 +359,8 @@ static tern_status launch_density(tern_cuda_context *context, const product &p, 
     if (p.out.m == 1) {
         switch (x_type) {
         case TERN_I8: return launch_one_row<Density, int8_row>(context, p, variant, err);
-        case TERN_BF16: return launch_one_row<Density, half_row<true>>(context, p, variant, err);
-        case TERN_F16: return launch_one_row<Density, half_row<false>>(context, p, variant, err);
+        case TERN_BF16: return launch_one_row<Density, half_row<true, false>>(context, p, variant, err);
+        case TERN_F16: return launch_one_row<Density, half_row<false, false>>(context, p, variant, err);
         default: break;
         }
     }
@@ -373,7 +374,7 @@ static tern_status launch_density(tern_cuda_context *context, const product &p, 
 
 tern_status tern_cuda_decode(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
                              tern_error *err) {
-    if (shapes[variant - 1].splits) return tern_cuda_decode_ring(context, p, variant, err);
+    if (shapes[variant - 1].splits) return tern_cuda_decode_ring(context, p, x_type, variant, err);
     return p.w.t5 ? launch_density<t5>(context, p, x_type, variant, err)
                   : launch_density<t2>(context, p, x_type, variant, err);
 }

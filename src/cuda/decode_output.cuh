@@ -7,11 +7,14 @@
 #include "cuda/epilogue.cuh"
 
 struct output_terms {
-    float factor, bias, residual;
+    float scale, inverse, bias, residual; /* the first two meet at the end: nobody waits for them before */
 };
 
+__device__ inline float inverse_of(const epilogue &e, int32_t, int m) { return e.inv_scale[m]; }
+__device__ inline float inverse_of(const epilogue &, float, int) { return 1.0f; }
+
 template <class Sum> __device__ static output_terms terms_of(const epilogue &e, Sum sum, int m, int n) {
-    output_terms terms = {factor_of(e, sum, m, n), bias_of(e, n), -0.0f};
+    output_terms terms = {scale_of(e, n), inverse_of(e, sum, m), bias_of(e, n), -0.0f};
     if (e.residual) terms.residual = load_value(e.residual, e.y_type, index_of(e, one_place{m, n}, 0));
     return terms;
 }
@@ -30,7 +33,7 @@ __device__ static __noinline__ void put_other(float product, float residual, ter
 }
 
 template <class Sum> __device__ static void put_sum(const epilogue &e, int m, int n, Sum sum, const output_terms &t) {
-    const float product = product_of(sum, t.factor, t.bias);
+    const float product = product_of(sum, __fmul_rn(t.scale, t.inverse), t.bias);
     if (e.y_type == TERN_F32 && e.activation == TERN_DEVICE_IDENTITY)
         ((float *)e.y)[index_of(e, one_place{m, n}, 0)] = __fadd_rn(product, t.residual);
     else

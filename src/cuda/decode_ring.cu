@@ -1,4 +1,4 @@
-/* Up to eight rows of int8 activations on Hopper, where decode.cu would leave multiprocessors without work at the
+/* Up to eight rows of int8 activations, or one of halves, on Hopper, where decode.cu would leave multiprocessors without work at the
  * end.
  *
  * One or two blocks a multiprocessor have equal shares of the tiles: a group of blocks, a cluster, has some rows of
@@ -11,8 +11,9 @@
  * columns are in shared memory, too, with zeros behind them: what a unit lacks of tiles is multiplied with these.
  *
  * Where a run leaves a row of tiles, its sums go to a place of their own; what belongs together is added in the order
- * of the warps, then of the blocks. Every operand is too large by what a zero trit is: that many times the sum of the
+ * of the warps, then of the blocks. Where operands are too large by what a zero trit is, that many times the sum of the
  * activations is taken away in the end. */
+#include "cuda/decode_half_row.cuh"
 #include "cuda/decode_output.cuh"
 #include "cuda/decode_row.cuh"
 #include "cuda/hopper.cuh"
@@ -28,24 +29,29 @@ enum {
 };
 
 /* ---- activations ------------------------------------------------------------------------------------------------ *
- * `Parts` words of them meet a tile in a lane, lane_offset and part_offset say where in the tile's columns. */
+ * `Parts` words of them, or pairs of words, meet a tile in a lane; lane_offset and part_offset say how many bytes from
+ * the beginning of the tile's. `Row` is what they have in common with decode_row.cuh. */
 
-/* One row, in chunks: decode_row.cuh. */
-template <class Density> struct one_row {
-    enum { N = Density::Chunks, Parts = 2, MaxM = 1 };
+/* One row, in chunks. */
+template <class Density, class OneRow> struct one_row {
+    typedef OneRow Row;
+    typedef typename Row::sum_type sum_type;
+    enum { N = Density::Chunks, Sums = Row::template Sums<Density>, Parts = 2, MaxM = 1 };
+    enum { Bytes = sizeof(typename Row::value) };
 
     __device__ static int lane_offset(int lane, int, int) {
-        return min(lane / 4, N - 1) * TERN_TILE_CHUNK + lane % 4 * 4;
+        return (min(lane / 4, N - 1) * TERN_TILE_CHUNK + lane % 4 * 4) * Bytes;
     }
-    __device__ static int part_offset(int i) { return i * N * TERN_TILE_CHUNK; }
+    __device__ static int part_offset(int i) { return i * N * TERN_TILE_CHUNK * Bytes; }
 
-    __device__ static void add(int32_t (&c)[1][N][4], const uint4 (&tile)[1], const uint32_t (&x)[Parts]) {
-        int8_row::add<Density, 1>(c, tile, x);
+    __device__ static void add(sum_type (&c)[1][Sums][4], const uint4 (&tile)[1],
+                               const typename Row::part (&x)[Parts]) {
+        Row::template add<Density, 1>(c, tile, x);
     }
     /* to[row of the tile] */
-    __device__ static void leave(int32_t *to, const int32_t (&c)[1][N][4], int lane) {
-        int32_t sums[2];
-        add_chunks<Density, int8_row>(sums, c[0], lane);
+    __device__ static void leave(sum_type *to, const sum_type (&c)[1][Sums][4], int lane) {
+        sum_type sums[2];
+        add_chunks<Density, Row>(sums, c[0], lane);
         if (lane % 4 < 2) to[lane % 4 * 8 + lane / 4] = lane % 4 ? sums[1] : sums[0];
     }
 };
@@ -57,7 +63,8 @@ __device__ static inline int32_t row_sum(t5, int, int32_t sum) { return sum; }
 
 /* Rows in the columns of the product. */
 template <class Density> struct eight_rows {
-    enum { N = Density::Chunks, Parts = 2 * N, MaxM = 8 };
+    typedef int8_row Row;
+    enum { N = Density::Chunks, Sums = N, Parts = 2 * N, MaxM = 8, Bytes = 1 };
 
     /* Rows that are not there are read as the last one. */
     __device__ static int lane_offset(int lane, int m, int pitch) {
@@ -167,27 +174,43 @@ __device__ static inline uint4 shared_uint4(uint32_t at) {
     asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
     return v;
 }
-__device__ static inline uint32_t shared_word(uint32_t at) {
-    uint32_t v;
+__device__ static inline void load_shared(uint32_t &v, uint32_t at) {
     asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(at));
-    return v;
+}
+__device__ static inline void load_shared(uint2 &v, uint32_t at) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(at));
 }
 
 /* ---- activations into shared memory ---------------------------------------------------------------------------- */
 
-__device__ static inline int32_t sum_of(const uint4 &v) {
-    const int ones = 0x01010101;
-    return __dp4a((int)v.x, ones, __dp4a((int)v.y, ones, __dp4a((int)v.z, ones, __dp4a((int)v.w, ones, 0))));
+/* What products are too large by: of integers a sum for each row, of floats a part for each warp, since their order
+ * must not depend on time. */
+__device__ static inline void add_up(int32_t *sum, int32_t part, int lane) {
+    part = __reduce_add_sync(0xffffffffu, part);
+    if (lane == 0) atomicAdd(sum, part);
+}
+__device__ static inline void add_up(float *parts, float part, int lane) {
+#pragma unroll
+    for (int i = 16; i; i /= 2) part += __shfl_xor_sync(0xffffffffu, part, i);
+    if (lane == 0) parts[threadIdx.x / 32] = part;
+}
+__device__ static inline int32_t added_up(const int32_t *sums, int row) { return sums[row]; }
+__device__ static inline float added_up(const float *parts, int) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < WARPS; i++) sum += parts[i];
+    return sum;
 }
 
-/* The block's columns of m rows, zeros where there are none, and their sums. A warp takes 512 bytes of a row at
- * once. */
-template <class Density>
-__device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, const block_share &b, int pitch,
-                                  int m) {
+/* The block's columns of m rows, zeros where there are none. A warp takes 512 bytes of a row at once. Of several rows
+ * the sums go to `sums`; of one, each lane returns its part, which can wait until there is time. */
+template <class Density, class Acts, class Sum>
+__device__ static Sum stage_acts(uint8_t *x, Sum *sums, const product &p, const block_share &b, int pitch, int m) {
     enum { AT_ONCE = 4, STRETCH = 512 };
-    const int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, begin = b.k * Density::Cols;
-    const int bytes = pitch - TERN_RING_GAP, there = p.ldx - begin, stretches = (bytes + STRETCH - 1) / STRETCH * m;
+    const int lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32), ldx = p.ldx * Acts::Bytes;
+    const int begin = b.k * Density::Cols * Acts::Bytes, there = ldx - begin;
+    const int bytes = pitch - TERN_RING_GAP, stretches = (bytes + STRETCH - 1) / STRETCH * m;
+    Sum mine = 0;
     for (int first = warp; first < stretches; first += AT_ONCE * WARPS) {
         uint4 v[AT_ONCE];
 #pragma unroll
@@ -195,29 +218,33 @@ __device__ static void stage_acts(uint8_t *x, int32_t *sums, const product &p, c
             const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
             v[i] = make_uint4(0, 0, 0, 0);
             if (s < stretches && at < there)
-                v[i] = __ldg((const uint4 *)((const uint8_t *)p.x + (size_t)(s % m) * (size_t)p.ldx + begin + at));
+                v[i] = *(const uint4 *)((const uint8_t *)p.x + (size_t)(s % m) * (size_t)ldx + begin + at);
         }
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
             const int s = first + i * WARPS, at = s / m * STRETCH + lane * 16;
             if (s >= stretches) break;
-            if (at < bytes) *(uint4 *)(x + s % m * pitch + at) = v[i];
-            const int32_t sum = __reduce_add_sync(0xffffffffu, at < bytes ? sum_of(v[i]) : 0);
-            if (lane == 0) atomicAdd(&sums[s % m], sum);
+            if (at < bytes) *(uint4 *)(x + s % m * pitch + at) = Acts::Row::staged(v[i]);
+            const Sum sum = at < bytes ? Acts::Row::template staged_zeros<Density>(v[i], at) : 0;
+            if constexpr (Acts::MaxM == 1)
+                mine += sum;
+            else
+                add_up(&sums[s % m], sum, lane);
         }
     }
+    return mine;
 }
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
 /* The sums of the warps: [warp][row of tiles that it touches][row of activations][16]. */
-template <int MaxM> struct block_sums {
+template <class Sum, int MaxM> struct block_sums {
     enum { EACH = MaxM * TERN_TILE_ROWS };
-    int32_t *partial;
+    Sum *partial;
     int4 *spans; /* of each row of tiles: the first place, the warps after the first that have a share of it */
     int touched;
 
-    __device__ int32_t *place(int warp, int i) const { return partial + (warp * touched + i) * EACH; }
+    __device__ Sum *place(int warp, int i) const { return partial + (warp * touched + i) * EACH; }
 
     /* A warp that is not the first of a row of tiles begins with it. */
     __device__ void find_spans(const block_share &b, int row_units) const {
@@ -227,19 +254,19 @@ template <int MaxM> struct block_sums {
         }
     }
     /* Output i of the block: a row of tiles after the other, in it the rows of activations. */
-    __device__ int32_t total(int i) const {
+    __device__ Sum total(int i) const {
         const int4 span = spans[i / EACH];
-        int32_t sum = partial[span.x * EACH + i % EACH];
+        Sum sum = partial[span.x * EACH + i % EACH];
         for (int v = span.y; v <= span.z; v++) sum += partial[v * touched * EACH + i % EACH];
         return sum;
     }
 };
 
-template <class Density, class Acts>
-__device__ static void multiply_run(const block_sums<Acts::MaxM> &sums, warp_ring &ring, const warp_share &mine,
+template <class Density, class Acts, class Sum>
+__device__ static void multiply_run(const block_sums<Sum, Acts::MaxM> &sums, warp_ring &ring, const warp_share &mine,
                                     uint32_t x, int warp, int lane) {
-    enum { N = Density::Chunks, TILE_X = Density::Cols };
-    int32_t c[1][N][4] = {};
+    enum { TILE_X = Density::Cols * Acts::Bytes };
+    Sum c[1][Acts::Sums][4] = {};
     uint32_t slot = ring.slots, x_at = x + mine.unit * UNIT * TILE_X;
     int unit = mine.unit, row = 0;
     for (int i = 1; i <= mine.count; i++) {
@@ -247,9 +274,9 @@ __device__ static void multiply_run(const block_sums<Acts::MaxM> &sums, warp_rin
 #pragma unroll
         for (int u = 0; u < UNIT; u++) {
             const uint4 tile[1] = {shared_uint4(slot + u * TERN_TILE_BYTES)};
-            uint32_t parts[Acts::Parts];
+            typename Acts::Row::part parts[Acts::Parts];
 #pragma unroll
-            for (int j = 0; j < Acts::Parts; j++) parts[j] = shared_word(x_at + u * TILE_X + Acts::part_offset(j));
+            for (int j = 0; j < Acts::Parts; j++) load_shared(parts[j], x_at + u * TILE_X + Acts::part_offset(j));
             Acts::add(c, tile, parts);
         }
         ring.ask(slot); /* overwrites what this lane alone has read */
@@ -258,19 +285,24 @@ __device__ static void multiply_run(const block_sums<Acts::MaxM> &sums, warp_rin
         if (++unit == ring.row_units || i == mine.count) {
             Acts::leave(sums.place(warp, row++), c, lane);
 #pragma unroll
-            for (int j = 0; j < N * 4; j++) c[0][j / 4][j % 4] = 0;
+            for (int j = 0; j < Acts::Sums * 4; j++) c[0][j / 4][j % 4] = 0;
             unit = 0;
             x_at = x;
         }
     }
 }
 
+__device__ static inline uint32_t word_of(int32_t v) { return (uint32_t)v; }
+__device__ static inline uint32_t word_of(float v) { return __float_as_uint(v); }
+
 template <class Density, class Acts>
 __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(product p, tern_ring_plan plan) {
+    typedef typename Acts::Row::sum_type sum_type;
     enum { EACH = Acts::MaxM * TERN_TILE_ROWS };
     extern __shared__ __align__(16) uint8_t shared[];
     const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared);
-    const int mine = (int)threadIdx.x, lane = mine % 32, warp = mine / 32, m = Acts::MaxM > 1 ? p.out.m : 1;
+    const int mine = (int)threadIdx.x, lane = (int)(threadIdx.x % 32), warp = (int)(threadIdx.x / 32);
+    const int m = Acts::MaxM > 1 ? p.out.m : 1;
     const block_share b(p, plan);
     const warp_share share(plan, b, warp);
     warp_ring ring(p, plan, b, share, base + warp * UNITS * UNIT_BYTES, lane);
@@ -280,9 +312,9 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     const int splits = plan.splits, split = (int)blockIdx.z, outputs = b.rows * EACH;
     const int each = splits > 1 ? (outputs + splits - 1) / splits : outputs, first = split * each;
     const uint32_t received = base + plan.barrier, inbox = base + plan.inbox; /* [split][output] */
-    int32_t *const x_sums = (int32_t *)(shared + plan.x_sums);
-    const block_sums<Acts::MaxM> sums = {(int32_t *)(shared + plan.partial), (int4 *)(shared + plan.spans),
-                                         plan.touched};
+    sum_type *const x_sums = (sum_type *)(shared + plan.x_sums);
+    const block_sums<sum_type, Acts::MaxM> sums = {(sum_type *)(shared + plan.partial), (int4 *)(shared + plan.spans),
+                                                   plan.touched};
     sums.find_spans(b, plan.row_units);
     if (mine < Acts::MaxM) x_sums[mine] = 0;
     if (splits > 1 && mine == 0) {
@@ -298,18 +330,19 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     let_next_kernel_start();
     wait_for_last_kernel();
 
-    stage_acts<Density>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
-    const output_terms early = terms_of(p.out, int32_t(), early_m, early_n);
+    const sum_type x_part = stage_acts<Density, Acts>(shared + plan.x, x_sums, p, b, plan.x_pitch, m);
+    const output_terms early = terms_of(p.out, sum_type(), early_m, early_n);
     __syncthreads();
     multiply_run<Density, Acts>(sums, ring, share, base + plan.x + Acts::lane_offset(lane, m, plan.x_pitch), warp,
                                 lane);
+    if (Acts::MaxM == 1) add_up(x_sums, x_part, lane);
     __syncthreads();
-    const auto product_at = [&](int i) { return sums.total(i) - zero_code(Density()) * x_sums[m_of(i)]; };
+    const auto product_at = [&](int i) { return sums.total(i) - added_up(x_sums, m_of(i)); };
     if (splits > 1) {
         cluster_wait();
         for (int i = mine; i < outputs; i += THREADS) {
             const int to = i / each, at = split * each + i - to * each;
-            send_word(address_at(inbox + at * (int)sizeof(int32_t), to), (uint32_t)product_at(i),
+            send_word(address_at(inbox + at * (int)sizeof(int32_t), to), word_of(product_at(i)),
                       address_at(received, to));
         }
         barrier_wait(received, 0);
@@ -317,8 +350,8 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     for (int i = mine; i < each && first + i < outputs; i += THREADS) {
         const int row = m_of(first + i), n = n_of(first + i);
         if (n >= p.w.rows || row >= m) continue;
-        int32_t sum = splits > 1 ? 0 : product_at(i);
-        for (int s = 0; s < splits && splits > 1; s++) sum += ((const int32_t *)(shared + plan.inbox))[s * each + i];
+        sum_type sum = splits > 1 ? 0 : product_at(i);
+        for (int s = 0; s < splits && splits > 1; s++) sum += ((const sum_type *)(shared + plan.inbox))[s * each + i];
         put_sum(p.out, row, n, sum, i == mine ? early : terms_of(p.out, sum, row, n));
     }
 }
@@ -329,7 +362,7 @@ template <class Density, class Acts>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     const auto kernel = tern_matmul_decode_ring_cuda<Density, Acts>;
     tern_ring_plan plan;
-    tern_ring_plan_make(&plan, variant, context->multiprocessors, &p.w, (size_t)p.out.m);
+    tern_ring_plan_make(&plan, variant, context->multiprocessors, &p.w, (size_t)p.out.m, Acts::Bytes);
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
     const dim3 grid((unsigned)plan.groups, 1, (unsigned)plan.splits);
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, plan.splits, p, plan), op, err);
@@ -337,11 +370,16 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
 }
 
 template <class Density>
-static tern_status launch_density(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
+static tern_status launch_density(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                                  tern_error *err) {
+    if (x_type == TERN_F16) return launch<Density, one_row<Density, half_row<false, true>>>(context, p, variant, err);
+    if (x_type == TERN_BF16) return launch<Density, one_row<Density, half_row<true, true>>>(context, p, variant, err);
     return p.out.m > 1 ? launch<Density, eight_rows<Density>>(context, p, variant, err)
-                       : launch<Density, one_row<Density>>(context, p, variant, err);
+                       : launch<Density, one_row<Density, int8_row>>(context, p, variant, err);
 }
 
-tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    return p.w.t5 ? launch_density<t5>(context, p, variant, err) : launch_density<t2>(context, p, variant, err);
+tern_status tern_cuda_decode_ring(tern_cuda_context *context, const product &p, tern_dtype x_type, int variant,
+                                  tern_error *err) {
+    return p.w.t5 ? launch_density<t5>(context, p, x_type, variant, err)
+                  : launch_density<t2>(context, p, x_type, variant, err);
 }

@@ -105,6 +105,8 @@ template <> struct rows_sums<t5> {
         masked_codes(t5(), tile.z, a[2]);
         masked_codes(t5(), tile.w, a[3]);
 #pragma unroll
+        for (int i = 0; i < 4; i++) a[i][0] >>= 5; /* the first digit is where the others are */
+#pragma unroll
         for (int i = 0; i < 2 * N - 1; i++)
             mma_u8(c[i % 2], a[0][i / 2], a[1][i / 2], a[2][i / 2], a[3][i / 2], x[(i + 1) / 2], x[N + (i + 1) / 2]);
     }

@@ -58,8 +58,8 @@ enum { RING_LEAST_BYTES = 78 << 10, RING_ALIGN = 128 };
 static int up(int a, int b) { return (a + b - 1) / b; }
 static int aligned(int bytes) { return up(bytes, RING_ALIGN) * RING_ALIGN; }
 
-void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
-                         size_t m) {
+void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w, size_t m,
+                         int value_bytes) {
     const tern_decode_shape *s = &decode_shapes[variant - 1];
     const int most = multiprocessors * s->each / s->splits, groups = w->row_tiles < most ? w->row_tiles : most;
     const int row_units = up(up(w->k_tiles, TERN_RING_UNIT), s->splits), rows = up(w->row_tiles, groups);
@@ -72,10 +72,10 @@ void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors,
                         .row_units = row_units,
                         .row_units_inverse = UINT32_MAX / (uint32_t)row_units + 1,
                         .touched = 1 + up(run - 1, row_units)};
-    p.x_pitch = aligned(row_units * TERN_RING_UNIT * (int)tern_tile_cols(w->t5)) + TERN_RING_GAP;
+    p.x_pitch = aligned(row_units * TERN_RING_UNIT * (int)tern_tile_cols(w->t5) * value_bytes) + TERN_RING_GAP;
     p.x = TERN_RING_WARPS * TERN_RING_UNITS * TERN_RING_UNIT * TERN_TILE_BYTES;
     p.x_sums = p.x + aligned((int)m * p.x_pitch);
-    p.spans = p.x_sums + aligned(TERN_RING_MAX_M * (int)sizeof(int32_t));
+    p.spans = p.x_sums + aligned(TERN_RING_WARPS * (int)sizeof(int32_t)); /* one a row, or a warp */
     p.partial = p.spans + aligned(rows * TERN_RING_SPAN_BYTES);
     p.inbox = p.partial + aligned(TERN_RING_WARPS * p.touched * sum_bytes);
     p.barrier = p.inbox + (s->splits > 1 ? aligned(rows * sum_bytes + s->splits * (int)sizeof(int32_t)) : 0);
@@ -113,9 +113,10 @@ size_t tern_wgmma_half_shared_bytes(int variant) {
     return (size_t)(1024 + TERN_WGMMA_HALF_STAGES * (wgmma_half_tiles[variant - 1] * 128 + 16));
 }
 
-static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
+                         const tern_device_product *product) {
     tern_ring_plan plan;
-    tern_ring_plan_make(&plan, variant, limits->multiprocessors, w, m);
+    tern_ring_plan_make(&plan, variant, limits->multiprocessors, w, product->m, product->x_type == TERN_I8 ? 1 : 2);
     return (size_t)plan.bytes;
 }
 
@@ -124,7 +125,7 @@ static size_t shared_bytes(tern_device_kernel kernel, int variant, const tern_cu
     switch (kernel) {
     case TERN_DEVICE_KERNEL_TILED: return TERN_TILED_SHARED_BYTES;
     case TERN_DEVICE_KERNEL_DECODE:
-        return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product->m)
+        return decode_shapes[variant - 1].splits ? ring_bytes(variant, limits, w, product)
                : tern_decode_has_rows(variant, product->x_type, product->m)
                    ? tern_decode_rows_shared_bytes(variant, w->t5)
                    : tern_decode_shared_bytes(variant, product->m);
@@ -173,6 +174,13 @@ static int row_fits(const tern_cuda_weights *w, size_t m) {
     return w->exponents && m <= TERN_TILED_ROW_MAX_M && w->group % 4 == 0 && round_cols(w) % w->group == 0;
 }
 
+/* The driver refuses tensor maps (cuTensorMapEncodeTiled, of cuda-wgmma and cuda-few) of more than 2^32 values a side,
+ * of rows 2^40 bytes apart, or off 16 bytes. What fits below has none of these, so a chosen kernel is never refused:
+ * rows are aligned before the launch (backend_table.cu), outputs that are not go without a map. */
+_Static_assert((uint64_t)TERN_FAST_MAX_COLS * sizeof(float) < (uint64_t)1 << 40, "rows of activations");
+_Static_assert((uint64_t)TERN_FAST_MAX_OUTPUTS * sizeof(float) < (uint64_t)1 << 40, "rows of outputs");
+_Static_assert(TERN_FAST_MAX_ROWS < UINT32_MAX, "their number");
+
 enum { BLOCK_RESERVED = 1 << 10 /* bytes of shared memory that a block takes beside its own */ };
 
 static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -181,14 +189,15 @@ static int ring_fits(int variant, const tern_cuda_limits *limits, const tern_cud
     if (limits->major * 10 + limits->minor != 90)
         return refuse(why, why_bytes, "variant %d takes compute capability 9.0, this device has %d.%d", variant,
                       limits->major, limits->minor);
-    if (product->x_type != TERN_I8 || product->m > TERN_RING_MAX_M)
-        return refuse(why, why_bytes, "variant %d takes up to %d rows of int8 activations", variant, TERN_RING_MAX_M);
+    if (product->x_type == TERN_F32 || product->m > (product->x_type == TERN_I8 ? TERN_RING_MAX_M : 1))
+        return refuse(why, why_bytes, "variant %d takes up to %d rows of int8 activations, of halves one", variant,
+                      TERN_RING_MAX_M);
     if (splits > w->k_tiles || splits > limits->multiprocessors)
         return refuse(why, why_bytes,
                       "variant %d has more blocks a cluster than this matrix has tiles a row, or the device "
                       "multiprocessors",
                       variant);
-    const size_t bytes = ring_bytes(variant, limits, w, product->m);
+    const size_t bytes = ring_bytes(variant, limits, w, product);
     const int each = decode_shapes[variant - 1].each;
     if (bytes <= limits->shared_bytes &&
         (size_t)each * (bytes + BLOCK_RESERVED) > limits->shared_bytes + BLOCK_RESERVED)
@@ -298,14 +307,14 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
 enum { LARGE_TILES = 400 /* a multiprocessor */ };
 
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win where they are long. 0: they do not. Columns are
- * split where rows of tiles are few: with one row of activations at t5, whose blocks take longer to multiply than to
- * fetch, with several unless it is the activations that take longest to fetch; two of those a multiprocessor do not pay
- * either. */
-static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
+ * split where rows of tiles are few: with one row of activations at t5 and of halves, whose blocks take longer to
+ * multiply than to fetch, with several unless it is the activations that take longest to fetch; two of those a
+ * multiprocessor do not pay either. */
+static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, int integer) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
     if (!is_large || w->row_tiles < 2 * sm) return 0;
-    if (m == 1) return w->t5 ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
+    if (m == 1) return w->t5 || !integer ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
     if (few) return w->t5 || m <= 4 ? ring_variant(2, 1) : 0;
     return w->row_tiles > 10 * sm ? ring_variant(1, 1) : 0;
 }
@@ -313,7 +322,7 @@ static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weig
 static int decode_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                        const tern_device_product *product) {
     char why[160];
-    const int ring = decode_ring_wish(limits, w, product->m);
+    const int ring = decode_ring_wish(limits, w, product->m, product->x_type == TERN_I8);
     if (ring && tern_cuda_fits(TERN_DEVICE_KERNEL_DECODE, ring, limits, w, product, why, sizeof why)) return ring;
     return decode_columns_wish(limits, w, product);
 }

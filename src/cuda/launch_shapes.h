@@ -100,8 +100,8 @@ int tern_decode_has_rows(int variant, tern_dtype x_type, size_t m);
 /* Shared memory of one block, for the variant (1 ..) of a kernel. */
 size_t tern_decode_shared_bytes(int variant, size_t m);
 size_t tern_decode_rows_shared_bytes(int variant, int t5);
-void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w,
-                         size_t m);
+void tern_ring_plan_make(tern_ring_plan *plan, int variant, int multiprocessors, const tern_cuda_weights *w, size_t m,
+                         int value_bytes);
 size_t tern_mma_shared_bytes(int variant, int t5, tern_dtype x_type);
 
 /* Nonzero when the kernel can run this product with these limits; else the reason is in why. */

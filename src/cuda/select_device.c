@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "cuda/launch_shapes.h"
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 
 enum { MAX_DEVICE = 1023, LEAST_MAJOR = 7, LEAST_MINOR = 5 };
 
@@ -30,11 +32,23 @@ static tern_status count_devices(int *count, tern_error *err) {
     return backend->count(count, err);
 }
 
+tern_status tern_cuda_check_pinned(tern_error *err) {
+    tern_device_kernel kernel;
+    tern_error why;
+    int count;
+    TERN_TRY(tern_pinned_device_kernel(&kernel, err));
+    if (kernel == TERN_DEVICE_KERNEL_AUTO || !count_devices(&count, &why)) return TERN_OK;
+    return tern_fail(err, TERN_E_UNSUPPORTED, TERN_NO_PLACE,
+                     "TERN_KERNEL=%s is a kernel of a GPU: %.150s; unset it to run on the CPU",
+                     tern_cuda_kernel_name(kernel), why.message);
+}
+
 tern_status tern_cuda_select(int *device, const char *name, tern_error *err) {
     const char *where = name ? "device " : "TERN_DEVICE=", *text = wanted(name);
     const int number = number_of(text);
     int count = 0;
     *device = TERN_DEVICE_CPU;
+    TERN_TRY(tern_cuda_check_pinned(err));
     if (!strcmp(text, "cpu")) return TERN_OK;
     if (!strcmp(text, "auto")) {
         if (!count_devices(&count, NULL)) *device = 0;

@@ -64,7 +64,7 @@ template <class Density, class Ends, int TN, int TM, int NT, int MT> struct tile
         for (int i = 0; i < PIECES; i++) {
             const int at = thread + i * THREADS, row = min(m0 + at / CHUNKS, p.out.m - 1);
             const int column = min(k * Density::Cols + at % CHUNKS * TERN_TILE_CHUNK, p.ldx - TERN_TILE_CHUNK);
-            f.piece[i] = __ldg((const uint4 *)((const int8_t *)p.x + (size_t)row * (size_t)p.ldx + column));
+            f.piece[i] = *(const uint4 *)((const int8_t *)p.x + (size_t)row * (size_t)p.ldx + column);
         }
         if (Ends::Groups) fetch_exponents(f, p, n0, k);
     }

@@ -97,7 +97,7 @@ template <class Density, int Unit> struct tiled_row {
         const int8_t *x = (const int8_t *)p.x + (size_t)m * (size_t)p.ldx + lane % 4 * 4;
 #pragma unroll
         for (int c = 0; c < 2 * N; c++)
-            to[c] = __ldg((const uint32_t *)(x + min(first + c * TERN_TILE_CHUNK, p.ldx - TERN_TILE_CHUNK)));
+            to[c] = *(const uint32_t *)(x + min(first + c * TERN_TILE_CHUNK, p.ldx - TERN_TILE_CHUNK));
     }
 
     /* A worker without a tile in the last round has zero trits. */

@@ -19,7 +19,7 @@ enum {
     UNIT_TILES = 4, /* of weights that are on their way; a unit begins with a slot, for t2 and for t5 */
     OUTPUT_PITCH = GROUP_ROWS + OUTPUT_PACK,
     MOST_COLS = 1280,     /* so that two blocks of 64 rows share a multiprocessor */
-    MOST_NORM_COLS = 768, /* of rows that gpu_op_norm.cu gives to warps */
+    MOST_NORM_COLS = 768, /* of rows that gpu_norm.cuh gives to warps */
 };
 
 /* Where the 16 bytes of `column` of a row are in a slot of the 128-byte swizzle, slots of m_tile rows. */
@@ -96,7 +96,7 @@ __device__ static float warp_sum(float v) {
     return v;
 }
 
-/* The same behind a norm, with gpu_op_norm.cu's sums in its order: lanes have the columns that they have there. */
+/* The same behind a norm, with gpu_norm_forward.cu's sums in its order: lanes have the columns that they have there. */
 template <class R, class T, int MTile, int Packs>
 __device__ static void normalise_some(uint8_t *acts, float *inv_scale, const product &p, const tern_row_norm &norm,
                                       int m0) {

@@ -82,7 +82,7 @@ tern_status tern_config_unset(tern_config *config, const char *key, tern_error *
 /* Columns of a group that `granularity` names; 0 for tensor and row. */
 size_t tern_config_group(const tern_config *config);
 
-/* Among `count` names the one that takes the fewest edits to reach from `wrong`; NULL when none is near. */
-const char *tern_nearest_name(const char *wrong, const char *const *names, size_t count);
+/* One setting of another record. */
+tern_status tern_config_copy(tern_config *to, const tern_config *from, const char *key, tern_error *err);
 
 #endif

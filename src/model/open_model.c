@@ -26,7 +26,7 @@ tern_status tern_model_plan(tern_plan **out, const tern_model *model, size_t bat
 /* Only where `device` names a GPU: a model is small, and the CPU what one runs it on. */
 static tern_status open_gpu(tern_model *m, const tern_model_options *o, tern_error *err) {
     int number = TERN_DEVICE_CPU;
-    if (o && o->device) TERN_TRY(tern_cuda_select(&number, o->device, err));
+    TERN_TRY(o && o->device ? tern_cuda_select(&number, o->device, err) : tern_cuda_check_pinned(err));
     if (number < 0) return TERN_OK;
     TERN_CHECK_ARGUMENT(o->values == TERN_F32 || o->values == TERN_BF16, err,
                         "values = %d: a GPU's are TERN_F32 or TERN_BF16", (int)o->values);

@@ -2,6 +2,7 @@
 
 #include <ctype.h>
 #include <math.h>
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "base/error.h"
 #include "base/random.h"
 #include "nn/op.h"
+#include "nn/parts.h"
 
 enum { TERN_MAX_NODES = 4096 };
 /* No value or parameter has more elements: sizes in bytes of whole batches stay far from overflow. */
@@ -357,6 +359,13 @@ static void fill_integers(tern_param *p) {
     for (size_t i = 0; p->store == TERN_STORE_I64 && i < p->count; i++) widest[i] = value;
 }
 
+/* Value i depends on the key and i alone, so all processors make what one would. */
+static void fill_values(tern_param *p, uint64_t key) {
+    TERN_FOR_PARTS(omp_get_num_procs(), p->count, TERN_PART, begin, end)
+    for (size_t i = begin; i < end; i++)
+        p->value[i] = p->init_mean + (p->init_sigma != 0 ? p->init_sigma * tern_random_normal(key, i) : 0);
+}
+
 void tern_graph_initialise(tern_graph *graph, uint64_t seed) {
     for (size_t p = 0; p < graph->params; p++) {
         tern_param *param = &graph->param[p];
@@ -364,10 +373,7 @@ void tern_graph_initialise(tern_graph *graph, uint64_t seed) {
             fill_integers(param);
             continue;
         }
-        uint64_t key = tern_stream(seed, p);
-        for (size_t i = 0; i < param->count; i++)
-            param->value[i] =
-                param->init_mean + (param->init_sigma != 0 ? param->init_sigma * tern_random_normal(key, i) : 0);
+        fill_values(param, tern_stream(seed, p));
         if (param->integers) tern_param_round(param);
     }
     for (size_t i = 1; i < graph->nodes; i++)

@@ -269,10 +269,8 @@ static int is_asked_for(const run *r) {
 
 /* A GPU that Tern chose itself and that cannot train this, for want of cuBLASLt or of an operation, gives way to the
  * CPU; one that was asked for does not. */
-static tern_status create_trainer(run *r, const tern_config *config, tern_error *err) {
-    int device;
+static tern_status create_trainer(run *r, const tern_config *config, int device, tern_error *err) {
     tern_error why = {0};
-    TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     tern_status status = tern_trainer_create(&r->t, config, device, &why);
     if (status == TERN_E_UNSUPPORTED && device >= 0 && !is_asked_for(r)) {
         status = tern_trainer_create(&r->t, config, TERN_DEVICE_CPU, err);
@@ -289,11 +287,13 @@ static tern_status create_trainer(run *r, const tern_config *config, tern_error 
 
 static tern_status open_run(run *r, const tern_config *config, tern_error *err) {
     const char *out = r->options->out;
+    int device;
+    TERN_TRY(tern_cuda_select(&device, r->options->device, err));
     TERN_TRY(join(r->checkpoint, out, "checkpoint.safetensors", err));
     TERN_TRY(join(r->metrics, out, "metrics.jsonl", err));
     TERN_TRY(join(r->report, out, "report.html", err));
     TERN_TRY(make_folder(out, err));
-    TERN_TRY(create_trainer(r, config, err));
+    TERN_TRY(create_trainer(r, config, device, err));
     tern_trainer *t = r->t;
     if (r->options->resume) TERN_TRY(tern_trainer_load(t, r->checkpoint, err));
     r->first_step = t->step;

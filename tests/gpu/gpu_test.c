@@ -2,7 +2,8 @@
  * type, scale and epilogue, unaligned activations, poisoned outputs with a fence behind them; each product twice, to
  * the same bits. Plain C: prints one line a family and ends with the number of failures.
  *
- *   gpu_test [--quick] [FAMILY...]      --quick: fewer shapes, for the sanitizers */
+ *   gpu_test [--quick] [FAMILY...]      --quick: for the sanitizers, fewer shapes, and of their products only those
+ *                                       that show a kernel something new (quick_products.h), once each */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +12,14 @@
 #include "base/half.h"
 #include "base/random.h"
 #include "gpu_case.h"
+#include "quick_products.h"
 
 enum { SKIPPED = 77, FENCE = 64 /* values behind y that nobody may touch */ };
 
 typedef struct run {
     tern_device *device;
     int quick, products, refused, failures;
+    quick_products met; /* of this family */
 } run;
 
 static void *must_alloc(run *r, size_t bytes) {
@@ -75,6 +78,7 @@ static void compare(run *r, const gpu_case *c, tern_device_kernel kernel, int va
 
 /* One product with one kernel and variant; not counted where the kernel refuses it. */
 static void check_variant(run *r, const gpu_case *c, const tern_device_matrix *w, tern_device_product p) {
+    if (r->quick && !quick_is_new(&r->met, c, p.kernel, p.variant)) return;
     const size_t bytes = c->m * c->rows * bytes_of(c->y_type) + FENCE;
     uint8_t *first = malloc(bytes), *second = malloc(bytes);
     memset(first, 0xee, bytes);
@@ -88,8 +92,9 @@ static void check_variant(run *r, const gpu_case *c, const tern_device_matrix *w
         return;
     }
     if (!status) status = tern_device_download(r->device, first, p.y, bytes, &err);
-    if (!status) status = tern_device_matmul(w, &p, &err);
+    if (!status && !r->quick) status = tern_device_matmul(w, &p, &err);
     if (!status) status = tern_device_download(r->device, second, p.y, bytes, &err);
+    quick_meet(&r->met, c, p.kernel, p.variant);
     r->products++;
     if (status) {
         complain(r, c, p.kernel, p.variant, err.message, 0, 0, 0);
@@ -197,8 +202,16 @@ static void check_few_rows(run *r) {
 /* Blocks of several rows of tiles, whose warps begin in the midst of them: outputs by the thousand. */
 static void check_many_outputs(run *r) {
     static const size_t large[][2] = {{40000, 130}, {9001, 1400}};
-    for (int s = 0; s < 2; s += step_of(r))
-        for (size_t m = 1; m <= 64; m += m > 1 ? 24 : 7)
+    for (int s = 0; s < 2; s += step_of(r)) {
+        for (int i = 0; i < 4; i++)
+            check_case(r, (gpu_case){.rows = large[s][0],
+                                     .cols = large[s][1],
+                                     .m = 1,
+                                     .packing = (tern_packing)(i / 2),
+                                     .scale_kind = TERN_SCALE_ROW,
+                                     .x_type = i % 2 ? TERN_BF16 : TERN_F16,
+                                     .with_bias = 1});
+        for (size_t m = 1; m <= (r->quick ? 32 : 64); m += m > 1 ? 24 : 7)
             for (int packing = 0; packing <= TERN_PACK_T5; packing++)
                 check_case(r, (gpu_case){.rows = large[s][0],
                                          .cols = large[s][1],
@@ -208,6 +221,7 @@ static void check_many_outputs(run *r) {
                                          .fill = m > 1 ? FILL_RANDOM : FILL_EXTREME,
                                          .x_type = TERN_I8,
                                          .with_bias = 1});
+    }
 }
 
 static void check_many_rows(run *r) {
@@ -329,21 +343,31 @@ static void check_float_groups(run *r) {
                                              .with_bias = i % 2});
 }
 
+static void check_epilogue(run *r, int y, int a, int flags) {
+    for (int i = r->quick ? 2 : 0; i < 5; i++) /* few rows have a family with all of this */
+        check_case(r, (gpu_case){.rows = 70,
+                                 .cols = 300,
+                                 .m = (size_t[]){1, 9, 40, 2, 70}[i],
+                                 .packing = (tern_packing)((i + a) % 2),
+                                 .x_type = (tern_dtype[]){TERN_I8, TERN_I8, TERN_I8, TERN_F16, TERN_BF16}[i],
+                                 .y_type = (tern_dtype)y,
+                                 .activation = (tern_device_activation)a,
+                                 .with_bias = flags & 1,
+                                 .with_residual = flags >> 1});
+}
+
+/* Of the sanitizers: each activation once, so that each packing meets every type, a bias and none, a residual and
+ * none. */
+static int is_quick_epilogue(int y, int a, int flags) {
+    static const int flags_of[] = {0, 1, 3, 2, 1};
+    return y == a / 2 && flags == flags_of[a];
+}
+
 static void check_epilogues(run *r) {
     for (int y = TERN_F32; y <= TERN_F16; y++)
-        for (int a = TERN_DEVICE_IDENTITY; a <= TERN_DEVICE_SILU; a += step_of(r))
-            for (int flags = 0; flags < 4; flags += step_of(r))
-                for (int i = 0; i < 5; i++)
-                    check_case(r,
-                               (gpu_case){.rows = 70,
-                                          .cols = 300,
-                                          .m = (size_t[]){1, 9, 40, 2, 70}[i],
-                                          .packing = (tern_packing)((i + a) % 2),
-                                          .x_type = (tern_dtype[]){TERN_I8, TERN_I8, TERN_I8, TERN_F16, TERN_BF16}[i],
-                                          .y_type = (tern_dtype)y,
-                                          .activation = (tern_device_activation)a,
-                                          .with_bias = flags & 1,
-                                          .with_residual = flags >> 1});
+        for (int a = TERN_DEVICE_IDENTITY; a <= TERN_DEVICE_SILU; a++)
+            for (int flags = 0; flags < 4; flags++)
+                if (!r->quick || is_quick_epilogue(y, a, flags)) check_epilogue(r, y, a, flags);
 }
 
 static void check_unaligned(run *r) {
@@ -426,6 +450,70 @@ static void check_quantizers(run *r) {
             for (int norm = 0; norm < 2; norm++) check_quantizer(r, 11, cols[c], (tern_dtype)type, norm);
 }
 
+/* ---- one behind the other -------------------------------------------------------------------------------------- */
+
+/* A product right behind the quantizer of its activations, before whose end it may begin, against the same with a wait
+ * between. What it finds where it reads too early are other activations. */
+static void check_behind(run *r, const gpu_case *c, const tern_device_matrix *w, tern_device_product p,
+                         const tern_device_quantizer *q) {
+    const size_t x_bytes = c->m * c->cols, y_bytes = c->m * c->rows * sizeof(float);
+    float *settled = malloc(y_bytes), *got = malloc(y_bytes);
+    tern_error err = {0};
+    tern_status status = tern_device_quantize(r->device, q, &err);
+    if (!status) status = tern_device_synchronize(r->device, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    const int refused = status == TERN_E_UNSUPPORTED && strstr(err.message, "cannot run this product");
+    if (!status) status = tern_device_download(r->device, settled, p.y, y_bytes, &err);
+    if (!status) status = tern_device_upload(r->device, q->q, c->x, x_bytes, &err);
+    if (!status) status = tern_device_quantize(r->device, q, &err);
+    if (!status) status = tern_device_matmul(w, &p, &err);
+    if (!status) status = tern_device_download(r->device, got, p.y, y_bytes, &err);
+    r->refused += refused;
+    r->products += !refused;
+    if (!refused && (status || memcmp(settled, got, y_bytes)))
+        complain(r, c, p.kernel, p.variant, status ? err.message : "reads what is not there yet", 0, 0, 0);
+    free(settled);
+    free(got);
+}
+
+/* The longest rows, so that the quantizer takes long. */
+static void check_chains(run *r) {
+    for (size_t m = 1; m <= 8; m += 7)
+        for (int packing = 0; packing <= TERN_PACK_T5; packing++) {
+            gpu_case c = {.rows = 40, .cols = 1 << 17, .m = m, .packing = (tern_packing)packing, .x_type = TERN_I8};
+            make_case(&c);
+            float *x = malloc(m * c.cols * sizeof *x);
+            for (size_t i = 0; i < m * c.cols; i++) x[i] = tern_random_normal(13, i);
+            tern_device_matrix *w = NULL;
+            tern_error err = {0};
+            if (make_device_matrix(&w, r->device, &c, &err)) complain(r, &c, 0, 0, err.message, 0, 0, 0);
+            tern_device_quantizer q = {.q = must_alloc(r, m * c.cols),
+                                       .inv_scale = must_alloc(r, m * sizeof(float)),
+                                       .x = send(r, x, m * c.cols * sizeof *x),
+                                       .x_type = TERN_F32,
+                                       .rows = m,
+                                       .cols = c.cols};
+            tern_device_product p = {.x = q.q,
+                                     .x_type = TERN_I8,
+                                     .inv_scale = q.inv_scale,
+                                     .m = m,
+                                     .y = must_alloc(r, m * c.rows * sizeof(float))};
+            for (int k = TERN_DEVICE_KERNEL_PLAIN; k < TERN_DEVICE_KERNEL_COUNT && w; k++)
+                for (int v = 1; v <= tern_device_variants((tern_device_kernel)k); v++) {
+                    p.kernel = (tern_device_kernel)k;
+                    p.variant = v;
+                    check_behind(r, &c, w, p, &q);
+                }
+            tern_device_free(r->device, q.q);
+            tern_device_free(r->device, q.inv_scale);
+            tern_device_free(r->device, (void *)(uintptr_t)q.x);
+            tern_device_free(r->device, p.y);
+            tern_device_matrix_free(&w);
+            free_case(&c);
+            free(x);
+        }
+}
+
 /* ---- refusals -------------------------------------------------------------------------------------------------- */
 
 static void expect(run *r, int holds, const char *what, const char *message) {
@@ -482,10 +570,13 @@ typedef struct tuned_case {
 static void make_tuned_case(run *r, tuned_case *t) {
     tern_error err = {0};
     t->c = (gpu_case){.rows = 300, .cols = 1000, .m = 13, .x_type = TERN_I8};
+    if (r->quick) /* one kernel takes it, and few copies pass the L2 cache: some hundred launches */
+        t->c = (gpu_case){
+            .rows = 8192, .cols = 2048, .m = 13, .group = 4, .scale_kind = TERN_SCALE_GROUP_EXP, .x_type = TERN_F32};
     make_case(&t->c);
     expect(r, !make_device_matrix(&t->w, r->device, &t->c, &err), "matrix to tune", err.message);
-    t->p = (tern_device_product){.x = send(r, t->c.x, t->c.m * t->c.cols),
-                                 .x_type = TERN_I8,
+    t->p = (tern_device_product){.x = send(r, t->c.x, t->c.m * t->c.cols * bytes_of(t->c.x_type)),
+                                 .x_type = t->c.x_type,
                                  .inv_scale = send(r, t->c.inv_scale, t->c.m * sizeof(float)),
                                  .m = t->c.m,
                                  .y = must_alloc(r, t->c.m * t->c.rows * sizeof(float) + FENCE)};
@@ -512,8 +603,9 @@ static void check_tuned(run *r, int tune, tern_device_kernel *kernel, int *varia
     expect(r, !tern_device_open(&r->device, NULL, &err), "open to tune", err.message);
     make_tuned_case(r, &t);
     if (tune) {
-        expect(r, !tern_device_tune(&tuned, t.w, TERN_I8, t.p.m, &err), "tune", err.message);
-        expect(r, tuned.m_most == 16 && tuned.tried > 1 && tuned.chosen.seconds > 0, "tuned", "is not filled in");
+        expect(r, !tern_device_tune(&tuned, t.w, t.c.x_type, t.p.m, &err), "tune", err.message);
+        expect(r, tuned.m_most == 16 && tuned.tried > !r->quick && tuned.chosen.seconds > 0, "tuned",
+               "is not filled in");
         expect(r, tuned.chosen.seconds <= tuned.by_rule.seconds, "tuned", "to something slower");
     }
     expect(r, !tern_device_tuning_describe(&info, r->device, &err), "describe tuning", err.message);
@@ -583,6 +675,7 @@ static const family families[] = {{"int8", check_int8},
                                   {"epilogues", check_epilogues},
                                   {"unaligned", check_unaligned},
                                   {"quantize", check_quantizers},
+                                  {"chains", check_chains},
                                   {"small device", check_small_device},
                                   {"refusals", check_refusals},
                                   {"tuning", check_tuning}};
@@ -618,6 +711,7 @@ int main(int argc, char **argv) {
     for (size_t i = 0; i < sizeof families / sizeof *families; i++) {
         const int products = r.products, refused = r.refused, failures = r.failures;
         if (!is_wanted(families[i].name, argc, argv, 1 + r.quick)) continue;
+        r.met = (quick_products){0};
         families[i].check(&r);
         printf("%-12s %6d checked, %6d refused, %d failed\n", families[i].name, r.products - products,
                r.refused - refused, r.failures - failures);

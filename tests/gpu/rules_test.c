@@ -5,7 +5,8 @@
  * dy turned, each sum a single product and zeros: any floats can be sent. Small whole numbers, the largest of each
  * scale 127, have exact sums in any order.
  *
- *   rules_test [NAME]      one line a case; ends with the number of failures */
+ *   rules_test [--quick] [NAME]      one line a case; ends with the number of failures
+ *                                    --quick: for the sanitizers, cases that reach other code, and few steps of them */
 #include <string.h>
 
 #include "base/random.h"
@@ -18,7 +19,7 @@
 
 enum { STEPS = 5, SEED = 13 };
 
-static int failures;
+static int failures, quick;
 
 enum {
     ONE = TERN_RATE_ONE,
@@ -187,10 +188,18 @@ static size_t changed_trits(const tern_graph *graph, const rules_case *c) {
     return n;
 }
 
+enum { ONCE_IN = 1000 }; /* steps, slow exponents and thresholds move */
+
+/* Quick: two, one with a refresh and one without, and a third where that is the one that matters. */
+static int steps_of(const rules_case *c) {
+    const int by_third = c->gradients == ZEROS || c->gradients == STRANGE || c->first_step + 3 == ONCE_IN;
+    return !quick ? STEPS : by_third ? 3 : 2;
+}
+
 static void run_case(const rules_case *c) {
     trial t;
     open_trial(&t, c);
-    for (int step = 0; step < STEPS && !t.failed; step++) step_both(&t, step);
+    for (int step = 0; step < steps_of(c) && !t.failed; step++) step_both(&t, step);
     printf("%-34s %s, %zu bytes of integers changed\n", c->name, t.failed ? "FAILED" : "equal",
            changed_trits(t.graph, c));
     fflush(stdout);
@@ -218,7 +227,7 @@ static void run_fixed(const rules_case *c, float lr) {
     tern_error err;
     open_trial(&t, c);
     const size_t p = t.graph->params - 1;
-    for (int step = 0; step < STEPS && !t.failed; step++) {
+    for (int step = 0; step < steps_of(c) && !t.failed; step++) {
         step_both(&t, step);
         step_fixed(t.cpu, p, lr, (uint64_t)step);
         must(backend->graphs->step_fixed(t.gpu, p, lr, (uint64_t)step, &err), &err, c->name);
@@ -233,7 +242,7 @@ static void run_fixed(const rules_case *c, float lr) {
 /* ---- whole steps of training: to the same bits however they are run, and near the CPU's, whose gradients differ in
  * their last bits. Where stochastic rounding decides, such a difference moves one counter in many by one. */
 
-enum { BATCH = 16, WINDOW = 12, VOCABULARY = 23, TOKENS = 400, TRAINING_STEPS = 7 };
+enum { BATCH = 16, WINDOW = 12, VOCABULARY = 23, TOKENS = 400 };
 
 static int32_t text[TOKENS];
 
@@ -335,13 +344,14 @@ static void run_training(const char *name, int update) {
     tern_plan *plan;
     tern_error err;
     double off = 0;
+    const int steps = quick ? 4 : 7; /* at least four: of two kinds of steps, each run and then captured */
     must(tern_plan_create(&plan, cpu, &d, &err), &err, name);
     plan->seed = SEED;
     plan->lambda = 1;
     plan->train_mode = 1;
     for (size_t i = 0; i < cpu->nodes; i++) plan->rules.rate[i] = ONE;
     must(tern_plan_refresh(plan, &err), &err, name);
-    for (int step = 0; step < TRAINING_STEPS; step++) {
+    for (int step = 0; step < steps; step++) {
         gpu_training_step(first, step, one->params, 0);
         gpu_training_step(second, step, two->params, step % 2);
         if (step) continue;
@@ -353,7 +363,7 @@ static void run_training(const char *name, int update) {
     must(backend->graphs->fetch(second, &err), &err, name);
     must(backend->graphs->result(first, &result, &err), &err, name);
     const int same = differences(one, two) == 0, moved = differences(one, start) > 0.1;
-    const int counted = result.applied == TRAINING_STEPS && !result.skipped;
+    const int counted = result.applied == (uint64_t)steps && !result.skipped;
     const int failed = !same || !moved || !counted || !(off < 0.01);
     printf("%-34s %s: %.3g of the integers differ from the CPU's after a step%s%s%s\n", name,
            failed ? "FAILED" : "near", off, same ? "" : ", and from those of steps run otherwise",
@@ -428,29 +438,50 @@ static const rules_case fixed_cases[] = {
     {"fixed, many", "trit_linear", 0, 0, 4, {.outputs = 70001, .bias = 1}, 1, NORMAL, 0, 0},
 };
 
-int main(int argc, char **argv) {
-    if (open_gpu()) return SKIPPED;
+/* Cases that send other values to code that others reach too. */
+static int is_of_values(const rules_case *c) {
+    const int values = c->gradients == SPARSE || c->gradients == HUGE_ONES || c->gradients == TINY || !c->rate;
+    return values && c->at.update != VOTE;
+}
+
+static int is_slow(const rules_case *c) { return c->at.slow_exponents || c->at.group_thresholds; }
+
+static void run_late(const rules_case *c) {
+    rules_case late = *c;
+    char name[80];
+    snprintf(name, sizeof name, "%s, once in a thousand", c->name);
+    late.name = name;
+    late.first_step = ONCE_IN - 3; /* the third step is the one */
+    run_case(&late);
+}
+
+/* Of those that are slow, quick: two usual steps come before the one. */
+static void run_cases(const char *wanted) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        rules_case late = cases[i];
-        if (argc > 1 && !strstr(late.name, argv[1])) continue;
-        run_case(&cases[i]);
-        if (!late.at.slow_exponents && !late.at.group_thresholds) continue;
-        char name[80];
-        snprintf(name, sizeof name, "%s, once in a thousand", late.name);
-        late.name = name;
-        late.first_step = 997; /* the third step is the one */
-        run_case(&late);
+        const rules_case *c = &cases[i];
+        if (!strstr(c->name, wanted) || (quick && is_of_values(c))) continue;
+        if (!quick || !is_slow(c)) run_case(c);
+        if (is_slow(c)) run_late(c);
     }
     for (size_t i = 0; i < sizeof fixed_cases / sizeof *fixed_cases; i++)
-        if (argc < 2 || strstr(fixed_cases[i].name, argv[1]))
-            for (int k = 0; k < 2; k++) run_fixed(&fixed_cases[i], k ? 3e-3f : 0.7f);
+        for (int k = 0; k < (quick ? 1 : 2) && strstr(fixed_cases[i].name, wanted); k++)
+            run_fixed(&fixed_cases[i], k ? 3e-3f : 0.7f);
+}
+
+static void run_trainings(void) {
     for (size_t i = 0; i < TOKENS; i++) text[i] = (int32_t)draw(VOCABULARY);
-    if (argc < 2 || strstr("training", argv[1])) {
-        run_training("training, r1", R1);
-        run_training("training, r2", R2);
-        run_training("training, vote", VOTE);
-        run_training("training, ortho", TERN_UPDATE_ORTHO);
-    }
+    run_training("training, r1", R1);
+    if (!quick) run_training("training, r2", R2);
+    if (!quick) run_training("training, vote", VOTE);
+    run_training("training, ortho", TERN_UPDATE_ORTHO);
+}
+
+int main(int argc, char **argv) {
+    quick = argc > 1 && !strcmp(argv[1], "--quick");
+    const char *wanted = argc > 1 + quick ? argv[1 + quick] : "";
+    if (open_gpu()) return SKIPPED;
+    run_cases(wanted);
+    if (strstr("training", wanted)) run_trainings();
     backend->close(context);
     printf("%d failed\n", failures);
     return failures != 0;

@@ -211,13 +211,14 @@ static void walk_block(const tern_ring_plan *p, int rows, uint8_t *units) {
     free(sums);
 }
 
-static void check_plan(int row_tiles, int k_tiles, int t5, int variant, size_t m) {
+static void check_plan(int row_tiles, int k_tiles, int t5, int variant, size_t m, int value_bytes) {
     const tern_cuda_weights w = {.row_tiles = row_tiles, .k_tiles = k_tiles, .t5 = t5};
     tern_ring_plan p;
-    tern_ring_plan_make(&p, variant, 132, &w, m);
+    tern_ring_plan_make(&p, variant, 132, &w, m, value_bytes);
     assert_int_equal(p.groups * p.rows + p.more, row_tiles);
     assert_true(p.splits * p.row_units * TERN_RING_UNIT >= k_tiles && p.rows > 0);
-    assert_true(p.x_pitch >= p.row_units * TERN_RING_UNIT * (int)tern_tile_cols(t5) + TERN_RING_GAP);
+    assert_true(p.x_pitch >= p.row_units * TERN_RING_UNIT * (int)tern_tile_cols(t5) * value_bytes + TERN_RING_GAP);
+    assert_true(p.spans - p.x_sums >= 4 * (value_bytes > 1 ? TERN_RING_WARPS : (int)m));
     assert_int_equal(p.x_pitch % 128, TERN_RING_GAP);
     assert_true(p.x % 16 == 0 && p.spans % 16 == 0 && p.barrier % 8 == 0 && p.bytes >= p.barrier + 8);
     for (int rows = p.rows; rows <= p.rows + (p.more > 0); rows++) {
@@ -239,16 +240,19 @@ static void test_ring_plan(void **state) {
     for (int r = 0; r < 10; r++)
         for (int c = 0; c < 10; c++)
             for (int v = TERN_DECODE_VARIANTS - TERN_RING_VARIANTS + 1; v <= TERN_DECODE_VARIANTS; v++)
-                for (int m = 1; m <= TERN_RING_MAX_M; m += 7) check_plan(rows[r], cols[c], (r + c) % 2, v, (size_t)m);
+                for (int i = 0; i < 3; i++)
+                    check_plan(rows[r], cols[c], (r + c) % 2, v, i == 2 ? TERN_RING_MAX_M : 1, 1 + i % 2);
 }
 
-/* Which launch shape an int8 product gets on Hopper: the last ones where they were faster. */
-static int variant_of(int rows, int cols, int t5, size_t m) {
+/* Which launch shape a product gets on Hopper: the last ones where they were faster. */
+static int variant_for(int rows, int cols, int t5, tern_dtype x_type, size_t m) {
     const tern_cuda_weights w = weights(rows, cols, t5);
-    const tern_device_product p = {.x_type = TERN_I8, .m = m};
+    const tern_device_product p = {.x_type = x_type, .m = m};
     char why[160];
     return tern_cuda_choose_variant(TERN_DEVICE_KERNEL_DECODE, &hopper, &w, &p, why, sizeof why);
 }
+
+static int variant_of(int rows, int cols, int t5, size_t m) { return variant_for(rows, cols, t5, TERN_I8, m); }
 
 static void test_ring_choice(void **state) {
     (void)state;
@@ -267,6 +271,12 @@ static void test_ring_choice(void **state) {
     assert_int_equal(variant_of(55296, 5120, 0, 8), first);
     assert_true(variant_of(55296, 131072, 0, 8) < first); /* their activations do not fit */
     assert_true(variant_of(2560, 2560, 0, 9) < first);
+    assert_true(variant_for(8192, 8192, 0, TERN_F16, 1) < first);
+    assert_int_equal(variant_for(5120, 27648, 0, TERN_F16, 1), first + 1);
+    assert_int_equal(variant_for(55296, 5120, 1, TERN_BF16, 1), first);
+    assert_true(variant_for(55296, 5120, 0, TERN_F16, 2) < first);
+    assert_true(variant_for(55296, 5120, 0, TERN_F32, 1) < first);
+    assert_true(variant_for(55296, 131072, 0, TERN_F16, 1) < first);
 }
 
 /* ---- how few.cu cuts a product ---------------------------------------------------------------------------------- */
@@ -410,6 +420,37 @@ static void test_no_library(void **state) {
 
 /* ---- the environment, and refusals that take no GPU ------------------------------------------------------------ */
 
+/* TERN_KERNEL names a kernel of a GPU: neither products nor quantizers nor devices go on without it. */
+static void check_pinned_without_gpu(void) {
+    static const char *const devices[] = {"auto", "cpu", "cuda"};
+    const uint8_t packed[1] = {0};
+    const float scale = 1, x = 1;
+    const tern_matrix_desc desc = {.rows = 1,
+                                   .cols = 1,
+                                   .packing = TERN_PACK_T2,
+                                   .packed = packed,
+                                   .packed_bytes = 1,
+                                   .scales = &scale,
+                                   .scale_count = 1};
+    tern_matrix *matrix = NULL;
+    tern_error err;
+    int8_t q;
+    float inv_scale;
+    int device;
+    setenv("TERN_KERNEL", "cuda-mma", 1);
+    assert_int_equal(tern_matrix_create(&matrix, &desc, &err), TERN_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "TERN_KERNEL=cuda-mma is a kernel of a GPU: no GPU: "));
+    assert_non_null(strstr(err.message, "; unset it to run on the CPU"));
+    assert_int_equal(tern_quantize_activations(&q, &inv_scale, &x, 1, 1, &err), TERN_E_UNSUPPORTED);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(tern_device_find(&device, devices[i], &err), TERN_E_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "TERN_KERNEL=cuda-mma"));
+    }
+    unsetenv("TERN_KERNEL");
+    assert_int_equal(tern_matrix_create(&matrix, &desc, &err), TERN_OK);
+    tern_matrix_free(&matrix);
+}
+
 static void test_environment(void **state) {
     (void)state;
     tern_error err;
@@ -430,12 +471,15 @@ static void test_environment(void **state) {
     assert_int_equal(tern_device_select(&device, &err), TERN_OK);
 
     tern_device_kernel kernel;
+    int count;
+    const int has_gpu = tern_device_count(&count, &err) == TERN_OK;
     for (int k = 0; k < TERN_DEVICE_KERNEL_COUNT; k++) { /* leaves the tier free */
         setenv("TERN_KERNEL", tern_device_kernel_name((tern_device_kernel)k), 1);
         assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
         assert_int_equal(kernel, k);
-        assert_int_equal(tern_tier_select(&tier, &err), TERN_OK);
+        assert_int_equal(tern_tier_select(&tier, &err), has_gpu || !k ? TERN_OK : TERN_E_UNSUPPORTED);
     }
+    if (!has_gpu) check_pinned_without_gpu();
     setenv("TERN_KERNEL", "scalar", 1); /* leaves the kernel free */
     assert_int_equal(tern_pinned_device_kernel(&kernel, &err), TERN_OK);
     assert_int_equal(kernel, TERN_DEVICE_KERNEL_AUTO);

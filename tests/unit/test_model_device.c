@@ -59,7 +59,24 @@ static void test_no_such_device(void **state) {
     unsetenv("TERN_DEVICE");
 }
 
+/* A kernel of a GPU that TERN_KERNEL names: not without a GPU, whatever the model computes with. */
+static void test_pinned_kernel(void **state) {
+    (void)state;
+    tern_model *model = NULL;
+    int count;
+    if (!tern_device_count(&count, &err)) skip();
+    assert_int_equal(setenv("TERN_KERNEL", "cuda-plain", 1), 0);
+    for (int i = 0; i < 3; i++) {
+        const tern_model_options options = {.device = (const char *[]){NULL, "cpu", "auto"}[i]};
+        assert_int_equal(tern_model_create(&model, one_layer(), 1, &options, &err), TERN_E_UNSUPPORTED);
+        assert_non_null(strstr(err.message, "TERN_KERNEL=cuda-plain"));
+        assert_null(model);
+    }
+    unsetenv("TERN_KERNEL");
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_no_such_device)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_cpu), cmocka_unit_test(test_no_such_device),
+                                       cmocka_unit_test(test_pinned_kernel)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

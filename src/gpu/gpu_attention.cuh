@@ -62,11 +62,14 @@ tern_status gpu_attention_mma_backward(tern_gpu_plan *plan, size_t node, const g
 int gpu_attention_has_wgmma(const tern_gpu_plan *plan, size_t d);
 tern_status gpu_attention_wgmma_prepare(tern_gpu_plan *plan, size_t node, tern_error *err);
 tern_status gpu_attention_wgmma_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);
-/* Where there are gradients: `room` is scratch of so many bytes. */
+/* Where there are gradients. A pass goes by units, whose scores are in memory, in launches of `each` of them, to the
+ * same bits for any number: as many as the memory has room for that is free, 0 where it has none for one. `room` is
+ * scratch of so many bytes. */
 tern_status gpu_attention_wgmma_prepare_backward(tern_gpu_plan *plan, size_t node, tern_error *err);
-size_t gpu_attention_wgmma_room(const gpu_attention *a);
-tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
-                                         tern_error *err);
+size_t gpu_attention_wgmma_units(const gpu_attention *a, size_t free_bytes);
+size_t gpu_attention_wgmma_room(const gpu_attention *a, size_t each);
+tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, size_t each,
+                                         void *room, tern_error *err);
 
 /* fp32 products of values of any type and width. */
 tern_status gpu_attention_plain_forward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, tern_error *err);

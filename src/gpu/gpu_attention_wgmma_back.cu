@@ -13,6 +13,7 @@
 enum {
     BLOCKS = 3,               /* a multiprocessor */
     SCORES_LIMIT = 512 << 20, /* bytes of a launch, unless a single unit has more */
+    SCORES_SHARE = 4,         /* they take no more than this part of the memory that is free */
     BACKWARD_BYTES = ALIGNMENT + (2 + 2 * STAGES) * TILE_BYTES
 };
 
@@ -289,23 +290,27 @@ static unsigned lead_of(const tern_gpu_plan *plan, const gpu_attention *a, unsig
 }
 
 static size_t unit_bytes(const gpu_attention *a) { return a->r * pairs_of(*a) * TILE_BYTES; }
-static size_t units_a_launch(const gpu_attention *a) {
-    const size_t units = a->batch * a->g, fit = SCORES_LIMIT / unit_bytes(a);
-    return fit < 1 ? 1 : fit < units ? fit : units;
+
+size_t gpu_attention_wgmma_units(const gpu_attention *a, size_t free_bytes) {
+    const size_t most = free_bytes / SCORES_SHARE, wanted = most < SCORES_LIMIT ? most : (size_t)SCORES_LIMIT;
+    const size_t units = a->batch * a->g, fit = wanted / unit_bytes(a);
+    if (!fit) return unit_bytes(a) <= most;
+    return fit < units ? fit : units;
 }
+
 /* For each unit its blocks of keys that are done; then for each launch, of which there are no more than units, the
  * blocks that have begun. */
 static size_t counter_bytes(const gpu_attention *a) {
     return gpu_round_up(2 * a->batch * a->g * sizeof(unsigned), 256);
 }
 
-size_t gpu_attention_wgmma_room(const gpu_attention *a) {
-    return counter_bytes(a) + units_a_launch(a) * unit_bytes(a);
+size_t gpu_attention_wgmma_room(const gpu_attention *a, size_t each) {
+    return counter_bytes(a) + each * unit_bytes(a);
 }
 
-tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, void *room,
-                                         tern_error *err) {
-    const size_t units = a->batch * a->g, each = units_a_launch(a);
+tern_status gpu_attention_wgmma_backward(tern_gpu_plan *plan, size_t node, const gpu_attention *a, size_t each,
+                                         void *room, tern_error *err) {
+    const size_t units = a->batch * a->g;
     CUtensorMap turned, x, dy;
     GPU_CHECK(describe_tokens(&turned, plan, node, a, a->turned, a->ld, err));
     GPU_CHECK(describe_tokens(&x, plan, node, a, a->x, a->in, err));

@@ -10,6 +10,7 @@ struct attention_state {
     void *turned;
     float *cosine, *lse;
     float *delta; /* made by the norm behind; NULL: here, in scratch */
+    size_t units; /* a launch of Hopper's own gradients; 0: the other kernels' */
 };
 
 static gpu_attention attention_of(const tern_gpu_plan *plan, size_t i, size_t batch) {
@@ -115,16 +116,25 @@ static size_t delta_bytes(const gpu_attention *a) {
     return gpu_round_up(a->batch * a->t * a->h * sizeof(float), 256);
 }
 
+/* Scores in memory are worth what is left beside the activations, and no more: smaller launches, at last the kernels
+ * that leave none. */
+static tern_status choose_units(tern_gpu_plan *plan, size_t i, const gpu_attention *a, attention_state *state,
+                                tern_error *err) {
+    size_t free_bytes, total;
+    CUDA_TRY(cudaMemGetInfo(&free_bytes, &total), gpu_graph_node(plan, i)->name, err);
+    state->units = gpu_attention_wgmma_units(a, free_bytes);
+    return state->units ? gpu_attention_wgmma_prepare_backward(plan, i, err)
+                        : gpu_attention_mma_prepare(plan, i, a->d, err);
+}
+
 static tern_status prepare_gradients(tern_gpu_plan *plan, size_t i, const gpu_attention *a, attention_state *state,
                                      tern_error *err) {
     void *memory;
     size_t room = delta_bytes(a);
     GPU_CHECK(gpu_keep(plan, &memory, delta_bytes(a), gpu_graph_node(plan, i)->name, err));
     state->lse = (float *)memory;
-    if (gpu_attention_has_wgmma(plan, a->d)) {
-        GPU_CHECK(gpu_attention_wgmma_prepare_backward(plan, i, err));
-        room += gpu_attention_wgmma_room(a);
-    }
+    if (gpu_attention_has_wgmma(plan, a->d)) GPU_CHECK(choose_units(plan, i, a, state, err));
+    if (state->units) room += gpu_attention_wgmma_room(a, state->units);
     gpu_want_scratch(plan, room);
     return TERN_OK;
 }
@@ -203,8 +213,8 @@ static tern_status backward(tern_gpu_plan *plan, size_t i, tern_error *err) {
     gpu_attention a = attention_of(plan, i, plan->batch);
     if (!a.dx) return TERN_OK;
     GPU_CHECK(make_delta(plan, i, &a, err));
-    if (gpu_attention_has_wgmma(plan, a.d))
-        return gpu_attention_wgmma_backward(plan, i, &a, (char *)plan->scratch + delta_bytes(&a), err);
+    const size_t units = ((const attention_state *)plan->node[i].state)->units;
+    if (units) return gpu_attention_wgmma_backward(plan, i, &a, units, (char *)plan->scratch + delta_bytes(&a), err);
     if (gpu_attention_has_mma(plan, a.d)) return gpu_attention_mma_backward(plan, i, &a, err);
     return gpu_attention_plain_backward(plan, i, &a, err);
 }

@@ -14,6 +14,7 @@ static int failures;
 
 static void check(int fine, const char *what, const char *seen) {
     printf("%s  %s%s%s\n", fine ? "ok    " : "FAILED", what, *seen ? ": " : "", seen);
+    fflush(stdout);
     failures += !fine;
 }
 
@@ -99,9 +100,14 @@ static void test_large_model(void) {
     tern_model_close(&model);
 }
 
+static tern_value add_one(tern_graph *g, tern_value x) {
+    x = tern_graph_add(g, "flatten", "flatten", x, NULL);
+    return tern_graph_add(g, "bit_linear", "layer", x, &(tern_attrs){.outputs = 1});
+}
+
 /* Longer than sums of 32 bits are. */
 static void test_long_rows(void) {
-    tern_graph *g = make_graph(add_linear, (tern_shape){3, {((size_t)1 << 22) + 1, 1, 1}});
+    tern_graph *g = make_graph(add_one, (tern_shape){3, {((size_t)1 << 22) + 1, 1, 1}});
     tern_gpu_plan *plan = NULL;
     tern_error err = {0};
     const tern_status status = create_on_gpu(&plan, g, 1, TERN_F32, 0, 0, &err);
@@ -131,6 +137,83 @@ static void test_data(const tern_graph *g) {
     backend->graphs->release(plan);
     free(images);
     free(labels);
+}
+
+/* ---- scores of attention, of which Hopper's gradients leave what the memory has room for */
+
+enum { A_BATCH = 2, A_TOKENS = 8192, A_HEADS = 2, A_WIDTH = 64, A_TABLE = 32 };
+
+static tern_graph *make_attention(void) {
+    tern_graph *g;
+    tern_error err;
+    must(tern_graph_create(&g, &err), &err, "a graph");
+    tern_value x = tern_graph_input_tokens(g, A_TOKENS, A_TABLE);
+    x = tern_graph_add(g, "embedding", "table", x, &(tern_attrs){.width = A_TABLE, .init_gain = 1.2f});
+    x = tern_graph_add(g, "linear", "qkv", x, &(tern_attrs){.outputs = 3 * A_HEADS * A_WIDTH});
+    tern_graph_add(g, "attention", "attention", x, &(tern_attrs){.heads = A_HEADS, .kv_heads = A_HEADS});
+    must(tern_graph_check(g, &err), &err, "a graph");
+    must(tern_graph_place(g, &err), &err, "a graph");
+    tern_graph_initialise(g, 3);
+    return g;
+}
+
+/* The gradients of the products in front, with `left` bytes free before the plan is made (0: all that are); returns
+ * the plan's own bytes. */
+static size_t attend_within(const tern_graph *g, float *gradient, size_t left) {
+    static int32_t token[A_BATCH * A_TOKENS];
+    static float dy[A_BATCH * A_TOKENS * A_HEADS * A_WIDTH];
+    const size_t filled = left ? free_bytes() - left : 0;
+    const tern_gpu_pass pass = {.batch = A_BATCH, .train_mode = 1};
+    void *filler = NULL;
+    tern_gpu_plan *plan;
+    tern_error err;
+    for (size_t i = 0; i < sizeof token / sizeof *token; i++)
+        token[i] = (int32_t)(tern_philox(7, i, 1).v[0] % A_TABLE);
+    for (size_t i = 0; i < sizeof dy / sizeof *dy; i++) dy[i] = tern_random_signed(8, i);
+    if (filled) must(backend->alloc(&filler, context, filled, "filling", &err), &err, "filling the device");
+    must(create_on_gpu(&plan, g, A_BATCH, TERN_BF16, 1, 0, &err), &err, "attention with little memory");
+    const size_t bytes = backend->graphs->bytes(plan);
+    must(backend->graphs->send(plan, 1, &err), &err, "attention");
+    must(backend->graphs->forward(plan, NULL, token, &pass, &err), &err, "attention");
+    must(backend->graphs->backward(plan, dy, &err), &err, "attention");
+    must(backend->graphs->read_gradient(plan, gradient, (size_t)g->node[2].param[0], &err), &err, "attention");
+    backend->graphs->release(plan);
+    if (filler) backend->free(context, filler);
+    return bytes;
+}
+
+/* A unit is the scores of a head: tiles of 64 by 64 on and below the diagonal, 16 bits each. The plan takes a quarter
+ * of the memory that is free beside its activations, at most. */
+static void test_attention(void) {
+    enum { UNITS = A_BATCH * A_HEADS, TILES = A_TOKENS / 64, UNIT = TILES * (TILES + 1) / 2 * 8192 };
+    static const struct {
+        int units;
+        size_t left; /* beside what the plan takes without scores */
+        const char *what;
+    } runs[] = {{2, (size_t)700 << 20, "attention in launches of two heads, the same bits"},
+                {1, (size_t)450 << 20, "attention in launches of one head, the same bits"},
+                {0, (size_t)160 << 20, "attention by the other kernels, near"}};
+    tern_device_info info;
+    tern_error err;
+    must(backend->describe(&info, 0, &err), &err, "describing GPU 0");
+    if (info.major != 9) return;
+    tern_graph *g = make_attention();
+    const size_t count = g->param[g->node[2].param[0]].count;
+    float *want = room(count), *got = room(count);
+    const size_t all = attend_within(g, want, 0), rest = all - (size_t)UNITS * UNIT;
+    for (int i = 0; i < 3; i++) {
+        char seen[80];
+        const size_t bytes = attend_within(g, got, rest + runs[i].left),
+                     least = (size_t)(UNITS - runs[i].units) * UNIT;
+        const int same = !memcmp(want, got, count * sizeof *want);
+        const double off = distance(got, want, count);
+        snprintf(seen, sizeof seen, "%zu of %zu bytes, off by %.2g", bytes, all, off);
+        check(runs[i].units ? same && all - bytes == least : off < 1e-2 && all - bytes > least - UNIT, runs[i].what,
+              seen);
+    }
+    tern_graph_free(&g);
+    free(want);
+    free(got);
 }
 
 /* ---- devices */
@@ -351,6 +434,7 @@ int main(void) {
     test_large_model();
     test_long_rows();
     test_data(g);
+    test_attention();
     test_devices();
     test_time(g);
     test_measured(g);

@@ -44,14 +44,10 @@ check() { # TOOL TEST...
 check memcheck "$build/tests/limits_test" # alone: it fills the device
 wait
 for tool in memcheck initcheck racecheck; do
-    # racecheck takes the barrier of eight of the nine warps of tiled_row.cuh for one of all, and the ninth's reads for races
-    # with writes that lie beyond a barrier of all.
-    without=
-    [ $tool != racecheck ] || without="--kernel-name-exclude kns=tiled_row"
     check $tool "$build/tests/gpu_test" --quick int8 "many outputs" "many rows"
     check $tool "$build/tests/gpu_test" --quick "few rows" unaligned quantize
-    check $tool $without "$build/tests/gpu_test" --quick floats "small device" refusals
-    check $tool $without "$build/tests/gpu_test" --quick groups "all groups" "many floats" "float groups" epilogues
+    check $tool "$build/tests/gpu_test" --quick floats "small device" refusals
+    check $tool "$build/tests/gpu_test" --quick groups "all groups" "many floats" "float groups" epilogues
     check $tool "$build/tests/gpu_test" --quick tuning
 done
 for name in graph fused train; do check memcheck "$build/tests/${name}_test"; done

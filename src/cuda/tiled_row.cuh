@@ -3,8 +3,9 @@
  *
  * A block has one row of tiles. In a round each of its workers (warps) takes a tile: it leaves the sums of units of 4
  * or 16 columns in shared memory, the workers turn them into the terms float(group sum) * 2^e, and while they make
- * those of the next round, the last warp adds this round's, a lane an output. Groups divide a round's columns, so
- * that none spans two. */
+ * those of the next round, the last warp adds this round's, a lane an output: a quarter while sums are left, the rest
+ * while terms are made, which takes longer. Both ends are barriers of the whole block; one of the workers alone in the
+ * midst is what racecheck takes for none. Groups divide a round's columns, so that none spans two. */
 #ifndef TERN_CUDA_TILED_ROW_CUH
 #define TERN_CUDA_TILED_ROW_CUH
 
@@ -17,11 +18,6 @@ enum {
     TILED_ROW_THREADS = (TILED_ROW_WORKERS + 1) * 32,
     TILED_ROW_AHEAD = 2, /* tiles that a worker has on their way */
 };
-
-/* All workers are here; the last warp is elsewhere. */
-__device__ inline void wait_for_workers() {
-    asm volatile("bar.sync 1, %0;" ::"n"(TILED_ROW_WORKERS * 32) : "memory");
-}
 
 /* From memory to the L2 cache, so that what a block needs later waits there. */
 __device__ inline void bring_near(const void *from, size_t bytes) {
@@ -168,17 +164,22 @@ template <class Density, int Unit> struct tiled_row {
 
     /* ---- the last warp: a lane an output ---- */
 
-    __device__ void add_terms(memory &s, int half, int round, int m) const {
-        const int terms = terms_of(round);
-        if (lane >= TERN_TILE_ROWS) return;
-        const float4 *from = (const float4 *)s.sum[half][lane];
-        float v = round ? s.value[m][lane] : 0;
+    /* Terms of the quads [begin, end) of four. */
+    __device__ float add_quads(float v, const float4 *from, int begin, int end) const {
 #pragma unroll 4
-        for (int g = 0; g < terms; g += 4) {
-            const float4 t = from[g / 4];
+        for (int g = begin; g < end; g++) {
+            const float4 t = from[g];
             v = __fadd_rn(__fadd_rn(__fadd_rn(__fadd_rn(v, t.x), t.y), t.z), t.w);
         }
-        s.value[m][lane] = v;
+        return v;
+    }
+
+    /* Part 0 while the workers leave sums, part 1 while they make terms. */
+    __device__ void add_terms(memory &s, int half, int round, int m, int part) const {
+        const int quads = (terms_of(round) + 3) / 4, cut = quads / 4;
+        if (lane >= TERN_TILE_ROWS) return;
+        const float v = round || part ? s.value[m][lane] : 0;
+        s.value[m][lane] = add_quads(v, (const float4 *)s.sum[half][lane], part ? cut : 0, part ? quads : cut);
     }
 
     __device__ void put_outputs(const memory &s) const {
@@ -208,24 +209,27 @@ __global__ void __launch_bounds__(TILED_ROW_THREADS, Unit == 4 || Density::T5 ? 
     wait_for_last_kernel();
     if (worker) mine.ask_x(x, 0, 0);
     for (int step = 0, round = 0, m = 0; step <= steps; step++) {
-        if (worker && step < steps) {
+        const bool makes = worker && step < steps, adds = !worker && step > 0, last = m + 1 == p.out.m;
+        const int half = step % 2, added_round = m ? round : round - 1, added_m = m ? m - 1 : p.out.m - 1;
+        if (makes) {
             if (m == 0) {
                 mine.unpack(round);
 #pragma unroll
                 for (int i = 0; i + 1 < TILED_ROW_AHEAD; i++) mine.tile[i] = mine.tile[i + 1];
                 mine.ask_tile(mine.tile[TILED_ROW_AHEAD - 1], round + TILED_ROW_AHEAD);
             }
-            const bool last = m + 1 == p.out.m;
             int32_t sums[2][2 * block::N];
             mine.multiply(sums, x);
             if (step + 1 < steps) mine.ask_x(x, last ? round + 1 : round, last ? 0 : m + 1);
-            mine.leave_sums(shared.sum[step % 2], sums);
-            wait_for_workers();
-            mine.make_terms(shared.sum[step % 2], mine.terms_of(round));
+            mine.leave_sums(shared.sum[half], sums);
+        }
+        if (adds) mine.add_terms(shared, 1 - half, added_round, added_m, 0);
+        __syncthreads();
+        if (makes) {
+            mine.make_terms(shared.sum[half], mine.terms_of(round));
             if (last && round + 1 < rounds) mine.ask_exponents(round + 1);
         }
-        if (!worker && step > 0)
-            mine.add_terms(shared, (step - 1) % 2, m ? round : round - 1, m ? m - 1 : p.out.m - 1);
+        if (adds) mine.add_terms(shared, 1 - half, added_round, added_m, 1);
         __syncthreads();
         if (++m == p.out.m) m = 0, round++;
     }

@@ -3,10 +3,10 @@
 # bench/results/cuda-parity-NAME.jsonl) and what packing saves (`tern bench model`, into bench/results/cuda-models-NAME.jsonl),
 # each result behind its command.
 #
-#   TERN=build/release/tern sh bench/models_gpu.sh NAME
+#   TERN=build/release/tern sh bench/models_gpu.sh NAME [PRESETS]
 set -eu
 . "$(dirname "$0")/begin.sh"
-begin "NAME" "$@"
+begin "NAME [PRESETS]" "$@"
 take_folder
 models=bench/results/cuda-models-$1.jsonl
 parity=bench/results/cuda-parity-$1.jsonl
@@ -22,7 +22,7 @@ keep() { # FILE ARGUMENTS...
 
 echo "$about; inputs and outputs in device memory, CUDA-graph replays, medians" > "$models"
 echo "$about; presets trained by tern train PRESET --device cuda, exported with t2; int_wrong: docs/numerics.md" > "$parity"
-for preset in mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit; do
+for preset in ${2:-mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit}; do
     train $preset --device cuda --set evaluate_every=1000000 --out "$dir/run"
     mv "$dir/run/checkpoint.safetensors" "$dir/$preset.safetensors"
     rm -rf "$dir/run"

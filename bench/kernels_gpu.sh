@@ -7,6 +7,7 @@ set -eu
 . "$(dirname "$0")/begin.sh"
 begin "NAME" "$@"
 bench=$(dirname "$tern")/tern_gpu_bench
+[ -x "$bench" ] || { echo "$script: there is no $bench: it takes a build with CUDA" >&2; exit 1; }
 out=bench/results/cuda-kernels-$1.jsonl
 few=2560x2560,3840x2560,2560x6912,13824x2560,8192x8192
 all=$few,5120x27648,55296x5120

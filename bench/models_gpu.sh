@@ -1,15 +1,17 @@
 #!/bin/sh
 # Deployed networks on a GPU, of freshly trained presets: that they compute the same (`tern parity`, into
 # bench/results/cuda-parity-NAME.jsonl) and what packing saves (`tern bench model`, into bench/results/cuda-models-NAME.jsonl),
-# each result behind its command.
+# each result behind its command. Both files begin anew, also where only some presets are measured.
 #
-#   TERN=build/release/tern sh bench/models_gpu.sh NAME [PRESETS]
+#   TERN=build/release/tern sh bench/models_gpu.sh NAME [PRESET ...]
 set -eu
 . "$(dirname "$0")/begin.sh"
-begin "NAME [PRESETS]" "$@"
+begin "NAME [PRESET ...]" "$@"
 take_folder
 models=bench/results/cuda-models-$1.jsonl
 parity=bench/results/cuda-parity-$1.jsonl
+shift
+[ $# -gt 0 ] || set -- mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit
 about="# $(of_gpu name,driver_version), $today, revision $revision"
 
 # Appends a command of tern's and its result to a file, the folder of the checkpoints left out.
@@ -22,8 +24,8 @@ keep() { # FILE ARGUMENTS...
 
 echo "$about; inputs and outputs in device memory, CUDA-graph replays, medians" > "$models"
 echo "$about; presets trained by tern train PRESET --device cuda, exported with t2; int_wrong: docs/numerics.md" > "$parity"
-for preset in ${2:-mnist-mlp mnist-cnn cifar10-fast cifar10-simple charlm mnist-cnn-trit charlm-trit}; do
-    train $preset --device cuda --set evaluate_every=1000000 --out "$dir/run"
+for preset in "$@"; do
+    train "$preset" --device cuda --set evaluate_every=1000000 --out "$dir/run"
     mv "$dir/run/checkpoint.safetensors" "$dir/$preset.safetensors"
     rm -rf "$dir/run"
     "$tern" export "$dir/$preset.safetensors" -o "$dir/$preset.tern" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }

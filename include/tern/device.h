@@ -42,8 +42,8 @@ TERN_API tern_status tern_device_describe(tern_device_info *info, int device, te
 
 /* What the environment variable TERN_DEVICE asks for: "cpu", "cuda" (the first GPU), "cuda:N"; unset or "auto": the
  * first GPU where there is one, else TERN_DEVICE_CPU. An unknown value is TERN_E_ARGUMENT with the valid ones listed,
- * a GPU that is not there TERN_E_UNSUPPORTED with the reason. That is also what everything gets, the CPU included, where
- * TERN_KERNEL names a kernel of a GPU and there is none. */
+ * a GPU that is not there TERN_E_UNSUPPORTED with the reason. That is also what everything gets, the CPU included,
+ * where TERN_KERNEL names a kernel of a GPU and there is none. */
 TERN_API tern_status tern_device_select(int *device, tern_error *err);
 /* The same of a name; NULL: what TERN_DEVICE says. */
 TERN_API tern_status tern_device_find(int *device, const char *name, tern_error *err);

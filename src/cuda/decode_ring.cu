@@ -1,5 +1,5 @@
-/* Up to eight rows of int8 activations, or one of halves, on Hopper, where decode.cu would leave multiprocessors without work at the
- * end.
+/* Up to eight rows of int8 activations, or one of halves, on Hopper, where decode.cu would leave multiprocessors
+ * without work at the end.
  *
  * One or two blocks a multiprocessor have equal shares of the tiles: a group of blocks, a cluster, has some rows of
  * tiles; its blocks share their columns, and the warps of a block cut the block's tiles, row after row, into runs of

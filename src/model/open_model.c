@@ -115,7 +115,7 @@ tern_status tern_model_create(tern_model **out, tern_graph *graph, uint64_t seed
         tern_graph_free(&graph);
         return status;
     }
-    tern_graph_initialise(graph, seed);
+    tern_graph_initialise(graph, seed, options ? options->threads : 0);
     TERN_TRY(open_graph(out, graph, options, err));
     status = name_outputs(&(*out)->file, err);
     if (status) tern_model_close(out);

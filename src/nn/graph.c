@@ -359,21 +359,22 @@ static void fill_integers(tern_param *p) {
     for (size_t i = 0; p->store == TERN_STORE_I64 && i < p->count; i++) widest[i] = value;
 }
 
-/* Value i depends on the key and i alone, so all processors make what one would. */
-static void fill_values(tern_param *p, uint64_t key) {
-    TERN_FOR_PARTS(omp_get_num_procs(), p->count, TERN_PART, begin, end)
+/* Value i depends on the key and i alone, so any number of threads makes what one would. */
+static void fill_values(tern_param *p, uint64_t key, int threads) {
+    TERN_FOR_PARTS(threads, p->count, TERN_PART, begin, end)
     for (size_t i = begin; i < end; i++)
         p->value[i] = p->init_mean + (p->init_sigma != 0 ? p->init_sigma * tern_random_normal(key, i) : 0);
 }
 
-void tern_graph_initialise(tern_graph *graph, uint64_t seed) {
+void tern_graph_initialise(tern_graph *graph, uint64_t seed, int threads) {
+    const int team = threads > 0 ? threads : omp_get_num_procs();
     for (size_t p = 0; p < graph->params; p++) {
         tern_param *param = &graph->param[p];
         if (!param->value) {
             fill_integers(param);
             continue;
         }
-        fill_values(param, tern_stream(seed, p));
+        fill_values(param, tern_stream(seed, p), team);
         if (param->integers) tern_param_round(param);
     }
     for (size_t i = 1; i < graph->nodes; i++)

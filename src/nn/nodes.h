@@ -140,8 +140,9 @@ tern_status tern_graph_place(tern_graph *graph, tern_error *err);
 tern_status tern_graph_resize_params(tern_graph *graph, const size_t *numbers, size_t n, size_t count,
                                      tern_error *err);
 
-/* Draws the initial values: parameter p from the stream (seed, p), so that its values depend on no other's. */
-void tern_graph_initialise(tern_graph *graph, uint64_t seed);
+/* Draws the initial values: parameter p from the stream (seed, p), so that its values depend on no other's, nor on the
+ * number of threads (0: all processors). */
+void tern_graph_initialise(tern_graph *graph, uint64_t seed, int threads);
 
 /* NULL when there is none. */
 tern_node *tern_graph_find(tern_graph *graph, const char *name);

@@ -61,7 +61,7 @@ static tern_status build_graph(tern_trainer *t, tern_error *err) {
     tern_data_shape shape = {info.height, info.width, info.channels, info.classes, info.vocabulary};
     TERN_TRY(tern_network_build(&t->graph, &t->config, &shape, err));
     TERN_TRY(tern_graph_place(t->graph, err));
-    tern_graph_initialise(t->graph, (uint64_t)t->config.seed);
+    tern_graph_initialise(t->graph, (uint64_t)t->config.seed, (int)t->config.threads);
     return tern_start_values(t->graph, &t->config, t->train, &t->input, err);
 }
 

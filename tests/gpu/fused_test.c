@@ -24,7 +24,7 @@ static void finish(tern_graph *g, const char *what) {
     tern_error err;
     must(tern_graph_check(g, &err), &err, what);
     must(tern_graph_place(g, &err), &err, what);
-    tern_graph_initialise(g, 11);
+    tern_graph_initialise(g, 11, 0);
 }
 
 /* What a graph's inputs are made of, the same for every type: eighths. */

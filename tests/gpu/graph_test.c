@@ -155,7 +155,7 @@ static void run_case(const graph_case_list *list, const graph_case *c, tern_dtyp
     c->build(t.graph);
     must(tern_graph_check(t.graph, &err), &err, c->name);
     must(tern_graph_place(t.graph, &err), &err, c->name);
-    tern_graph_initialise(t.graph, 11);
+    tern_graph_initialise(t.graph, 11, 0);
     for (size_t p = 0; p < t.graph->params; p++) /* gains and biases that do something */
         if (t.graph->param[p].rank == 1 && t.graph->param[p].value && t.graph->param[p].role != TERN_ROLE_STATISTIC) {
             float *x = room(t.graph->param[p].count);
@@ -252,7 +252,7 @@ static tern_graph *int8_graph(const int8_case *c) {
     if (c->added) tern_graph_add2(g, "add", "sum", y, x);
     must(tern_graph_check(g, &err), &err, "int8 gradients");
     must(tern_graph_place(g, &err), &err, "int8 gradients");
-    tern_graph_initialise(g, 11);
+    tern_graph_initialise(g, 11, 0);
     return g;
 }
 

@@ -32,7 +32,7 @@ static tern_graph *make_graph(tern_value (*add)(tern_graph *g, tern_value x), te
     add(g, tern_graph_input(g, input));
     must(tern_graph_check(g, &err), &err, "a graph");
     must(tern_graph_place(g, &err), &err, "a graph");
-    tern_graph_initialise(g, 3);
+    tern_graph_initialise(g, 3, 0);
     return g;
 }
 
@@ -153,7 +153,7 @@ static tern_graph *make_attention(void) {
     tern_graph_add(g, "attention", "attention", x, &(tern_attrs){.heads = A_HEADS, .kv_heads = A_HEADS});
     must(tern_graph_check(g, &err), &err, "a graph");
     must(tern_graph_place(g, &err), &err, "a graph");
-    tern_graph_initialise(g, 3);
+    tern_graph_initialise(g, 3, 0);
     return g;
 }
 

@@ -69,7 +69,7 @@ static tern_graph *make_graph(const rules_case *c) {
                    table ? tern_graph_input_tokens(g, c->h, c->channels) : tern_graph_input(g, shape), &c->at);
     must(tern_graph_check(g, &err), &err, c->name);
     must(tern_graph_place(g, &err), &err, c->name);
-    tern_graph_initialise(g, SEED);
+    tern_graph_initialise(g, SEED, 0);
     return g;
 }
 
@@ -259,7 +259,7 @@ static tern_graph *make_network(const char *name, int update) {
     tern_graph_add(g, "trit_linear", "head", x, &(tern_attrs){.outputs = VOCABULARY, .update = R2});
     must(tern_graph_check(g, &err), &err, name);
     must(tern_graph_place(g, &err), &err, name);
-    tern_graph_initialise(g, SEED);
+    tern_graph_initialise(g, SEED, 0);
     return g;
 }
 

@@ -142,7 +142,7 @@ static tern_graph *make_graph(void (*build)(tern_graph *), const char *name) {
     build(g);
     must(tern_graph_check(g, &err), &err, name);
     must(tern_graph_place(g, &err), &err, name);
-    tern_graph_initialise(g, 11);
+    tern_graph_initialise(g, 11, 0);
     return g;
 }
 

@@ -22,7 +22,7 @@ typedef struct bench {
 static bench bench_make(tern_graph *graph, int threads) {
     bench b = {.graph = graph};
     OK(tern_graph_place(graph, &err));
-    tern_graph_initialise(graph, 7);
+    tern_graph_initialise(graph, 7, 0);
     /* Gains and biases away from 1 and 0, so that a missing factor shows. */
     for (size_t p = 0; p < graph->params; p++)
         if (graph->param[p].role != TERN_ROLE_STATISTIC)

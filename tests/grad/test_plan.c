@@ -109,7 +109,7 @@ static tern_graph *build(network make) {
     tern_graph *g = make();
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, 3);
+    tern_graph_initialise(g, 3, 0);
     for (size_t p = 0; p < g->params; p++)
         if (g->param[p].role == TERN_ROLE_GAIN || g->param[p].role == TERN_ROLE_BIAS)
             for (size_t i = 0; i < g->param[p].count; i++) g->param[p].value[i] += 0.2f * tern_random_signed(p, i);
@@ -250,6 +250,28 @@ static void test_threads_change_no_bit(void **state) {
                 }
                 free(one.value);
             }
+}
+
+/* Each value is also drawn alone: of three parts, the last one short. */
+static void test_threads_change_no_initial_value(void **state) {
+    (void)state;
+    tern_graph *g;
+    OK(tern_graph_create(&g, &err));
+    tern_value x = tern_graph_input(g, (tern_shape){1, {211}});
+    tern_graph_add(g, "linear", "layer", x, &(tern_attrs){.outputs = 199});
+    OK(tern_graph_check(g, &err));
+    OK(tern_graph_place(g, &err));
+    const tern_param *w = &g->param[0];
+    assert_int_equal(w->count, 211 * 199);
+    for (int threads = 1; threads <= 4; threads++) {
+        memset(w->value, 0xff, w->count * sizeof *w->value);
+        tern_graph_initialise(g, 9, threads);
+        for (size_t i = 0; i < w->count; i++) {
+            const float v = w->init_mean + w->init_sigma * tern_random_normal(tern_stream(9, 0), i);
+            if (memcmp(&v, &w->value[i], sizeof v)) fail_msg("value %zu with %d threads", i, threads);
+        }
+    }
+    tern_graph_free(&g);
 }
 
 /* ---- memory */
@@ -420,7 +442,7 @@ static void check_packed(const char *op, tern_shape shape, tern_attrs at, tern_p
     OK(tern_graph_create(&latent, &err));
     tern_graph_add(latent, op, "op", tern_graph_input(latent, shape), &at);
     OK(tern_graph_place(latent, &err));
-    tern_graph_initialise(latent, 9);
+    tern_graph_initialise(latent, 9, 0);
     OK(tern_plan_create(&plan, latent, &desc, &err));
     OK(tern_plan_refresh(plan, &err));
 
@@ -789,13 +811,21 @@ static void test_plans_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_op_is_here),       cmocka_unit_test(test_threads_change_no_bit),
-        cmocka_unit_test(test_ends_at_first_trained),  cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_arena_shares),           cmocka_unit_test(test_inference),
-        cmocka_unit_test(test_nothing_is_overwritten), cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_hostile_attributes),     cmocka_unit_test(test_hostile_sharing),
-        cmocka_unit_test(test_hostile_inputs),         cmocka_unit_test(test_names_and_uses),
-        cmocka_unit_test(test_too_many_nodes),         cmocka_unit_test(test_plans_refused),
+        cmocka_unit_test(test_every_op_is_here),
+        cmocka_unit_test(test_threads_change_no_bit),
+        cmocka_unit_test(test_threads_change_no_initial_value),
+        cmocka_unit_test(test_ends_at_first_trained),
+        cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_arena_shares),
+        cmocka_unit_test(test_inference),
+        cmocka_unit_test(test_nothing_is_overwritten),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_hostile_attributes),
+        cmocka_unit_test(test_hostile_sharing),
+        cmocka_unit_test(test_hostile_inputs),
+        cmocka_unit_test(test_names_and_uses),
+        cmocka_unit_test(test_too_many_nodes),
+        cmocka_unit_test(test_plans_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -60,7 +60,7 @@ static bench bench_make(const op_case *c, int uses, int training, int threads, t
     if (uses == 2) tern_graph_add2(b.graph, "add", "sum", first, tern_graph_add(b.graph, c->op, "second", x, &c->at));
     OK(tern_graph_check(b.graph, &err));
     OK(tern_graph_place(b.graph, &err));
-    tern_graph_initialise(b.graph, 11);
+    tern_graph_initialise(b.graph, 11, 0);
     for (size_t p = 0; p < b.graph->params; p++)
         if (strstr(b.graph->param[p].name, "bias"))
             for (size_t i = 0; i < b.graph->param[p].count; i++)

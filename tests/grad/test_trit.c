@@ -49,7 +49,7 @@ static tern_graph *make_graph(const op_case *c, size_t node[2]) {
     }
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, SEED);
+    tern_graph_initialise(g, SEED, 0);
     for (size_t p = 0; p < g->params; p++) {
         tern_param *param = &g->param[p];
         int8_t *e = param->integers;
@@ -432,7 +432,7 @@ static tern_graph *make_table(const tern_attrs *at) {
     tern_graph_add(g, "trit_embedding", "table", tern_graph_input_tokens(g, PLACES, ROWS), at);
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, SEED);
+    tern_graph_initialise(g, SEED, 0);
     return g;
 }
 
@@ -531,7 +531,7 @@ static tern_graph *make_network(int update) {
     tern_graph_add(g, "trit_linear", "head", x, &head);
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, SEED);
+    tern_graph_initialise(g, SEED, 0);
     return g;
 }
 

@@ -219,7 +219,7 @@ static model model_make(const char *preset) {
     int is_text = m.config->data == TERN_DATA_TEXT;
     OK(tern_network_build(&m.graph, m.config, is_text ? &text : &data, &err));
     OK(tern_graph_place(m.graph, &err));
-    tern_graph_initialise(m.graph, 17);
+    tern_graph_initialise(m.graph, 17, 0);
     for (size_t p = 0; p < m.graph->params; p++) m.graph->param[p].value[0] = (float)p - 0.1f;
     m.input = is_text ? text_input(7) : image_input();
     write_model(&m, 0);

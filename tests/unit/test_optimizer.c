@@ -26,7 +26,7 @@ static bench bench_make(tern_method method, int threads, size_t size) {
     tern_graph_add(b.graph, "bit_conv2d", "filters", x,
                    &(tern_attrs){.outputs = 10, .kernel = 3, .groups = 10, .granularity = 1});
     OK(tern_graph_place(b.graph, &err));
-    tern_graph_initialise(b.graph, 21);
+    tern_graph_initialise(b.graph, 21, 0);
     OK(tern_plan_create(&b.plan, b.graph, &(tern_plan_desc){.batch_max = 1, .training = 1, .threads = threads},
                         &err));
     assert_int_equal(b.graph->params, PARAMS);

@@ -44,7 +44,7 @@ static tern_graph *network(const char *preset, size_t channels, tern_config **co
     OK(tern_config_set(*config, "depth", "1", &err));
     OK(tern_network_build(&graph, *config, &(tern_data_shape){SIDE, SIDE, channels, 10, 0}, &err));
     OK(tern_graph_place(graph, &err));
-    tern_graph_initialise(graph, 5);
+    tern_graph_initialise(graph, 5, 0);
     return graph;
 }
 

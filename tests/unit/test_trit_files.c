@@ -32,7 +32,7 @@ static tern_graph *make_graph(void) {
                    &(tern_attrs){.outputs = VOCABULARY, .update = TERN_UPDATE_R1, .bias = 1});
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, 3);
+    tern_graph_initialise(g, 3, 0);
     return g;
 }
 

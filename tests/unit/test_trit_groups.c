@@ -145,7 +145,7 @@ static layer make_layer(tern_attrs at) {
     tern_graph_add(l.graph, "trit_linear", "l", tern_graph_input(l.graph, (tern_shape){1, {COLS}}), &at);
     OK(tern_graph_check(l.graph, &err));
     OK(tern_graph_place(l.graph, &err));
-    tern_graph_initialise(l.graph, 5);
+    tern_graph_initialise(l.graph, 5, 0);
     OK(tern_plan_create(&l.plan, l.graph, &(tern_plan_desc){.batch_max = 1, .training = 1, .threads = 2}, &err));
     OK(tern_plan_refresh(l.plan, &err));
     l.w = tern_plan_ternary(l.plan, 1);

@@ -34,7 +34,7 @@ static tern_graph *make_graph(tern_attrs at, int layers) {
     if (layers > 1) x = tern_graph_add(g, "trit_linear", "again", x, &at);
     OK(tern_graph_check(g, &err));
     OK(tern_graph_place(g, &err));
-    tern_graph_initialise(g, 11);
+    tern_graph_initialise(g, 11, 0);
     tern_param *e = tern_graph_find_param(g, "first.exponent");
     for (size_t i = 0; i < e->count; i++) ((int8_t *)e->integers)[i] = (int8_t)(tern_random_u32(17, i) % 5) - 6;
     return g;

@@ -9,12 +9,8 @@
 
 #include "cuda/unpack.cuh"
 
-/* (a & b) ^ c in one instruction: the compiler would share a ^ c. */
-__device__ inline uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d;
-    asm("lop3.b32 %0, %1, %2, %3, 0x6a;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-}
+/* (a & b) ^ c: the compiler would share a ^ c. */
+__device__ inline uint32_t and_xor(uint32_t a, uint32_t b, uint32_t c) { return lop3<0x6a>(a, b, c); }
 
 /* The operands that a word's chunks are, `Sums` of them, each in two registers: columns 0 and 2 of the lane's four,
  * then 1 and 3. chunk() is the sum of a chunk, a constant, out of column `at` of their sums: of (trit + Bias) * x where

@@ -11,12 +11,8 @@
 #include "cuda/decode_output.cuh"
 #include "cuda/unpack.cuh"
 
-/* (a ^ b) & c in one instruction: the compiler would share a ^ b. */
-__device__ inline uint32_t xor_and(uint32_t a, uint32_t b, uint32_t c) {
-    uint32_t d;
-    asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
-    return d;
-}
+/* (a ^ b) & c: the compiler would share a ^ b. */
+__device__ inline uint32_t xor_and(uint32_t a, uint32_t b, uint32_t c) { return lop3<0x28>(a, b, c); }
 
 /* The operands that chunk i of a word is, and what they are: 4^i (trit + 2). */
 __device__ inline void masked_codes(t2, uint32_t word, uint32_t (&codes)[4]) {

@@ -68,6 +68,15 @@ template <class Density, int Depth> struct act_ring {
 
 /* ---- products ---------------------------------------------------------------------------------------------------- */
 
+/* The operands that a lane's four words of a tile are. */
+template <class Density>
+__device__ inline void tile_codes(Density, const uint4 &tile, uint32_t (&a)[4][Density::Chunks]) {
+    masked_codes(Density(), tile.x, a[0]);
+    masked_codes(Density(), tile.y, a[1]);
+    masked_codes(Density(), tile.z, a[2]);
+    masked_codes(Density(), tile.w, a[3]);
+}
+
 /* Sums of a row of tiles: of (trit + zero_code) * x. */
 template <class Density> struct rows_sums;
 
@@ -77,10 +86,7 @@ template <> struct rows_sums<t2> {
 
     __device__ void add(const uint4 &tile, const uint32_t (&x)[2 * N]) {
         uint32_t a[4][N];
-        masked_codes(t2(), tile.x, a[0]);
-        masked_codes(t2(), tile.y, a[1]);
-        masked_codes(t2(), tile.z, a[2]);
-        masked_codes(t2(), tile.w, a[3]);
+        tile_codes(t2(), tile, a);
 #pragma unroll
         for (int i = 0; i < N; i++) mma_u8(c[i], a[0][i], a[1][i], a[2][i], a[3][i], x[i], x[N + i]);
     }
@@ -100,10 +106,7 @@ template <> struct rows_sums<t5> {
 
     __device__ void add(const uint4 &tile, const uint32_t (&x)[2 * N]) {
         uint32_t a[4][N];
-        masked_codes(t5(), tile.x, a[0]);
-        masked_codes(t5(), tile.y, a[1]);
-        masked_codes(t5(), tile.z, a[2]);
-        masked_codes(t5(), tile.w, a[3]);
+        tile_codes(t5(), tile, a);
 #pragma unroll
         for (int i = 0; i < 4; i++) a[i][0] >>= 5; /* the first digit is where the others are */
 #pragma unroll

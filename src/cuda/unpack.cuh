@@ -5,6 +5,14 @@
 #include "cuda/common.cuh"
 #include "cuda/mma_sync.cuh"
 
+/* The bitwise function of three words whose values are Table, in one instruction: bit 4a + 2b + c of it is what bits a, b
+ * and c become (PTX, lop3). */
+template <int Table> __device__ inline uint32_t lop3(uint32_t a, uint32_t b, uint32_t c) {
+    uint32_t d;
+    asm("lop3.b32 %0, %1, %2, %3, %4;" : "=r"(d) : "r"(a), "r"(b), "r"(c), "n"(Table));
+    return d;
+}
+
 /* A density. `Chunks` registers come out of a word, one a chunk; int8_codes gives trits times 2^Shift, and `finish`
  * turns the sum of those, times x, into the sum of trit * x. As halves they are trits times 2^HalfShift. */
 struct t2 {

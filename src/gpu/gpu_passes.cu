@@ -30,8 +30,8 @@ template <class To, class From> __global__ static void convert(To *to, const Fro
 /* Between the plan's type on the device and fp32 on the host, by the staging memory. */
 static tern_status take_in(tern_gpu_plan *plan, void *to, const float *from, size_t n, const char *name,
                            tern_error *err) {
-    for (size_t at = 0; at < n; at += GPU_STAGED) {
-        const size_t count = n - at < GPU_STAGED ? n - at : (size_t)GPU_STAGED;
+    for (size_t at = 0; at < n; at += plan->staged) {
+        const size_t count = n - at < plan->staged ? n - at : plan->staged;
         GPU_CHECK(tern_cuda_upload(plan->context, plan->staging, from + at, count * sizeof(float), err));
         GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, count), GPU_THREADS, 0, plan->stream>>>(
                                     (T *)to + at, plan->staging, count));
@@ -42,8 +42,8 @@ static tern_status take_in(tern_gpu_plan *plan, void *to, const float *from, siz
 
 static tern_status give_out(tern_gpu_plan *plan, float *to, const void *from, size_t n, const char *name,
                             tern_error *err) {
-    for (size_t at = 0; at < n; at += GPU_STAGED) {
-        const size_t count = n - at < GPU_STAGED ? n - at : (size_t)GPU_STAGED;
+    for (size_t at = 0; at < n; at += plan->staged) {
+        const size_t count = n - at < plan->staged ? n - at : plan->staged;
         GPU_BY_TYPE(plan->type, convert<<<gpu_blocks(plan, count), GPU_THREADS, 0, plan->stream>>>(
                                     plan->staging, (const T *)from + at, count));
         CUDA_TRY(cudaGetLastError(), name, err);

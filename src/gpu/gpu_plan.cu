@@ -121,7 +121,9 @@ static tern_status place_values(tern_gpu_plan *plan, const tern_layout *layout, 
     const size_t in = graph->node[0].elements;
     void *memory;
     GPU_CHECK(gpu_keep(plan, &plan->input, in * plan->batch_max * sizeof(float), "input", err));
-    GPU_CHECK(gpu_keep(plan, &memory, GPU_STAGED * sizeof(float), "input", err));
+    const size_t out = graph->node[graph->nodes - 1].elements, most = (in > out ? in : out) * plan->batch_max;
+    plan->staged = most < GPU_MOST_STAGED ? most : GPU_MOST_STAGED;
+    GPU_CHECK(gpu_keep(plan, &memory, plan->staged * sizeof(float), "input", err));
     plan->staging = (float *)memory;
     plan->node[0].value = plan->input;
     for (size_t i = 1; i < graph->nodes; i++) /* of the input under other shapes */

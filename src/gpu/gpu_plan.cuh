@@ -53,7 +53,7 @@ struct gpu_param {
 struct gpu_lt; /* dense products: gpu_gemm.cuh */
 struct gpu_trainer;
 
-enum { GPU_STAGED = 4 << 20 };
+enum { GPU_MOST_STAGED = 4 << 20 }; /* floats */
 
 struct tern_gpu_plan {
     tern_cuda_context *context;
@@ -78,7 +78,8 @@ struct tern_gpu_plan {
     float *values, *grads; /* of all parameters with floats, 64-byte aligned each, in one block each */
     size_t floats;         /* in that block */
     char *integers;        /* of all parameters with integers, 256-byte aligned each, in one block */
-    float *staging;        /* [GPU_STAGED]: floats on their way to the host and back */
+    float *staging;        /* [staged]: floats on their way to the host and back, in pieces */
+    size_t staged;
     void *input;
 
     void *arena, *scratch;

@@ -320,9 +320,10 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     if (splits > 1 && mine == 0) {
         barrier_init(received, 1);
         barrier_init_fence();
-        barrier_arrive_expecting(received, splits * max(min(each, outputs - first), 0) * (int)sizeof(int32_t));
     }
     __syncthreads();
+    if (splits > 1 && mine == 0) /* before its cluster_arrive, so before anything can come */
+        barrier_arrive_expecting(received, splits * max(min(each, outputs - first), 0) * (int)sizeof(int32_t));
     if (splits > 1) cluster_arrive();
     const auto m_of = [&](int i) { return i % EACH / TERN_TILE_ROWS; };
     const auto n_of = [&](int i) { return (b.row + i / EACH) * TERN_TILE_ROWS + i % TERN_TILE_ROWS; };

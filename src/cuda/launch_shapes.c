@@ -10,7 +10,7 @@
 static const tern_tiled_shape tiled_shapes[TERN_TILED_VARIANTS] = TERN_TILED_SHAPES;
 static const tern_decode_shape decode_shapes[TERN_DECODE_VARIANTS] = TERN_DECODE_SHAPES;
 static const tern_mma_shape mma_shapes[TERN_MMA_VARIANTS] = TERN_MMA_SHAPES;
-static const int wgmma_half_tiles[TERN_WGMMA_HALF_VARIANTS] = TERN_WGMMA_HALF_TILES;
+static const tern_wgmma_half_shape wgmma_half_shapes[TERN_WGMMA_HALF_VARIANTS] = TERN_WGMMA_HALF_SHAPES;
 static const tern_wgmma_shape wgmma_shapes[TERN_WGMMA_VARIANTS] = TERN_WGMMA_SHAPES;
 
 static const char *const kernel_names[] = {"auto",     "cuda-plain", "cuda-tiled", "cuda-decode",
@@ -110,7 +110,8 @@ size_t tern_wgmma_shared_bytes(int variant, int t5) {
 
 /* Stages, a barrier pair each. */
 size_t tern_wgmma_half_shared_bytes(int variant) {
-    return (size_t)(1024 + TERN_WGMMA_HALF_STAGES * (wgmma_half_tiles[variant - 1] * 128 + 16));
+    const int m_tile = wgmma_half_shapes[variant - 1].m_tile;
+    return (size_t)(1024 + TERN_WGMMA_HALF_STAGES(m_tile) * (m_tile * 128 + 16));
 }
 
 static size_t ring_bytes(int variant, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -396,9 +397,21 @@ static int wgmma_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w
     return wgmma_variant(m_tile, splits, 0);
 }
 
+static int wgmma_half_variant(int m_tile, int splits) {
+    for (int v = 0; v < TERN_WGMMA_HALF_VARIANTS; v++)
+        if (wgmma_half_shapes[v].m_tile == m_tile && wgmma_half_shapes[v].splits == splits) return v + 1;
+    return 1;
+}
+
+/* Columns are split as long as all blocks run at once: two of a multiprocessor, three of 32 rows at t2, and of
+ * clusters of four nine tenths of that. */
 static int wgmma_half_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
-    const int n_blocks = (int)blocks_of((size_t)w->rows, 128);
-    return 1 + best_tile(wgmma_half_tiles, TERN_WGMMA_HALF_VARIANTS, n_blocks, m, limits->multiprocessors);
+    static const int tiles[] = {256, 160, 128, 64};
+    const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
+    const int64_t blocks = n_blocks * blocks_of(m, 64);
+    const int m_tile = m <= 32 ? 32 : 64, at_once = m <= 32 && !w->t5 ? 3 : 2;
+    if (blocks > sm && m > 32) return wgmma_half_variant(tiles[best_tile(tiles, 4, n_blocks, m, sm)], 1);
+    return wgmma_half_variant(m_tile, 40 * blocks <= 9 * at_once * sm ? 4 : blocks <= sm ? 2 : 1);
 }
 
 int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *limits, const tern_cuda_weights *w,
@@ -428,9 +441,9 @@ static int few_wins(const tern_cuda_limits *limits, const tern_cuda_weights *w, 
            w->row_tiles <= (product->m <= 32 ? 8 : 2) * sm;
 }
 
-/* Halves: what has been measured (lab/cuda-wgmma.md). */
+/* The digits of t5 take so long that cuda-decode keeps up to 16 rows of halves (lab/cuda-wgmma.md). */
 static int suits_wgmma(const tern_cuda_weights *w, const tern_device_product *product) {
-    return product->x_type == TERN_I8 || (!w->t5 && product->m >= 512);
+    return product->x_type != TERN_F32 && product->m > (product->x_type != TERN_I8 && w->t5 ? 16 : 8);
 }
 
 void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_limits *limits,
@@ -441,7 +454,7 @@ void tern_cuda_choose(tern_device_kernel *kernel, int *variant, const tern_cuda_
     const int is_decoded = product->x_type == TERN_I8 || !w->exponents; /* else what is left is cuda-plain */
     const int many = !is_decoded || product->m > decode_rows(product->x_type);
     if (few_wins(limits, w, product)) order[count++] = TERN_DEVICE_KERNEL_FEW;
-    if (many && suits_wgmma(w, product)) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
+    if (suits_wgmma(w, product)) order[count++] = TERN_DEVICE_KERNEL_WGMMA;
     if (many) order[count++] = TERN_DEVICE_KERNEL_MMA;
     order[count++] = TERN_DEVICE_KERNEL_DECODE;
     order[count++] = TERN_DEVICE_KERNEL_TILED;

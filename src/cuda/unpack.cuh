@@ -20,7 +20,7 @@ struct t2 {
     __device__ static int32_t finish(int32_t sum) { return sum >> Shift; }
 };
 struct t5 {
-    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0, HalfShift = 0 };
+    enum { Chunks = TERN_TILE_CHUNKS_T5, Cols = 2 * TERN_TILE_CHUNK * Chunks, T5 = 1, Shift = 0, HalfShift = 1 };
     __device__ static int32_t finish(int32_t sum) { return sum; }
 };
 
@@ -78,25 +78,20 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 }
 template <class Density> __device__ inline float half_scale(Density) { return 1.0f / (1 << Density::HalfShift); }
 
-/* A digit becomes the last bits of 1024 (fp16) or 128 (bf16), from which 1025 or 129 is subtracted; both are
- * exact. */
-template <bool Bf16> __device__ inline uint32_t half_of_digits(uint32_t digits, uint32_t which) {
-    const uint32_t pair = __byte_perm(digits, Bf16 ? 0x43434343u : 0x64646464u, which);
-    if constexpr (Bf16) {
-        const __nv_bfloat162 v = __hsub2(*(const __nv_bfloat162 *)&pair, __float2bfloat162_rn(129.0f));
-        return *(const uint32_t *)&v;
-    } else {
-        const __half2 v = __hsub2(*(const __half2 *)&pair, __float2half2_rn(1025.0f));
-        return *(const uint32_t *)&v;
-    }
+/* The next digits of two bytes, whose fractions lie in bits 6 to 13 of the halves of `rest`: those of three times them
+ * are the upper two bits, and with 3 added there they are trits as t2 has them. What that carries on into the next
+ * half stays below its fraction. */
+__device__ inline uint32_t next_trits(uint32_t &rest) {
+    const uint32_t digits = 3 * rest + 0xc000c000u;
+    rest = digits & 0x3fc03fc0u;
+    return digits & 0xc000c000u;
 }
 template <bool Bf16> __device__ inline void half_codes(t5, uint32_t word, uint32_t (&codes)[5][2]) {
-    uint32_t d[5];
-    digits(word, d);
+    uint32_t rest[2] = {word << 6 & 0x3fc03fc0u, word >> 2 & 0x3fc03fc0u};
 #pragma unroll
     for (int i = 0; i < 5; i++)
 #pragma unroll
-        for (int j = 0; j < 2; j++) codes[i][j] = half_of_digits<Bf16>(d[i], j ? 0x4341 : 0x4240);
+        for (int j = 0; j < 2; j++) codes[i][j] = next_trits(rest[j]);
 }
 
 /* Halves chunk by chunk, columns 0 and 1 of the lane's four, then 2 and 3: the order of activations in memory. What
@@ -112,15 +107,12 @@ __device__ inline void next_half_codes(t2, int chunk, uint32_t (&rest)[2], uint3
 }
 
 __device__ inline void open_word(t5, uint32_t word, uint32_t (&rest)[2]) {
-    rest[0] = word & 0x00ff00ffu;
-    rest[1] = word >> 8 & 0x00ff00ffu;
+    rest[0] = __byte_perm(word, 0, 0x4140) << 6;
+    rest[1] = __byte_perm(word, 0, 0x4342) << 6;
 }
 template <bool Bf16> __device__ inline void next_half_codes(t5, int, uint32_t (&rest)[2], uint32_t (&codes)[2]) {
-    const uint32_t even = rest[0] * 3, odd = rest[1] * 3, digit = __byte_perm(even, odd, 0x7351);
-    rest[0] = even & 0x00ff00ffu;
-    rest[1] = odd & 0x00ff00ffu;
 #pragma unroll
-    for (int j = 0; j < 2; j++) codes[j] = half_of_digits<Bf16>(digit, j ? 0x4342 : 0x4140);
+    for (int j = 0; j < 2; j++) codes[j] = next_trits(rest[j]);
 }
 
 /* fp32 is the sum of three bf16, exactly: 8 bits of the significand in each. The parts are cut off, not rounded, so

@@ -168,7 +168,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 128 ? 2 : 1)
         put_all<Density>(c, p.out, (uint16_t *)(shared + (stages - base)), n0, m0);
     } else {
         int32_t *sums = (int32_t *)(shared + (stages - base));
-        const cluster_share<MTile, Splits> share(p.out, n0, m0);
+        const cluster_share<int32_t, MTile, Splits> share(p.out, n0, m0);
         __syncthreads(); /* the stages are no longer read */
         leave_sums(sums, c, p.out);
         share.template put<Density>(sums, p.out);

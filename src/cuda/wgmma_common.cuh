@@ -35,7 +35,8 @@ __device__ inline place my_place(const epilogue &out, int n0, int m0) {
 }
 
 /* To [activation][output] of the block's own shared memory. */
-template <int Sums> __device__ inline void leave_sums(int32_t *sums, const int32_t (&c)[Sums], const epilogue &out) {
+template <class Sum, int Sums>
+__device__ inline void leave_sums(Sum *sums, const Sum (&c)[Sums], const epilogue &out) {
     const place in_block = my_place(out, 0, 0);
 #pragma unroll
     for (int i = 0; i < Sums; i++) sums[in_block.m(i) * SUM_PITCH + in_block.n(i)] = c[i];
@@ -49,9 +50,19 @@ struct four_outputs {
     __device__ bool valid(int i) const { return row < m_end && n0 + i < n_end; }
 };
 
+/* Four sums as one word, what finishes a sum, and what scales all of a row's: of int8, and of halves. */
+template <class Sum> struct four_of;
+template <> struct four_of<int32_t> { typedef int4 type; };
+template <> struct four_of<float> { typedef float4 type; };
+template <class Density> __device__ inline int32_t finished(Density, int32_t sum) { return Density::finish(sum); }
+template <class Density> __device__ inline float finished(Density d, float sum) { return sum * half_scale(d); }
+__device__ inline float scale_of_row(const epilogue &out, int32_t, int m) { return out.inv_scale[min(m, out.m - 1)]; }
+__device__ inline float scale_of_row(const epilogue &, float, int) { return 1; }
+
 /* A multiplier's share of what the blocks of a cluster add up: each block has some of the activations' rows, a thread
  * four outputs of each. What scales them is asked for ahead, and all sums at once. */
-template <int MTile, int Splits> struct cluster_share {
+template <class Sum, int MTile, int Splits> struct cluster_share {
+    typedef typename four_of<Sum>::type four;
     enum {
         THREADS_A_ROW = BLOCK_ROWS / 4,
         ROWS = MTile / Splits,
@@ -65,7 +76,7 @@ template <int MTile, int Splits> struct cluster_share {
         n0 = n_block + column();
         m0 = m_block;
 #pragma unroll
-        for (int j = 0; j < COUNT; j++) inv_scale[j] = out.inv_scale[min(m0 + row(j), out.m - 1)];
+        for (int j = 0; j < COUNT; j++) inv_scale[j] = scale_of_row(out, Sum(), m0 + row(j));
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             scale[i] = scale_of(out, min(n0 + i, out.rows - 1));
@@ -79,7 +90,7 @@ template <int MTile, int Splits> struct cluster_share {
     }
     __device__ static bool has(int j) { return (int)threadIdx.x / THREADS_A_ROW + j * AT_ONCE < ROWS; }
 
-    __device__ static void load(int4 (&parts)[COUNT][Splits], int32_t *sums) {
+    __device__ static void load(four (&parts)[COUNT][Splits], Sum *sums) {
         const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
 #pragma unroll
         for (int j = 0; j < COUNT; j++)
@@ -87,18 +98,18 @@ template <int MTile, int Splits> struct cluster_share {
             for (int s = 0; s < Splits; s++)
                 if (has(j))
                     parts[j][s] =
-                        *(const int4 *)(cluster.map_shared_rank(sums, (unsigned)s) + row(j) * SUM_PITCH + column());
+                        *(const four *)(cluster.map_shared_rank(sums, (unsigned)s) + row(j) * SUM_PITCH + column());
     }
 
-    template <class Density> __device__ void put(int32_t *sums, const epilogue &out) const {
+    template <class Density> __device__ void put(Sum *sums, const epilogue &out) const {
         const cooperative_groups::cluster_group cluster = cooperative_groups::this_cluster();
-        int4 parts[COUNT][Splits];
+        four parts[COUNT][Splits];
         cluster.sync();
         load(parts, sums);
         cluster.barrier_arrive();
 #pragma unroll
         for (int j = 0; j < COUNT; j++) {
-            int32_t sum[4] = {};
+            Sum sum[4] = {};
             float v[4];
 #pragma unroll
             for (int s = 0; s < Splits; s++) {
@@ -109,7 +120,7 @@ template <int MTile, int Splits> struct cluster_share {
             }
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                v[i] = product_of(Density::finish(sum[i]), __fmul_rn(scale[i], inv_scale[j]), bias[i]);
+                v[i] = product_of(finished(Density(), sum[i]), __fmul_rn(scale[i], inv_scale[j]), bias[i]);
             if (has(j)) put_products(v, out, four_outputs{m0 + row(j), n0, out.m, out.rows});
         }
         cluster.barrier_wait(); /* nobody leaves while its sums are read */

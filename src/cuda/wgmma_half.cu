@@ -1,7 +1,7 @@
-/* Many rows of halves on Hopper's warpgroup tensor cores. The copy engine brings activations, 64 columns a slot, into
- * a ring in shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go from packed
- * words into registers and from there into the tensor cores: while one warpgroup unpacks a tile, the other one's is
- * multiplied.
+/* Rows of halves, more than a few, on Hopper's warpgroup tensor cores. The copy engine brings activations, 64 columns a
+ * slot, into a ring in shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go
+ * from packed words into registers and from there into the tensor cores: while half a tile is multiplied, the warp
+ * unpacks the next one. Where outputs are few, the blocks of a cluster share the columns.
  *
  * The copy engine leaves columns in their order, in which lane 4g + t has to hold columns 2t, 2t+1, 2t+8 and 2t+9 of
  * a chunk. A tile gives it 4t .. 4t+3: the words' bytes change places between the lanes of a row, two shuffles a
@@ -10,16 +10,16 @@
 #include "cuda/wgmma_common.cuh"
 
 enum {
-    STAGES = TERN_WGMMA_HALF_STAGES,
     SLOT_COLS = 64,
     SLOT_BYTES = 2 * SLOT_COLS, /* of a row: the width of the copy engine's swizzle */
     SLOT_STEPS = SLOT_COLS / TERN_TILE_CHUNK,
-    AHEAD = STAGES - 3, /* slots from the one that is begun to the one that is asked for: a tile holds up to three */
+    UNIT_TILES = 4, /* that a warp has asked for; every second tile ends with a slot, for t2 and for t5 */
+    UNIT_HALVES = 2 * UNIT_TILES,
     THREADS = MULTIPLIERS,
     WARPS = THREADS / 32
 };
 
-typedef slot_ring<STAGES> half_ring;
+template <int MTile> using half_ring = slot_ring<TERN_WGMMA_HALF_STAGES(MTile)>;
 typedef slot_supply<SLOT_COLS> half_supply;
 
 /* ---- c[64][N] += a[64][16] b[16][N] with a in registers, b by rows --------------------------------------------- */
@@ -27,9 +27,10 @@ typedef slot_supply<SLOT_COLS> half_supply;
 #define FLOATS_4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define FLOATS_16(c, i) FLOATS_4(c, i), FLOATS_4(c, i + 4), FLOATS_4(c, i + 8), FLOATS_4(c, i + 12)
 #define FLOATS_32(c, i) FLOATS_16(c, i), FLOATS_16(c, i + 16)
-#define NAMES_32                                                             \
-    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define NAMES_16 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define NAMES_32 \
+    NAMES_16     \
+    ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
 #define NAMES_48 NAMES_32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define NAMES_64 NAMES_48 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define NAMES_80 NAMES_64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
@@ -50,6 +51,7 @@ typedef slot_supply<SLOT_COLS> half_supply;
         else                                                                                                    \
             PRODUCT(N, "f16", NAMES, OPERANDS, __VA_ARGS__);                                                    \
     }
+PRODUCTS(32, NAMES_16, "{%16, %17, %18, %19}, %20", FLOATS_16(c, 0))
 PRODUCTS(64, NAMES_32, "{%32, %33, %34, %35}, %36", FLOATS_32(c, 0))
 PRODUCTS(128, NAMES_64, "{%64, %65, %66, %67}, %68", FLOATS_32(c, 0), FLOATS_32(c, 32))
 PRODUCTS(160, NAMES_80, "{%80, %81, %82, %83}, %84", FLOATS_32(c, 0), FLOATS_32(c, 32), FLOATS_16(c, 64))
@@ -65,70 +67,141 @@ __device__ static uint32_t in_order(uint32_t word, int lane) {
     return __byte_perm(low, high, lane % 2 ? 0x7632 : 0x5410);
 }
 
-/* One tile, whose first step is step First of slot `slot`. */
-template <class Density, bool Bf16, int First, int Sums>
-__device__ static void multiply_tile(float (&c)[Sums], const uint4 &tile, const half_ring &r, const half_supply &s,
-                                     int slot) {
-    enum { N = Density::Chunks, STEPS = 2 * N };
+/* The A operands of half a tile, from a lane's words of it. */
+template <class Density, bool Bf16>
+__device__ static void unpack(uint32_t (&a)[Density::Chunks][4], uint32_t upper_rows, uint32_t lower_rows) {
     const int lane = (int)threadIdx.x % 32;
-    const uint4 ordered[1] = {
-        {in_order(tile.x, lane), in_order(tile.y, lane), in_order(tile.z, lane), in_order(tile.w, lane)}};
+    const uint4 ordered[1] = {{in_order(upper_rows, lane), in_order(lower_rows, lane), 0, 0}};
     half_weights<Density, Bf16, 1> w;
-    uint32_t a[STEPS][4];
+    w.open(ordered, 0);
 #pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        if (k % N == 0) w.open(ordered, k / N);
-        w.next(k % N);
+    for (int k = 0; k < Density::Chunks; k++) {
+        w.next(k);
 #pragma unroll
         for (int i = 0; i < 4; i++) a[k][i] = w.a[0][i % 2][i / 2];
         pin(a[k]);
     }
-#pragma unroll
-    for (int step = First; step < First + STEPS; step++)
-        if (step == First || step % SLOT_STEPS == 0) {
-            const int at = slot + step / SLOT_STEPS;
-            if (step % SLOT_STEPS == 0) ask_ahead<AHEAD>(s, r, at);
-            barrier_wait(r.full_of(at), half_ring::parity(at));
-        }
-    pin(c);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-        const int step = First + k;
-        multiply<Bf16>(c, a[k],
-                       swizzled_rows(r.stage(slot + step / SLOT_STEPS)) + (uint64_t)(step % SLOT_STEPS * 32 >> 4));
-    }
-    wgmma_commit();
-    wgmma_wait();
-    pin(c);
-    if (lane == 0)
-#pragma unroll
-        for (int step = First; step < First + STEPS; step++)
-            if (step % SLOT_STEPS == SLOT_STEPS - 1) barrier_arrive(r.empty_of(slot + step / SLOT_STEPS));
 }
 
-/* Two tiles end with a slot, for t2 and for t5. */
-template <class Density, bool Bf16, int Sums>
-__device__ static void multiply_row(float (&c)[Sums], const half_ring &r, const half_supply &s, const uint8_t *tiles,
-                                    int k_tiles) {
-    enum { PAIR_SLOTS = 4 * Density::Chunks / SLOT_STEPS, SECOND = 2 * Density::Chunks };
-    const int lane = (int)threadIdx.x % 32;
-    uint4 ahead[4];
+/* What a warp does with half tile number Half of a unit, whose first slot is `slot`. The half lies in one or two slots
+ * and may share them with its neighbours. */
+template <class Density, bool Bf16, int MTile> struct worker {
+    enum { STEPS = Density::Chunks, UNIT_SLOTS = UNIT_HALVES * STEPS / SLOT_STEPS };
+    enum { AHEAD = TERN_WGMMA_HALF_STAGES(MTile) - 2 };
+
+    const half_ring<MTile> &r;
+    const half_supply &supply;
+
+    template <int Half> __device__ void start(float (&c)[MTile / 2], const uint32_t (&a)[STEPS][4], int slot) const {
+        enum { First = Half * STEPS };
 #pragma unroll
-    for (int i = 0; i < 4; i++)
-        if (i < k_tiles) ahead[i] = load_tile_part(tiles + (size_t)i * TERN_TILE_BYTES, lane);
-    for (int t = 0, slot = 0; t < k_tiles; t += 2, slot += PAIR_SLOTS) {
-        const uint4 now[2] = {ahead[0], ahead[1]};
-        ahead[0] = ahead[2];
-        ahead[1] = ahead[3];
+        for (int step = First; step < First + STEPS; step++) {
+            const int at = slot + step / SLOT_STEPS;
+            if (step == First || step % SLOT_STEPS == 0) barrier_wait(r.full_of(at), r.parity(at));
+        }
+        pin(c);
+        wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < 2; i++)
-            if (t + 4 + i < k_tiles)
-                ahead[2 + i] = load_tile_part(tiles + (size_t)(t + 4 + i) * TERN_TILE_BYTES, lane);
-        multiply_tile<Density, Bf16, 0>(c, now[0], r, s, slot);
-        if (t + 1 < k_tiles)
-            multiply_tile<Density, Bf16, SECOND % SLOT_STEPS>(c, now[1], r, s, slot + SECOND / SLOT_STEPS);
+        for (int k = 0; k < STEPS; k++) {
+            const int step = First + k;
+            multiply<Bf16>(
+                c, a[k], swizzled_rows(r.stage(slot + step / SLOT_STEPS)) + (uint64_t)(step % SLOT_STEPS * 32 >> 4));
+        }
+        wgmma_commit();
     }
+    /* The slots that it ended. */
+    template <int Half> __device__ void release(int slot) const {
+        if (threadIdx.x % 32 == 0)
+#pragma unroll
+            for (int step = Half * STEPS; step < (Half + 1) * STEPS; step++)
+                if (step % SLOT_STEPS == SLOT_STEPS - 1) barrier_arrive(r.empty_of(slot + step / SLOT_STEPS));
+    }
+    /* For each slot that it begins, the one that follows AHEAD; all before those have been released. */
+    template <int Half> __device__ void ask(int slot) const {
+#pragma unroll
+        for (int step = Half * STEPS; step < (Half + 1) * STEPS; step++)
+            if (step % SLOT_STEPS == 0) ask_ahead<AHEAD>(supply, r, slot + step / SLOT_STEPS);
+    }
+};
+
+/* `k_tiles` of a row of tiles. While half a tile is multiplied the next one is unpacked. Tiles that are no unit come
+ * behind the loop: sums that met from two sides while products are under way would make the compiler wait for each. */
+template <class Density, bool Bf16, int MTile>
+__device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTile> &r, const half_supply &s,
+                                     const uint8_t *tiles, int k_tiles) {
+    typedef worker<Density, Bf16, MTile> work;
+    const work w = {r, s};
+    const int lane = (int)threadIdx.x % 32;
+    uint4 ahead[UNIT_TILES];
+    uint32_t a[2][work::STEPS][4];
+    const auto load = [&](int i, int k) {
+        if (k < k_tiles) ahead[i] = load_tile_part(tiles + (size_t)k * TERN_TILE_BYTES, lane);
+    };
+#pragma unroll
+    for (int i = 0; i < UNIT_TILES; i++) load(i, i);
+    let_next_kernel_start();
+    wait_for_last_kernel();
+    if (threadIdx.x == 0)
+        for (int i = 0; i < min(TERN_WGMMA_HALF_STAGES(MTile), s.slots); i++) ask_for(s, r, i);
+    __syncwarp();
+    int t = 0, slot = 0;
+#define PREPARE(i)                                                                               \
+    {                                                                                            \
+        const uint4 &tile = ahead[(i) / 2 % UNIT_TILES];                                         \
+        unpack<Density, Bf16>(a[(i) % 2], (i) % 2 ? tile.z : tile.x, (i) % 2 ? tile.w : tile.y); \
+        if ((i) % 2) load((i) / 2 % UNIT_TILES, t + (i) / 2 + UNIT_TILES);                       \
+    }
+#define STEP(i)                                                                                                  \
+    {                                                                                                            \
+        w.template start<i>(c, a[(i) % 2], slot);                                                                \
+        wgmma_wait<1>();                                                                                         \
+        if ((i) > 0 || t > 0)                                                                                    \
+            w.template release<((i) + UNIT_HALVES - 1) % UNIT_HALVES>((i) > 0 ? slot : slot - work::UNIT_SLOTS); \
+        w.template ask<i>(slot);                                                                                 \
+        PREPARE((i) + 1)                                                                                         \
+    }
+#define LAST_STEP(i)                              \
+    if (t + (i) / 2 < k_tiles) {                  \
+        w.template start<i>(c, a[(i) % 2], slot); \
+        wgmma_wait();                             \
+        pin(c);                                   \
+        w.template release<i>(slot);              \
+        w.template ask<i>(slot);                  \
+        PREPARE((i) + 1)                          \
+    }
+    PREPARE(0)
+    if (k_tiles >= UNIT_TILES) {
+        do {
+            STEP(0)
+            STEP(1)
+            STEP(2)
+            STEP(3)
+            STEP(4)
+            STEP(5)
+            STEP(6)
+            STEP(7)
+            t += UNIT_TILES;
+            slot += work::UNIT_SLOTS;
+        } while (t + UNIT_TILES <= k_tiles);
+        wgmma_wait();
+        pin(c);
+        w.template release<UNIT_HALVES - 1>(slot - work::UNIT_SLOTS);
+    }
+    LAST_STEP(0)
+    LAST_STEP(1)
+    LAST_STEP(2)
+    LAST_STEP(3)
+    LAST_STEP(4)
+    LAST_STEP(5)
+#undef LAST_STEP
+#undef STEP
+#undef PREPARE
+}
+
+/* The first tile of split blockIdx.z + next. Splits begin with a pair of tiles, and so with a slot of activations. */
+__device__ static int part_begin(const product &p, int splits, int next) {
+    const int pairs = (p.w.k_tiles + 1) / 2;
+    return min(pairs * ((int)blockIdx.z + next) / splits * 2, p.w.k_tiles);
 }
 
 /* A few of the sums at a time: all of them would be as many registers again. */
@@ -150,15 +223,17 @@ __device__ static void put_sums(const float (&c)[Sums], const epilogue &out, int
 
 /* ---- the kernel ------------------------------------------------------------------------------------------------ */
 
-template <class Density, bool Bf16, int MTile>
-__global__ void __launch_bounds__(THREADS, MTile == 64 ? 2 : 1)
+template <class Density, bool Bf16, int MTile, int Splits>
+__global__ void __launch_bounds__(THREADS, MTile == 32 && !Density::T5 ? 3
+                                           : MTile <= 64               ? 2
+                                                                       : 1)
     tern_matmul_wgmma_half_cuda(product p, const __grid_constant__ CUtensorMap acts) {
     extern __shared__ uint8_t shared[];
     /* The swizzle counts from multiples of 1024. */
-    const uint32_t stages = ((uint32_t)__cvta_generic_to_shared(shared) + 1023) / 1024 * 1024;
-    enum { STAGE_BYTES = MTile * SLOT_BYTES };
+    const uint32_t base = (uint32_t)__cvta_generic_to_shared(shared), stages = (base + 1023) / 1024 * 1024;
+    enum { STAGES = TERN_WGMMA_HALF_STAGES(MTile), STAGE_BYTES = MTile * SLOT_BYTES };
     const uint32_t barriers = stages + STAGES * STAGE_BYTES;
-    const half_ring r = {stages, barriers, barriers + 8 * STAGES, STAGE_BYTES};
+    const half_ring<MTile> r = {stages, barriers, barriers + 8 * STAGES, STAGE_BYTES};
     const int warp = (int)threadIdx.x / 32, n0 = (int)blockIdx.y * BLOCK_ROWS, m0 = (int)blockIdx.x * MTile;
     if (threadIdx.x == 0) {
         for (int i = 0; i < STAGES; i++) {
@@ -168,28 +243,41 @@ __global__ void __launch_bounds__(THREADS, MTile == 64 ? 2 : 1)
         barrier_init_fence();
     }
     __syncthreads();
-    let_next_kernel_start();
-    wait_for_last_kernel();
-    const half_supply supply = {&acts, (2 * Density::Chunks * p.w.k_tiles + SLOT_STEPS - 1) / SLOT_STEPS, 0, m0};
-    if (threadIdx.x == 0)
-        for (int i = 0; i < min((int)STAGES, supply.slots); i++) ask_for(supply, r, i);
-    __syncwarp();
+    const int begin = part_begin(p, Splits, 0), k_tiles = part_begin(p, Splits, 1) - begin;
+    const half_supply supply = {&acts, (2 * Density::Chunks * k_tiles + SLOT_STEPS - 1) / SLOT_STEPS,
+                                begin * Density::Cols, m0};
     /* Rows of tiles past the end are read as the last one. */
     const int row_tile = min(n0 / TERN_TILE_ROWS + warp, p.w.row_tiles - 1);
+    const size_t first_tile = (size_t)row_tile * (size_t)p.w.k_tiles + (size_t)begin;
     float c[MTile / 2] = {};
-    multiply_row<Density, Bf16>(c, r, supply, p.w.tiles + (size_t)row_tile * (size_t)p.w.k_tiles * TERN_TILE_BYTES,
-                                p.w.k_tiles);
-    put_sums<Density>(c, p.out, n0, m0);
+    multiply_part<Density, Bf16, MTile>(c, r, supply, p.w.tiles + first_tile * TERN_TILE_BYTES, k_tiles);
+    if constexpr (Splits == 1) {
+        put_sums<Density>(c, p.out, n0, m0);
+    } else {
+        static_assert(MTile * SUM_PITCH * 4 <= STAGES * STAGE_BYTES, "sums take the place of the stages");
+        float *sums = (float *)(shared + (stages - base));
+        const cluster_share<float, MTile, Splits> share(p.out, n0, m0);
+        __syncthreads(); /* the stages are no longer read */
+        leave_sums(sums, c, p.out);
+        share.template put<Density>(sums, p.out);
+    }
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------- */
 
 static const char op[] = "cuda-wgmma";
 
-template <class Density, bool Bf16, int MTile>
+/* Two blocks of a multiprocessor, no more. */
+enum { TWO_BLOCKS_BYTES = 78 << 10 };
+
+template <class Density, bool Bf16, int MTile, int Splits = 1>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    const auto kernel = tern_matmul_wgmma_half_cuda<Density, Bf16, MTile>;
-    const int shared = (int)tern_wgmma_half_shared_bytes(variant);
+    const auto kernel = tern_matmul_wgmma_half_cuda<Density, Bf16, MTile, Splits>;
+    /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */
+    const dim3 grid((unsigned)ceil_div(p.out.m, MTile), (unsigned)ceil_div(p.w.rows, BLOCK_ROWS), Splits);
+    int shared = (int)tern_wgmma_half_shared_bytes(variant);
+    if (10 * grid.x * grid.y * Splits <= 18 * (unsigned)context->multiprocessors)
+        shared = max(shared, min((int)TWO_BLOCKS_BYTES, (int)context->shared_bytes));
     CUtensorMap acts;
     const boxes b = {CU_TENSOR_MAP_DATA_TYPE_UINT16,
                      CU_TENSOR_MAP_SWIZZLE_128B,
@@ -202,20 +290,23 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     tern_status status = tern_cuda_describe_boxes(&acts, b, op, err);
     if (status) return status;
     CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), op, err);
-    /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */
-    const dim3 grid((unsigned)ceil_div(p.out.m, MTile), (unsigned)ceil_div(p.w.rows, BLOCK_ROWS));
-    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, shared, 1, p, acts), op, err);
+    CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, shared, Splits, p, acts), op, err);
     return TERN_OK;
 }
 
-/* In the order of TERN_WGMMA_HALF_TILES. */
+/* In the order of TERN_WGMMA_HALF_SHAPES. */
 template <class Density, bool Bf16>
 static tern_status launch_variant(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (variant) {
     case 1: return launch<Density, Bf16, 256>(context, p, variant, err);
     case 2: return launch<Density, Bf16, 160>(context, p, variant, err);
     case 3: return launch<Density, Bf16, 128>(context, p, variant, err);
-    default: return launch<Density, Bf16, 64>(context, p, variant, err);
+    case 4: return launch<Density, Bf16, 64>(context, p, variant, err);
+    case 5: return launch<Density, Bf16, 64, 2>(context, p, variant, err);
+    case 6: return launch<Density, Bf16, 64, 4>(context, p, variant, err);
+    case 7: return launch<Density, Bf16, 32>(context, p, variant, err);
+    case 8: return launch<Density, Bf16, 32, 2>(context, p, variant, err);
+    default: return launch<Density, Bf16, 32, 4>(context, p, variant, err);
     }
 }
 

@@ -196,7 +196,9 @@ template <class Shape> struct multiplier {
     uint32_t a[2][Shape::Steps][4]; /* its operands, and those of the one after it */
 
     __device__ void wait(const cursor &c) const { barrier_wait(r.at(c).full, c.parity); }
+    /* By one lane for all: what the others have read of the slot is ordered before its arrival. */
     __device__ void release(const cursor &c) const {
+        __syncwarp();
         if (threadIdx.x % 32 == 0) barrier_arrive(r.at(c).empty);
     }
 
@@ -414,7 +416,7 @@ __device__ static void make_part(const product &p, const plan &all, const ring<S
     const columns mine = my_columns<Shape>(p);
     int n, m;
     all.find((int)blockIdx.x, &n, &m);
-    const cluster_share<Shape::MTile, Shape::Splits> share(p.out, n * BLOCK_ROWS, m * Shape::MTile);
+    const cluster_share<int32_t, Shape::MTile, Shape::Splits> share(p.out, n * BLOCK_ROWS, m * Shape::MTile);
     {
         int32_t c[Shape::Sums] = {};
         multiplier<Shape> mul = {r, {0, 0}};

@@ -19,13 +19,16 @@ typedef struct tern_wgmma_shape {
         }                                                                                                 \
     }
 
-/* Of halves, wgmma_half.cu: rows of activations a block, which computes 128 outputs. */
-#define TERN_WGMMA_HALF_TILES \
-    { 256, 160, 128, 64 }
+/* Of halves, wgmma_half.cu: as above, without rings. */
+typedef struct tern_wgmma_half_shape {
+    int m_tile, splits;
+} tern_wgmma_half_shape;
+
+#define TERN_WGMMA_HALF_SHAPES \
+    { {256, 1}, {160, 1}, {128, 1}, {64, 1}, {64, 2}, {64, 4}, {32, 1}, {32, 2}, {32, 4}, }
 
 enum {
-    TERN_WGMMA_HALF_VARIANTS = 4,
-    TERN_WGMMA_HALF_STAGES = 6, /* of 64 columns */
+    TERN_WGMMA_HALF_VARIANTS = 9,
     TERN_WGMMA_VARIANTS = 13,
     TERN_WGMMA_STAGES = 4,
     TERN_WGMMA_SLOT_COLS = 128, /* columns of activations in one stage */
@@ -44,6 +47,9 @@ enum {
 #define TERN_WGMMA_ROOM(m_tile, t5) \
     ((232448 - 1024 - TERN_WGMMA_BARRIER_BYTES - TERN_WGMMA_OUTPUT_BYTES(m_tile)) / TERN_WGMMA_SLOT_BYTES(m_tile, t5))
 #define TERN_WGMMA_SLOTS(m_tile, t5) (TERN_WGMMA_ROOM(m_tile, t5) < 12 ? TERN_WGMMA_ROOM(m_tile, t5) : 12)
+
+/* Stages of 64 columns of halves: a power of two where there is room. */
+#define TERN_WGMMA_HALF_STAGES(m_tile) ((m_tile) > 128 ? 6 : 8)
 
 /* Shared memory of one block, for the variant (1 ..). */
 size_t tern_wgmma_shared_bytes(int variant, int t5);

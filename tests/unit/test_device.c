@@ -74,12 +74,16 @@ static tern_device_kernel chosen(const tern_cuda_limits *limits, const tern_cuda
 
 static void test_choice(void **state) {
     (void)state;
-    const tern_cuda_weights w = weights(2560, 6912, 0);
+    const tern_cuda_weights w = weights(2560, 6912, 0), t5 = weights(2560, 6912, 1);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 1), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 9), TERN_DEVICE_KERNEL_FEW);
     assert_int_equal(chosen(&hopper, &w, TERN_I8, 65), TERN_DEVICE_KERNEL_WGMMA);
-    assert_int_equal(chosen(&hopper, &w, TERN_F16, 300), TERN_DEVICE_KERNEL_MMA);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 8), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &w, TERN_F16, 9), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&hopper, &t5, TERN_BF16, 16), TERN_DEVICE_KERNEL_DECODE);
+    assert_int_equal(chosen(&hopper, &t5, TERN_BF16, 17), TERN_DEVICE_KERNEL_WGMMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_WGMMA);
+    assert_int_equal(chosen(&ampere, &w, TERN_F16, 9), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&ampere, &w, TERN_F16, 600), TERN_DEVICE_KERNEL_MMA);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 33), TERN_DEVICE_KERNEL_DECODE);
     assert_int_equal(chosen(&hopper, &w, TERN_F32, 300), TERN_DEVICE_KERNEL_MMA);

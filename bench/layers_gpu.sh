@@ -15,5 +15,5 @@ keep() {
 
 echo "# $(of_gpu name,driver_version), $today, revision $revision; inputs and outputs in device memory, CUDA-graph replays, medians" > "$out"
 echo "# peak memory is all that a plan keeps: with products of floats 32 MiB of cuBLASLt's, with bf16 the fp32 weights too, in training gradients" >> "$out"
-keep bench layer --device cuda --json --seconds 0.3
-keep bench layer --device cuda --json --cold --seconds 0.3 --shape 1,2560,2560 --shape 1,3840,2560 --shape 1,2560,6912 --shape 1,13824,2560 --shape 1,8192,8192
+keep bench layer --device cuda --json --seconds 0.1
+keep bench layer --device cuda --json --cold --seconds 0.1 --shape 1,2560,2560 --shape 1,3840,2560 --shape 1,2560,6912 --shape 1,13824,2560 --shape 1,8192,8192

@@ -11,7 +11,7 @@
 enum {
     GROUP_THREADS = 128,
     GROUPS = MULTIPLIERS / GROUP_THREADS,
-    FEEDERS = 4, /* warps that ask for slots in turn */
+    FEEDERS = 4, /* warps, each of which fills rooms of its own */
     THREADS = MULTIPLIERS + 32 * FEEDERS,
     /* Of a thread at first; and what those who multiply have of it when the feeding warpgroup has left the rest. */
     REGISTERS = 168,
@@ -67,9 +67,8 @@ template <class Shape> struct ring {
     /* Counted instead of divided. */
     struct cursor {
         int index, parity;
-        __device__ void advance(int slots = 1) {
-            index += slots;
-            if (index >= Shape::SLOTS) index -= Shape::SLOTS, parity ^= 1;
+        __device__ void advance() {
+            if (++index == Shape::SLOTS) index = 0, parity ^= 1;
         }
     };
     __device__ place at(const cursor &c) const {
@@ -127,23 +126,24 @@ __device__ static void ask_for_acts(const sources &from, const typename ring<Sha
         copy_box(at.short_acts(), &from.short_acts, column + LONG_COLS, m * Shape::MTile, at.full);
 }
 
-/* A warp that feeds every FEEDERS-th slot of the ring. Weights may be asked for before the last kernel has ended. */
+/* A warp that feeds every FEEDERS-th room of the ring. Weights may be asked for before the last kernel has ended. */
 template <class Shape>
 __device__ static void feed(const product &p, const sources &from, const plan &all, const ring<Shape> &r,
                             int feeder) {
     const columns mine = my_columns<Shape>(p);
     const bool leads = threadIdx.x % 32 == 0;
-    typename ring<Shape>::cursor early = {feeder, 0}, next = {feeder, 1};
-    int n, m, asked = 0, k = mine.begin + feeder;
+    typename ring<Shape>::cursor next = {0, 1};
+    int n, m, asked = 0;
     all.find((int)blockIdx.x, &n, &m);
-    for (int i = k; i < min(mine.end, mine.begin + Shape::SLOTS); i += FEEDERS, asked++, early.advance(FEEDERS))
-        ask_for_tiles<Shape>(p, r.at(early), i, n);
+    for (int i = feeder; i < min(mine.end - mine.begin, (int)Shape::SLOTS); i += FEEDERS, asked++)
+        ask_for_tiles<Shape>(p, r.at({i, 0}), mine.begin + i, n);
     if (leads) prefetch_map(&from.acts);
     let_next_kernel_start();
     wait_for_last_kernel();
-    for (int tile = (int)blockIdx.x; tile < all.count(); tile += (int)gridDim.x, k -= mine.end - mine.begin) {
+    for (int tile = (int)blockIdx.x; tile < all.count(); tile += (int)gridDim.x) {
         all.find(tile, &n, &m);
-        for (; k < mine.end; k += FEEDERS, next.advance(FEEDERS)) {
+        for (int k = mine.begin; k < mine.end; k++, next.advance()) {
+            if (next.index % FEEDERS != feeder) continue;
             const auto at = r.at(next);
             const bool early_one = asked > 0;
             if (early_one)

@@ -336,17 +336,19 @@ int main(int argc, char **argv) {
     if (open_gpu()) return SKIPPED;
 #define LIST_ADDRESS(name) &name,
     static const graph_case_list *const lists[] = {GRAPH_CASE_LISTS(LIST_ADDRESS)};
+    const char *argument = argc > 1 ? argv[1] : NULL;
+    size_t index = 0;
     for (size_t l = 0; l < sizeof lists / sizeof *lists; l++)
         for (size_t i = 0; i < lists[l]->count; i++) {
             const graph_case *c = &lists[l]->cases[i];
-            if (argc > 1 && !strstr(c->name, argv[1])) continue;
+            if (!is_wanted(argument, c->name, index++)) continue;
             run_case(lists[l], c, TERN_F32, 0);
             if (lists[l] == &ternary_cases) run_case(lists[l], c, TERN_F32, 1);
             if (c->fp32_only) continue;
             run_case(lists[l], c, TERN_BF16, 0);
             run_case(lists[l], c, TERN_F16, 0);
         }
-    if (argc < 2 || strstr("int8 gradients", argv[1])) compare_int8_gradients();
+    if (is_wanted(argument, "int8 gradients", index)) compare_int8_gradients();
     backend->close(context);
     printf("%d failed\n", failures);
     return failures != 0;

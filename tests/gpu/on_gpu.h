@@ -5,8 +5,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cuda/load_backend.h"
+#include "cuda/pinned_kernel.h"
 #include "gpu/gpu_table.h"
 
 enum { SKIPPED = 77 };
@@ -33,15 +35,27 @@ static inline int open_gpu(void) {
     return 0;
 }
 
+/* Case number `index`, by the test's argument: a part of its name, or I/N for the I-th of every N; NULL: all. */
+static inline int is_wanted(const char *argument, const char *name, size_t index) {
+    size_t part, parts;
+    char rest;
+    if (!argument) return 1;
+    if (sscanf(argument, "%zu/%zu%c", &part, &parts, &rest) == 2 && part && part <= parts)
+        return index % parts == part - 1;
+    return strstr(name, argument) != NULL;
+}
+
 static inline const char *name_of(tern_dtype type) {
     return type == TERN_F32 ? "fp32" : type == TERN_BF16 ? "bf16" : "fp16";
 }
 
-/* Whatever `d` says, with a layout for it, and operands of the values' type. */
+/* Whatever `d` says, with a layout for it, and operands of the values' type. TERN_KERNEL pins what `d` leaves open. */
 static inline tern_status create_as(tern_gpu_plan **plan, tern_gpu_plan_desc d, tern_error *err) {
     tern_layout layout;
-    tern_status status = tern_layout_make(&layout, d.graph, d.batch_max, d.values == TERN_F32 ? 4 : 2,
-                                          TERN_LAYOUT_FUSED | (d.training ? TERN_LAYOUT_TRAINING : 0), err);
+    tern_status status = d.pinned ? TERN_OK : tern_pinned_device_kernel(&d.pinned, err);
+    if (status) return status;
+    status = tern_layout_make(&layout, d.graph, d.batch_max, d.values == TERN_F32 ? 4 : 2,
+                              TERN_LAYOUT_FUSED | (d.training ? TERN_LAYOUT_TRAINING : 0), err);
     if (status) return status;
     d.layout = &layout;
     d.products = d.values;

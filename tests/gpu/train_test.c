@@ -814,15 +814,17 @@ static void compare_windows(const train_case *c) {
 int main(int argc, char **argv) {
     static const train_case gray = {.name = "gray", .build = gray_pictures};
     static const train_case color = {.name = "color", .build = color_pictures};
+    const char *argument = argc > 1 ? argv[1] : NULL;
+    size_t index = 0;
     if (open_gpu()) return SKIPPED;
     for (size_t i = 0; i < sizeof augment_cases / sizeof *augment_cases; i++) {
-        if (argc > 1 && !strstr(augment_cases[i].name, argv[1])) continue;
+        if (!is_wanted(argument, augment_cases[i].name, index++)) continue;
         compare_images(&augment_cases[i], &gray, 12, 20, 1);
         compare_images(&augment_cases[i], &color, 6, 10, 3);
     }
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const train_case *c = &cases[i];
-        if (argc > 1 && !strstr(c->name, argv[1])) continue;
+        if (!is_wanted(argument, c->name, index++)) continue;
         if (c->build == text) compare_windows(c);
         compare_with_cpu(c, TERN_F32);
         compare_with_cpu(c, TERN_BF16);
@@ -837,9 +839,9 @@ int main(int argc, char **argv) {
         compare_scales(c);
         find_scale(c);
     }
-    if (argc < 2 || strstr(hot_case.name, argv[1])) overflow();
+    if (is_wanted(argument, hot_case.name, index++)) overflow();
     for (tern_dtype type = TERN_F32; type <= TERN_F16; type++) {
-        if (argc > 1 && !strstr(int8_case.name, argv[1])) continue;
+        if (!is_wanted(argument, int8_case.name, index++)) continue;
         compare_gradients(type);
         send_and_fetch(&int8_case, type);
     }

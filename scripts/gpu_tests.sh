@@ -31,10 +31,15 @@ rm -f "$tests" "$sanitizer"
 for name in gpu graph fused train rules limits; do keep "$tests" "$build/tests/${name}_test"; done
 keep "$tests" env LD_LIBRARY_PATH="$build/tests/empty_cublaslt:${LD_LIBRARY_PATH:-}" "$build/tests/fallback_test"
 
-# The sanitizers' runs take minutes each and wait for one processor most of the time, so they run side by side, the long
-# ones in parts, each into a log of its own; limits_test and the refusals provoke errors of the API on purpose.
+# The sanitizers' runs wait for one processor most of the time, so some run side by side, the long ones in parts, each into a log
+# of its own; more of them than PLACES stand in each other's way on the GPU. limits_test and the refusals provoke errors of the
+# API on purpose.
+PLACES=4
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
+mkfifo "$logs/places"
+exec 3<> "$logs/places"
+for place in $(seq $PLACES); do echo >&3; done
 count=100
 libraries=${LD_LIBRARY_PATH:-}
 pinned=
@@ -42,7 +47,11 @@ check() { # TOOL TEST..., by $libraries, with $pinned
     tool=$1
     shift
     count=$((count + 1))
-    { keep "$logs/$count" env $pinned LD_LIBRARY_PATH="$libraries" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@" || true; } &
+    read -r place <&3
+    {
+        keep "$logs/$count" env $pinned LD_LIBRARY_PATH="$libraries" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@" || true
+        echo >&3
+    } &
 }
 parts="1/4 2/4 3/4 4/4"
 check memcheck "$build/tests/limits_test" # alone: it fills the device
@@ -71,6 +80,6 @@ for tool in memcheck initcheck racecheck; do
     check $tool "$build/tests/gpu_test" --quick tuning
 done
 wait
-cat "$logs"/* > "$sanitizer"
+cat "$logs"/[0-9]* > "$sanitizer"
 ! grep -q '^# exit code [^0]' "$sanitizer" || bad=1
 exit $bad

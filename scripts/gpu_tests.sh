@@ -49,15 +49,15 @@ check() { # TOOL TEST..., by $libraries, with $pinned
     count=$((count + 1))
     read -r place <&3
     {
+        trap 'echo >&3' EXIT
         keep "$logs/$count" env $pinned LD_LIBRARY_PATH="$libraries" compute-sanitizer --tool "$tool" --report-api-errors no --error-exitcode 9 "$@" || true
-        echo >&3
     } &
 }
 parts="1/4 2/4 3/4 4/4"
 check memcheck "$build/tests/limits_test" # alone: it fills the device
 wait
-# Longest first. racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what they and cuda-wgmma's store by
-# the copy engine: plain ones take their place. gpu_test reads no outputs on the GPU, so that it needs none.
+# Longest first. racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what those and cuda-wgmma's store by
+# the copy engine: plain ones take their place. gpu_test, which reads no outputs on the GPU, needs none.
 libraries=$build/tests/plain_cublaslt:${LD_LIBRARY_PATH:-}
 for part in $parts; do check racecheck "$build/tests/graph_test" $part; done
 pinned=TERN_KERNEL=cuda-plain

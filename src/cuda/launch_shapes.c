@@ -403,13 +403,14 @@ static int wgmma_half_variant(int m_tile, int splits) {
     return 1;
 }
 
-/* Columns are split as long as all blocks run at once: two of a multiprocessor, three of 32 rows at t2, and of
- * clusters of four nine tenths of that. */
+/* Columns are split as long as all blocks run at once, two of a multiprocessor; by four, nine tenths of that, since
+ * clusters of four do not use all of them, and of up to 32 rows at t2 three. */
 static int wgmma_half_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     static const int tiles[] = {256, 160, 128, 64};
     const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
-    const int64_t blocks = n_blocks * blocks_of(m, 64);
-    const int m_tile = m <= 32 ? 32 : 64, at_once = m <= 32 && !w->t5 ? 3 : 2;
+    const int m_tile = m <= 32 || (w->t5 && m <= 64 && 2 * n_blocks <= sm) ? 32 : 64;
+    const int at_once = m <= 32 && !w->t5 ? 3 : 2;
+    const int64_t blocks = n_blocks * blocks_of(m, m_tile);
     if (blocks > sm && m > 32) return wgmma_half_variant(tiles[best_tile(tiles, 4, n_blocks, m, sm)], 1);
     return wgmma_half_variant(m_tile, 40 * blocks <= 9 * at_once * sm ? 4 : blocks <= sm ? 2 : 1);
 }
@@ -431,7 +432,8 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
     return 0;
 }
 
-/* Up to so many rows cuda-decode is faster: int8 has one more block for each 32 of them, halves for each 16. */
+/* Up to so many rows cuda-decode is faster than cuda-mma: int8 has one more block for each 32 of them, halves for each
+ * 16. */
 static size_t decode_rows(tern_dtype x_type) { return x_type == TERN_I8 ? 8 : x_type == TERN_F32 ? 64 : 16; }
 
 /* 9 to 64 rows of int8: where cuda-few was faster on an H200, of what was measured (lab/cuda-few.md). */

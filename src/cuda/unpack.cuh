@@ -78,9 +78,9 @@ template <bool Bf16> __device__ inline void half_codes(t2, uint32_t word, uint32
 }
 template <class Density> __device__ inline float half_scale(Density) { return 1.0f / (1 << Density::HalfShift); }
 
-/* The next digits of two bytes, whose fractions lie in bits 6 to 13 of the halves of `rest`: those of three times them
- * are the upper two bits, and with 3 added there they are trits as t2 has them. What that carries on into the next
- * half stays below its fraction. */
+/* `rest` has a fraction of each of two bytes, in bits 6 to 13 of its halves. Three times that has the next digit in
+ * bits 14 and 15; 3 more there makes of 0, 1, 2 the trit in t2's code, as a half twice the trit. What is carried into
+ * the upper half lies below its fraction. */
 __device__ inline uint32_t next_trits(uint32_t &rest) {
     const uint32_t digits = 3 * rest + 0xc000c000u;
     rest = digits & 0x3fc03fc0u;

@@ -50,7 +50,7 @@ struct four_outputs {
     __device__ bool valid(int i) const { return row < m_end && n0 + i < n_end; }
 };
 
-/* Four sums as one word, what finishes a sum, and what scales all of a row's: of int8, and of halves. */
+/* Four sums of one load, what finishes a sum, and what scales all of a row's: of int8, and of halves. */
 template <class Sum> struct four_of;
 template <> struct four_of<int32_t> { typedef int4 type; };
 template <> struct four_of<float> { typedef float4 type; };

@@ -1,5 +1,5 @@
-/* Rows of halves, more than a few, on Hopper's warpgroup tensor cores. The copy engine brings activations, 64 columns a
- * slot, into a ring in shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go
+/* Rows of halves, more than a few, on Hopper's warpgroup tensor cores. The copy engine brings activations, 64 columns
+ * a slot, into a ring in shared memory; the two warpgroups of a block multiply them by 64 outputs each. The weights go
  * from packed words into registers and from there into the tensor cores: while half a tile is multiplied, the warp
  * unpacks the next one. Where outputs are few, the blocks of a cluster share the columns.
  *
@@ -88,6 +88,7 @@ __device__ static void unpack(uint32_t (&a)[Density::Chunks][4], uint32_t upper_
 template <class Density, bool Bf16, int MTile> struct worker {
     enum { STEPS = Density::Chunks, UNIT_SLOTS = UNIT_HALVES * STEPS / SLOT_STEPS };
     enum { AHEAD = TERN_WGMMA_HALF_STAGES(MTile) - 2 };
+    static_assert((int)STEPS <= SLOT_STEPS + 1, "what lies two slots back ended in an earlier half");
 
     const half_ring<MTile> &r;
     const half_supply &supply;
@@ -116,7 +117,8 @@ template <class Density, bool Bf16, int MTile> struct worker {
             for (int step = Half * STEPS; step < (Half + 1) * STEPS; step++)
                 if (step % SLOT_STEPS == SLOT_STEPS - 1) barrier_arrive(r.empty_of(slot + step / SLOT_STEPS));
     }
-    /* For each slot that it begins, the one that follows AHEAD; all before those have been released. */
+    /* For each slot that it begins, the one that follows AHEAD. That takes the room of the slot before the last one,
+     * which this warp has let go of by now. */
     template <int Half> __device__ void ask(int slot) const {
 #pragma unroll
         for (int step = Half * STEPS; step < (Half + 1) * STEPS; step++)
@@ -267,7 +269,9 @@ __global__ void __launch_bounds__(THREADS, MTile == 32 && !Density::T5 ? 3
 
 static const char op[] = "cuda-wgmma";
 
-/* Two blocks of a multiprocessor, no more. */
+/* So much that two blocks fit on a multiprocessor, no more. Where two of each are enough for all to run at once (nine
+ * tenths of them, for clusters), a third place would let in the next kernel's, whose weights take from the memory what
+ * these wait for (lab/cuda-wgmma.md). */
 enum { TWO_BLOCKS_BYTES = 78 << 10 };
 
 template <class Density, bool Bf16, int MTile, int Splits = 1>

@@ -43,7 +43,8 @@ template <class Density_, int MTile_, int Splits_> struct wgmma_shape {
     };
     static_assert(SLOT_BYTES == ACT_BYTES + BLOCK_ROWS / TERN_TILE_ROWS * TERN_TILE_BYTES, "one slot");
     static_assert(SLOT_BYTES % 1024 == 0, "the swizzle counts from multiples of 1024");
-    static_assert((int)SLOTS >= (int)FEEDERS && 2 * 8 * SLOTS <= TERN_WGMMA_BARRIER_BYTES, "two barriers a slot");
+    static_assert((int)SLOTS >= (int)FEEDERS, "a room for each");
+    static_assert(2 * 8 * SLOTS <= TERN_WGMMA_BARRIER_BYTES, "two barriers a slot");
     static_assert(Splits == 1 || MTile * SUM_PITCH * 4 <= RING_BYTES, "sums take the ring's place");
 };
 

@@ -2,7 +2,7 @@
  * and fp16, in training and in evaluation, each pass twice to the same bits; and gradients of inputs by int8
  * products.
  *
- *   graph_test [NAME]      one line a graph and type; ends with the number of failures */
+ *   graph_test [NAME | I/N]      the I-th of every N cases; one line a graph and type; ends with the number of failures */
 #include <string.h>
 
 #include "base/random.h"

@@ -1,7 +1,7 @@
 /* Training steps on the GPU against the same steps on the CPU: batches to the bit, parameters and the optimiser's
  * state within a distance, skipped steps that change nothing, and the same bits however a step was run.
  *
- *   train_test [NAME]      one line a case; ends with the number of failures */
+ *   train_test [NAME | I/N]      the I-th of every N cases; one line a case; ends with the number of failures */
 #include <string.h>
 
 #include "base/checked.h"

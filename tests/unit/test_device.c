@@ -95,6 +95,28 @@ static void test_choice(void **state) {
     assert_int_equal(chosen(&orin, &w, TERN_I8, 8), TERN_DEVICE_KERNEL_DECODE);
 }
 
+/* Halves on Hopper: tiles that fill the device, columns split as long as all blocks run at once. */
+static void test_shapes_of_halves(void **state) {
+    static const tern_wgmma_half_shape shapes[] = TERN_WGMMA_HALF_SHAPES;
+    static const struct {
+        int rows, cols, t5, m, m_tile, splits;
+    } wanted[] = {{2560, 2560, 0, 32, 32, 4},    {13824, 2560, 0, 32, 32, 2},  {8192, 8192, 0, 32, 32, 4},
+                  {8192, 8192, 1, 32, 32, 2},    {2560, 2560, 0, 64, 64, 4},   {13824, 2560, 0, 64, 64, 2},
+                  {2560, 2560, 1, 64, 32, 4},    {8192, 8192, 1, 64, 32, 2},   {13824, 2560, 1, 64, 64, 2},
+                  {13824, 2560, 0, 128, 128, 1}, {8192, 8192, 0, 128, 64, 2},  {2560, 2560, 0, 256, 64, 2},
+                  {8192, 8192, 0, 512, 256, 1},  {2560, 2560, 0, 2048, 160, 1}};
+    (void)state;
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        const tern_cuda_weights w = weights(wanted[i].rows, wanted[i].cols, wanted[i].t5);
+        const tern_device_product p = {.x_type = TERN_BF16, .m = (size_t)wanted[i].m};
+        char why[160];
+        const int v = tern_cuda_choose_variant(TERN_DEVICE_KERNEL_WGMMA, &hopper, &w, &p, why, sizeof why);
+        assert_in_range(v, 1, TERN_WGMMA_HALF_VARIANTS);
+        assert_int_equal(shapes[v - 1].m_tile, wanted[i].m_tile);
+        assert_int_equal(shapes[v - 1].splits, wanted[i].splits);
+    }
+}
+
 /* Float activations with scales per group: the tensor cores from one row on, where groups are whole steps of theirs. */
 static void test_choice_of_groups(void **state) {
     (void)state;
@@ -536,6 +558,7 @@ int main(void) {
         cmocka_unit_test(test_tiles),
         cmocka_unit_test(test_density),
         cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_shapes_of_halves),
         cmocka_unit_test(test_choice_always_fits),
         cmocka_unit_test(test_choice_of_groups),
         cmocka_unit_test(test_pick),

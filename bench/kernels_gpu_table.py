@@ -11,7 +11,7 @@ COLUMNS += [("int8", "int8", "i8", 2048, "cuBLASLt int8")]
 
 
 def microseconds(value):
-    return f"{value * 1e6:.3g}"
+    return f"{value * 1e6:#.3g}".rstrip(".")
 
 
 found, read = {}, []

@@ -350,6 +350,5 @@ int main(int argc, char **argv) {
         }
     if (is_wanted(argument, "int8 gradients", index)) compare_int8_gradients();
     backend->close(context);
-    printf("%d failed\n", failures);
-    return failures != 0;
+    return conclude(argument, failures);
 }

@@ -15,6 +15,7 @@ enum { SKIPPED = 77 };
 
 static const tern_cuda_backend *backend;
 static tern_cuda_context *context;
+static size_t cases_wanted;
 
 static inline void must(tern_status status, const tern_error *err, const char *what) {
     if (!status) return;
@@ -39,10 +40,20 @@ static inline int open_gpu(void) {
 static inline int is_wanted(const char *argument, const char *name, size_t index) {
     size_t part, parts;
     char rest;
-    if (!argument) return 1;
-    if (sscanf(argument, "%zu/%zu%c", &part, &parts, &rest) == 2 && part && part <= parts)
-        return index % parts == part - 1;
-    return strstr(name, argument) != NULL;
+    int wanted = !argument;
+    if (!wanted && sscanf(argument, "%zu/%zu%c", &part, &parts, &rest) == 2 && part && part <= parts)
+        wanted = index % parts == part - 1;
+    else if (!wanted)
+        wanted = strstr(name, argument) != NULL;
+    cases_wanted += (size_t)wanted;
+    return wanted;
+}
+
+/* What main returns: an argument that fits no case has tested nothing. */
+static inline int conclude(const char *argument, int failures) {
+    if (!cases_wanted) printf("FAILED: there is no case %s\n", argument);
+    printf("%d failed\n", failures);
+    return failures != 0 || !cases_wanted;
 }
 
 static inline const char *name_of(tern_dtype type) {

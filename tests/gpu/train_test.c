@@ -846,6 +846,5 @@ int main(int argc, char **argv) {
         send_and_fetch(&int8_case, type);
     }
     backend->close(context);
-    printf("%d failed\n", failures);
-    return failures != 0;
+    return conclude(argument, failures);
 }

@@ -8,7 +8,7 @@
 #include "tern/device.h"
 
 /* Raised with every change below: a library of another version is refused. */
-enum { TERN_CUDA_BACKEND_VERSION = 7 };
+enum { TERN_CUDA_BACKEND_VERSION = 8 };
 
 /* The one exported function of libtern_cuda.so. */
 #define TERN_CUDA_BACKEND_SYMBOL "tern_cuda_backend_table"

@@ -35,15 +35,28 @@ struct tern_cuda_context {
 
 static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+enum { TERN_DEFAULT_SHARED_BYTES = 48 << 10 /* that a block may have without asking */ };
+
+/* Lets a kernel have all the shared memory that a block may, but what it has by itself: always as much, because the limit
+ * is the kernel's, and another thread may be about to launch it with more than this one does. */
+template <class... Params>
+cudaError_t tern_cuda_allow_shared(const tern_cuda_context *context, void (*kernel)(Params...), size_t own_bytes) {
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)(context->shared_bytes - own_bytes));
+}
+
 /* Launches a kernel that may start while the one before it on the stream still runs (9.0 and newer): up to
  * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those
  * too, as in training, the context is serial. Only weights are read by __ldg, then: it says that nobody writes the
- * values while the kernel runs, and so they are read before the wait. cluster: blocks along z that form one. */
+ * values while the kernel runs, and so they are read before the wait. shared:
+ * bytes of it, of a kernel that has none by itself. cluster: blocks along z that form one. */
 template <class... Params, class... Arguments>
 cudaError_t tern_cuda_launch(tern_cuda_context *context, void (*kernel)(Params...), dim3 grid, int threads,
                              int shared, int cluster, const Arguments &...arguments) {
     cudaLaunchAttribute attributes[2];
     unsigned count = 0;
+    if (shared > TERN_DEFAULT_SHARED_BYTES)
+        if (const cudaError_t code = tern_cuda_allow_shared(context, kernel, 0)) return code;
     if (context->major >= 9 && !context->serial) {
         attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
         attributes[count++].val.programmaticStreamSerializationAllowed = 1;

@@ -266,13 +266,15 @@ __global__ void __launch_bounds__(512) tern_matmul_decode_cuda(product p) {
     sum_type *partial = (sum_type *)shared;
     leave_sums(partial, c, m_count);
     __syncthreads();
-    for (int i = mine; i < m_count * ROWS; i += (int)blockDim.x) {
-        const int m = m0 + i / ROWS, n = n0 + i % ROWS;
+    const auto put = [&](int i, const output_terms &terms) {
         sum_type sum = 0;
         for (int v = 0; v < warps; v++) sum += partial[v * m_count * ROWS + i];
-        sum = Acts::template finish<Density>(sum);
-        if (n < p.w.rows) put_sum(p.out, m, n, sum, i == mine ? early : terms_of(p.out, sum, m, n));
-    }
+        if (n0 + i % ROWS < p.w.rows)
+            put_sum(p.out, m0 + i / ROWS, n0 + i % ROWS, Acts::template finish<Density>(sum), terms);
+    };
+    if (mine < m_count * ROWS) put(mine, early);
+    for (int i = mine + (int)blockDim.x; i < m_count * ROWS; i += (int)blockDim.x)
+        put(i, terms_of(p.out, sum_type(), m0 + i / ROWS, min(n0 + i % ROWS, p.w.rows - 1)));
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------- */
@@ -283,7 +285,6 @@ template <class Density, class Acts, int R, int NT>
 static tern_status launch(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     const auto kernel = tern_matmul_decode_cuda<Density, Acts, R, NT>;
     const int shared = (int)tern_decode_shared_bytes(variant, (size_t)p.out.m);
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cuda-decode", err);
     const dim3 grid((unsigned)ceil_div(p.w.row_tiles, R), (unsigned)ceil_div(p.out.m, 8 * NT));
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, shapes[variant - 1].warps * 32, shared, 1, p), "cuda-decode",
              err);
@@ -298,7 +299,7 @@ static tern_status launch_row(tern_cuda_context *context, const product &p, tern
     return TERN_OK;
 }
 
-/* Of one row of tiles or of two. */
+/* Of one row of tiles, two or three. */
 template <class Density, class Acts>
 static tern_status launch_one_row(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     if (shapes[variant - 1].row_tiles == 1) return launch_row<Density, Acts, 1, 8>(context, p, err);
@@ -306,16 +307,16 @@ static tern_status launch_one_row(tern_cuda_context *context, const product &p, 
     case 2: return launch_row<Density, Acts, 2, 2>(context, p, err);
     case 4: return launch_row<Density, Acts, 2, 4>(context, p, err);
     case 8: return launch_row<Density, Acts, 2, 8>(context, p, err);
+    case 12: return launch_row<Density, Acts, 3, 12>(context, p, err);
     default: return launch_row<Density, Acts, 2, 16>(context, p, err);
     }
 }
 
-template <class Density, int Warps>
+template <class Density, int Warps, int R>
 static tern_status launch_rows(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
-    const auto kernel = tern_matmul_decode_rows_cuda<Density, Warps>;
+    const auto kernel = tern_matmul_decode_rows_cuda<Density, Warps, R>;
     const int shared = (int)tern_decode_rows_shared_bytes(variant, Density::T5);
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cuda-decode", err);
-    const dim3 grid((unsigned)ceil_div(p.w.row_tiles, 2));
+    const dim3 grid((unsigned)ceil_div(p.w.row_tiles, R));
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, Warps * 32, shared, 1, p), "cuda-decode", err);
     return TERN_OK;
 }
@@ -323,10 +324,11 @@ static tern_status launch_rows(tern_cuda_context *context, const product &p, int
 template <class Density>
 static tern_status launch_warps(tern_cuda_context *context, const product &p, int variant, tern_error *err) {
     switch (shapes[variant - 1].warps) {
-    case 2: return launch_rows<Density, 2>(context, p, variant, err);
-    case 4: return launch_rows<Density, 4>(context, p, variant, err);
-    case 8: return launch_rows<Density, 8>(context, p, variant, err);
-    default: return launch_rows<Density, 16>(context, p, variant, err);
+    case 2: return launch_rows<Density, 2, 2>(context, p, variant, err);
+    case 4: return launch_rows<Density, 4, 2>(context, p, variant, err);
+    case 8: return launch_rows<Density, 8, 2>(context, p, variant, err);
+    case 12: return launch_rows<Density, 12, 3>(context, p, variant, err);
+    default: return launch_rows<Density, 16, 2>(context, p, variant, err);
     }
 }
 

@@ -342,19 +342,24 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     if (splits > 1) {
         cluster_wait();
         for (int i = mine; i < outputs; i += THREADS) {
-            const int to = i / each, at = split * each + i - to * each;
-            send_word(address_at(inbox + at * (int)sizeof(int32_t), to), word_of(product_at(i)),
+            int to = 0, at = i;
+            for (; at >= each; at -= each) to++;
+            send_word(address_at(inbox + (split * each + at) * (int)sizeof(int32_t), to), word_of(product_at(i)),
                       address_at(received, to));
         }
         barrier_wait(received, 0);
     }
-    for (int i = mine; i < each && first + i < outputs; i += THREADS) {
+    const auto put = [&](int i, const output_terms &terms) {
         const int row = m_of(first + i), n = n_of(first + i);
-        if (n >= p.w.rows || row >= m) continue;
+        if (n >= p.w.rows || row >= m) return;
         sum_type sum = splits > 1 ? 0 : product_at(i);
         for (int s = 0; s < splits && splits > 1; s++) sum += ((const sum_type *)(shared + plan.inbox))[s * each + i];
-        put_sum(p.out, row, n, sum, i == mine ? early : terms_of(p.out, sum, row, n));
-    }
+        put_sum(p.out, row, n, sum, terms);
+    };
+    const int count = min(each, outputs - first);
+    if (mine < count) put(mine, early);
+    for (int i = mine + THREADS; i < count; i += THREADS)
+        put(i, terms_of(p.out, sum_type(), min(m_of(first + i), m - 1), min(n_of(first + i), p.w.rows - 1)));
 }
 
 /* ---- launching ------------------------------------------------------------------------------------------------- */
@@ -364,7 +369,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     const auto kernel = tern_matmul_decode_ring_cuda<Density, Acts>;
     tern_ring_plan plan;
     tern_ring_plan_make(&plan, variant, context->multiprocessors, &p.w, (size_t)p.out.m, Acts::Bytes);
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
     const dim3 grid((unsigned)plan.groups, 1, (unsigned)plan.splits);
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, plan.splits, p, plan), op, err);
     return TERN_OK;

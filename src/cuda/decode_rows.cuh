@@ -118,18 +118,27 @@ template <> struct rows_sums<t5> {
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
-/* Blocks of 16 warps are for matrices that leave multiprocessors idle; elsewhere what the last kernel still reads, and
- * its outputs, would wait behind all that this one asks for. */
+/* Blocks of 16 warps are for matrices that leave multiprocessors idle, those of 12 have one alone; elsewhere what the last
+ * kernel still reads, and its outputs, would wait behind all that this one asks for. */
 template <class Density, int Warps> struct rows_shape {
-    enum { Ahead = TERN_DECODE_ROWS_AHEAD(Warps, Density::T5), AtOnce = Warps == 16 ? Ahead : 2 };
+    enum {
+        Ahead = TERN_DECODE_ROWS_AHEAD(Warps, Density::T5),
+        AtOnce = Warps == 16   ? Ahead
+                 : Warps != 12 ? 2
+                 : Density::T5 ? 3
+                               : Ahead
+    };
 };
 
-/* A block has two rows of tiles, its warps share their columns as in tern_matmul_decode_cuda, each of them with some
- * tiles and what meets them on their way all the time. */
-template <class Density, int Warps>
+/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda, each of them with some tiles
+ * and what meets them on their way all the time. */
+template <class Density, int Warps, int R>
 __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_rows_cuda(product p) {
     typedef rows_shape<Density, Warps> shape;
-    enum { R = 2, ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, U = shape::Ahead, PITCH = ROWS + 4 };
+    enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, U = shape::Ahead, PITCH = ROWS + 4 };
+    /* A thread's outputs: of one n, and every STEP-th row of x. */
+    enum { STEP = Warps * 32 / ROWS, EACH = STEP < 8 ? 8 / STEP : 1 };
+    static_assert(Warps * 32 == STEP * ROWS, "as many threads for each row of x");
     typedef act_ring<Density, U> ring;
     static_assert((int)ring::BYTES >= 8 * PITCH * 4, "sums take the place of the ring");
     extern __shared__ __align__(16) uint8_t shared[];
@@ -137,7 +146,7 @@ __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_row
     const int row_tile = (int)blockIdx.x * R, n0 = row_tile * TERN_TILE_ROWS, end = p.w.k_tiles;
     const size_t row_bytes = (size_t)end * TERN_TILE_BYTES;
     const uint8_t *tiles = p.w.tiles + (size_t)row_tile * row_bytes;
-    const int rows = p.w.row_tiles - row_tile; /* the last block may have one: it computes that twice */
+    const int rows = p.w.row_tiles - row_tile; /* the last block may have fewer: it computes its first again */
     const ring acts(p, (uint32_t)__cvta_generic_to_shared(shared) + (uint32_t)(warp * ring::BYTES), lane);
 
     uint4 tile[U][R];
@@ -159,8 +168,11 @@ __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_row
         if (warp + u * Warps < end) acts.ask(u, warp + u * Warps, lane);
         ring::asked();
     }
-    const int first_n = min(n0 + mine % ROWS, p.w.rows - 1);
-    const output_terms early = terms_of(p.out, int32_t(), min(mine / ROWS, p.out.m - 1), first_n);
+    const int n = n0 + mine % ROWS, m = mine / ROWS;
+    output_terms terms[EACH];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        terms[i] = terms_of(p.out, int32_t(), min(m + i * STEP, p.out.m - 1), min(n, p.w.rows - 1));
 
     rows_sums<Density> sums[R] = {};
     int32_t zeros = 0; /* what the codes of zero trits add: of x's row lane / 4 */
@@ -183,7 +195,7 @@ __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_row
             ring::asked();
         }
 
-    /* [m][row], in the place of the warp's ring */
+    /* [row of x][output], in the place of the warp's ring */
     int32_t *partial = (int32_t *)(shared + warp * ring::BYTES);
     asm volatile("cp.async.wait_all;" ::: "memory");
     __syncwarp();
@@ -191,19 +203,22 @@ __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_row
     zeros += __shfl_xor_sync(0xffffffffu, zeros, 2);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const int m = lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
-        const int32_t zero = __shfl_sync(0xffffffffu, zeros, m * 4);
+        const int of = lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
+        const int32_t zero = __shfl_sync(0xffffffffu, zeros, of * 4);
 #pragma unroll
-        for (int r = 0; r < R; r++) partial[m * PITCH + r * TERN_TILE_ROWS + row] = sums[r].sum(i) - zero;
+        for (int r = 0; r < R; r++) partial[of * PITCH + r * TERN_TILE_ROWS + row] = sums[r].sum(i) - zero;
     }
     __syncthreads();
-    for (int i = mine; i < p.out.m * ROWS; i += Warps * 32) {
-        const int m = i / ROWS, n = n0 + i % ROWS;
-        int32_t sum = 0;
+    if (m >= p.out.m || n >= p.w.rows) return;
+    int32_t total[EACH] = {};
 #pragma unroll
-        for (int v = 0; v < Warps; v++) sum += ((const int32_t *)(shared + v * ring::BYTES))[m * PITCH + i % ROWS];
-        if (n < p.w.rows) put_sum(p.out, m, n, sum, i == mine ? early : terms_of(p.out, sum, m, n));
-    }
+    for (int i = 0; i < EACH; i++)
+#pragma unroll
+        for (int v = 0; v < Warps; v++)
+            total[i] += ((const int32_t *)(shared + v * ring::BYTES))[(m + i * STEP) * PITCH + mine % ROWS];
+#pragma unroll
+    for (int i = 0; i < EACH; i++)
+        if (m + i * STEP < p.out.m) put_sum(p.out, m + i * STEP, n, total[i], terms[i]);
 }
 
 #endif

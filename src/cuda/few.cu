@@ -345,7 +345,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, const te
     tern_status status = tern_cuda_describe_boxes(
         &acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, TERN_FEW_BOX_COLS, 8 * Pieces), op, err);
     if (status) return status;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, plan.bytes), op, err);
     const dim3 grid((unsigned)plan.groups, 1, BLOCKS);
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, plan.bytes, BLOCKS, p, plan, acts), op, err);
     return TERN_OK;

@@ -42,7 +42,8 @@ size_t tern_decode_shared_bytes(int variant, size_t m) {
 }
 
 int tern_decode_has_rows(int variant, tern_dtype x_type, size_t m) {
-    return x_type == TERN_I8 && m > 1 && m <= TERN_DECODE_ROWS_MAX_M && decode_shapes[variant - 1].row_tiles == 2;
+    const int row_tiles = decode_shapes[variant - 1].row_tiles;
+    return x_type == TERN_I8 && m > 1 && m <= TERN_DECODE_ROWS_MAX_M && (row_tiles == 2 || row_tiles == 3);
 }
 
 /* A ring of activations a warp. */
@@ -282,13 +283,15 @@ static int ring_variant(int splits, int each) {
     return 1;
 }
 
+enum { DEEP_TILES = 64 };
+
 /* One row of int8 or halves, up to 8 of int8: as many warps a block as it takes for every block to run at once and for
- * all of them to have enough of the weights on its way. Where blocks are few, they have one row of tiles if that takes
- * longer to multiply. */
+ * all of them to have enough of the weights on its way. Where multiprocessors would have one block or two of two rows of
+ * tiles, they have one of three, if it works long enough for the difference to count. */
 static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, int is_long) {
     const int sm = limits->multiprocessors;
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
-    if (w->row_tiles < 3 * sm) return decode_variant(8, is_long ? 1 : 2);
+    if (w->row_tiles <= 3 * sm && (is_long || w->k_tiles >= DEEP_TILES)) return decode_variant(12, 3);
     return decode_variant(w->row_tiles <= 5 * sm ? 8 : w->row_tiles <= 10 * sm ? 4 : 2, 2);
 }
 
@@ -298,7 +301,7 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
                                const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
     if (product->m == 1 && product->x_type != TERN_F32) return decode_row_wish(limits, w, !integer || w->t5);
-    if (product->m <= TERN_DECODE_ROWS_MAX_M && integer) return decode_row_wish(limits, w, 0);
+    if (product->m <= TERN_DECODE_ROWS_MAX_M && integer) return decode_row_wish(limits, w, w->t5);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
     const int64_t blocks = blocks_of((size_t)w->row_tiles, 4);
@@ -316,7 +319,7 @@ static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weig
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
     if (!is_large || w->row_tiles < 2 * sm) return 0;
     if (m == 1) return w->t5 || !integer ? ring_variant(few ? 2 : 1, 1) : ring_variant(1, 2);
-    if (few) return w->t5 || m <= 4 ? ring_variant(2, 1) : 0;
+    if (few) return m <= (w->t5 ? 4 : 2) ? ring_variant(2, 1) : 0;
     return w->row_tiles > 10 * sm ? ring_variant(1, 1) : 0;
 }
 
@@ -404,11 +407,13 @@ static int wgmma_half_variant(int m_tile, int splits) {
 }
 
 /* Columns are split as long as all blocks run at once, two of a multiprocessor; by four, nine tenths of that, since
- * clusters of four do not use all of them, and of up to 32 rows at t2 three. */
+ * clusters of four do not use all of them, and of up to 32 rows at t2 three. Up to 64 rows are cut in half where the
+ * halves' columns can be split by four at t2, or by two at t5. */
 static int wgmma_half_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m) {
     static const int tiles[] = {256, 160, 128, 64};
     const int sm = limits->multiprocessors, n_blocks = (int)blocks_of((size_t)w->rows, 128);
-    const int m_tile = m <= 32 || (w->t5 && m <= 64 && 2 * n_blocks <= sm) ? 32 : 64;
+    const int halved = m <= 64 && (w->t5 ? 2 * n_blocks <= sm : 9 * sm >= 40 * n_blocks);
+    const int m_tile = m <= 32 || halved ? 32 : 64;
     const int at_once = m <= 32 && !w->t5 ? 3 : 2;
     const int64_t blocks = n_blocks * blocks_of(m, m_tile);
     if (blocks > sm && m > 32) return wgmma_half_variant(tiles[best_tile(tiles, 4, n_blocks, m, sm)], 1);

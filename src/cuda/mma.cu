@@ -331,7 +331,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, tern_err
     typedef mma_block<Density, Stage, WN, WM, R, MT> block;
     const auto kernel = tern_matmul_mma_cuda<Density, Stage, WN, WM, R, MT>;
     const int shared = STAGES * block::STAGE_BYTES;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), "cuda-mma", err);
     const dim3 grid((unsigned)ceil_div(p.w.row_tiles, WN * R), (unsigned)ceil_div(p.out.m, block::ROWS));
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, block::THREADS, shared, 1, p), "cuda-mma", err);
     return TERN_OK;

@@ -209,7 +209,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     tern_status status =
         tern_cuda_describe_boxes(&acts, act_boxes(p, CU_TENSOR_MAP_SWIZZLE_128B, SLOT_COLS, MTile), op, err);
     if (status) return status;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);
     /* Blocks of the same outputs are neighbours in time, so that their weights are read from L2. */
     const dim3 grid((unsigned)ceil_div(p.out.m, MTile), (unsigned)ceil_div(p.w.rows, BLOCK_ROWS), Splits);
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, (int)shared, Splits, p, acts), op, err);

@@ -359,7 +359,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, const te
                           tern_error *err) {
     const auto kernel = tern_matmul_wgmma_floats_cuda<Density, T, MTile>;
     const int shared = shared_bytes(&p.w, MTile);
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), op, err);
     const dim3 grid((unsigned)ceil_div(p.out.m, MTile), (unsigned)ceil_div(ceil_div(p.w.rows, BLOCK_ROWS), share));
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, shared, 1, p, norm, share, acts_bytes(&p.w, MTile)), op,
              err);

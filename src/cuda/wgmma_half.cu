@@ -126,6 +126,8 @@ template <class Density, bool Bf16, int MTile> struct worker {
     }
 };
 
+template <int Number> struct unit_half { static constexpr int number = Number; };
+
 /* `k_tiles` of a row of tiles. While half a tile is multiplied the next one is unpacked. Tiles that are no unit come
  * behind the loop: sums that met from two sides while products are under way would make the compiler wait for each. */
 template <class Density, bool Bf16, int MTile>
@@ -147,41 +149,44 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
         for (int i = 0; i < min(TERN_WGMMA_HALF_STAGES(MTile), s.slots); i++) ask_for(s, r, i);
     __syncwarp();
     int t = 0, slot = 0;
-#define PREPARE(i)                                                                               \
-    {                                                                                            \
-        const uint4 &tile = ahead[(i) / 2 % UNIT_TILES];                                         \
-        unpack<Density, Bf16>(a[(i) % 2], (i) % 2 ? tile.z : tile.x, (i) % 2 ? tile.w : tile.y); \
-        if ((i) % 2) load((i) / 2 % UNIT_TILES, t + (i) / 2 + UNIT_TILES);                       \
-    }
-#define STEP(i)                                                                                                  \
-    {                                                                                                            \
-        w.template start<i>(c, a[(i) % 2], slot);                                                                \
-        wgmma_wait<1>();                                                                                         \
-        if ((i) > 0 || t > 0)                                                                                    \
-            w.template release<((i) + UNIT_HALVES - 1) % UNIT_HALVES>((i) > 0 ? slot : slot - work::UNIT_SLOTS); \
-        w.template ask<i>(slot);                                                                                 \
-        PREPARE((i) + 1)                                                                                         \
-    }
-#define LAST_STEP(i)                              \
-    if (t + (i) / 2 < k_tiles) {                  \
-        w.template start<i>(c, a[(i) % 2], slot); \
-        wgmma_wait();                             \
-        pin(c);                                   \
-        w.template release<i>(slot);              \
-        w.template ask<i>(slot);                  \
-        PREPARE((i) + 1)                          \
-    }
-    PREPARE(0)
+    /* The operands of a half; behind a second one, its tile's room is filled anew. */
+    const auto prepare = [&](auto half) {
+        constexpr int I = half.number;
+        const uint4 &tile = ahead[I / 2 % UNIT_TILES];
+        unpack<Density, Bf16>(a[I % 2], I % 2 ? tile.z : tile.x, I % 2 ? tile.w : tile.y);
+        if (I % 2) load(I / 2 % UNIT_TILES, t + I / 2 + UNIT_TILES);
+    };
+    const auto step = [&](auto half) {
+        constexpr int I = half.number;
+        w.template start<I>(c, a[I % 2], slot);
+        wgmma_wait<1>();
+        if (I > 0 || t > 0)
+            w.template release<(I + UNIT_HALVES - 1) % UNIT_HALVES>(I > 0 ? slot : slot - work::UNIT_SLOTS);
+        w.template ask<I>(slot);
+        prepare(unit_half<I + 1>());
+    };
+    const auto last_step = [&](auto half) {
+        constexpr int I = half.number;
+        if (t + I / 2 < k_tiles) {
+            w.template start<I>(c, a[I % 2], slot);
+            wgmma_wait();
+            pin(c);
+            w.template release<I>(slot);
+            w.template ask<I>(slot);
+            prepare(unit_half<I + 1>());
+        }
+    };
+    prepare(unit_half<0>());
     if (k_tiles >= UNIT_TILES) {
         do {
-            STEP(0)
-            STEP(1)
-            STEP(2)
-            STEP(3)
-            STEP(4)
-            STEP(5)
-            STEP(6)
-            STEP(7)
+            step(unit_half<0>());
+            step(unit_half<1>());
+            step(unit_half<2>());
+            step(unit_half<3>());
+            step(unit_half<4>());
+            step(unit_half<5>());
+            step(unit_half<6>());
+            step(unit_half<7>());
             t += UNIT_TILES;
             slot += work::UNIT_SLOTS;
         } while (t + UNIT_TILES <= k_tiles);
@@ -189,21 +194,19 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
         pin(c);
         w.template release<UNIT_HALVES - 1>(slot - work::UNIT_SLOTS);
     }
-    LAST_STEP(0)
-    LAST_STEP(1)
-    LAST_STEP(2)
-    LAST_STEP(3)
-    LAST_STEP(4)
-    LAST_STEP(5)
-#undef LAST_STEP
-#undef STEP
-#undef PREPARE
+    last_step(unit_half<0>());
+    last_step(unit_half<1>());
+    last_step(unit_half<2>());
+    last_step(unit_half<3>());
+    last_step(unit_half<4>());
+    last_step(unit_half<5>());
 }
 
-/* The first tile of split blockIdx.z + next. Splits begin with a pair of tiles, and so with a slot of activations. */
-__device__ static int part_begin(const product &p, int splits, int next) {
-    const int pairs = (p.w.k_tiles + 1) / 2;
-    return min(pairs * ((int)blockIdx.z + next) / splits * 2, p.w.k_tiles);
+/* The first tile of split blockIdx.z + next. Splits begin with a slot of activations, as every tile of t2 does, and every
+ * second one of t5. */
+template <class Density> __device__ static int part_begin(const product &p, int splits, int next) {
+    const int together = Density::T5 ? 2 : 1, count = (p.w.k_tiles + together - 1) / together;
+    return min(count * ((int)blockIdx.z + next) / splits * together, p.w.k_tiles);
 }
 
 /* A few of the sums at a time: all of them would be as many registers again. */
@@ -245,7 +248,7 @@ __global__ void __launch_bounds__(THREADS, MTile == 32 && !Density::T5 ? 3
         barrier_init_fence();
     }
     __syncthreads();
-    const int begin = part_begin(p, Splits, 0), k_tiles = part_begin(p, Splits, 1) - begin;
+    const int begin = part_begin<Density>(p, Splits, 0), k_tiles = part_begin<Density>(p, Splits, 1) - begin;
     const half_supply supply = {&acts, (2 * Density::Chunks * k_tiles + SLOT_STEPS - 1) / SLOT_STEPS,
                                 begin * Density::Cols, m0};
     /* Rows of tiles past the end are read as the last one. */
@@ -293,7 +296,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
                      MTile};
     tern_status status = tern_cuda_describe_boxes(&acts, b, op, err);
     if (status) return status;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared), op, err);
     CUDA_TRY(tern_cuda_launch(context, kernel, grid, THREADS, shared, Splits, p, acts), op, err);
     return TERN_OK;
 }

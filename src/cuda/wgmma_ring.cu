@@ -197,11 +197,8 @@ template <class Shape> struct multiplier {
     uint32_t a[2][Shape::Steps][4]; /* its operands, and those of the one after it */
 
     __device__ void wait(const cursor &c) const { barrier_wait(r.at(c).full, c.parity); }
-    /* By one lane for all: what the others have read of the slot is ordered before its arrival. */
-    __device__ void release(const cursor &c) const {
-        __syncwarp();
-        if (threadIdx.x % 32 == 0) barrier_arrive(r.at(c).empty);
-    }
+    /* Every lane, for it alone is known to have read what it has of the slot. */
+    __device__ void release(const cursor &c) const { barrier_arrive(r.at(c).empty); }
 
     /* Starts the products of a slot whose operands are in a[Buffer], and prepares the next one once the registers of
      * the last one are no longer read. */
@@ -454,7 +451,7 @@ __global__ void __maxnreg__(REGISTERS)
     if (threadIdx.x == 0) {
         for (int i = 0; i < Shape::SLOTS; i++) {
             barrier_init(r.full + (uint32_t)(8 * i), 1 + 32); /* who asks for activations, and lanes with weights */
-            barrier_init(r.empty + (uint32_t)(8 * i), MULTIPLIERS / 32);
+            barrier_init(r.empty + (uint32_t)(8 * i), MULTIPLIERS);
         }
         barrier_init_fence();
     }
@@ -512,7 +509,6 @@ static tern_status launch(tern_cuda_context *context, const product &p, int vari
     tern_status status = describe_sources(&from, p, Shape::MTile, err);
     if (!status) status = describe_outputs(&y, p.out, err);
     if (status) return status;
-    CUDA_TRY(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared), op, err);
     const int row_bytes = p.w.k_tiles * TERN_TILE_BYTES * (BLOCK_ROWS / TERN_TILE_ROWS);
     const plan all = {ceil_div(p.w.rows, BLOCK_ROWS), ceil_div(p.out.m, Shape::MTile),
                       ceil_div(BAND_BYTES, row_bytes),

@@ -219,11 +219,8 @@ static tern_status launch_rows(tern_gpu_plan *plan, size_t rows, size_t classes,
     }
     if constexpr (N > 1)
         if (const size_t staged = staged_bytes(plan)) {
-            /* At each launch: the limit is the kernel's, whichever plan launches it. */
             const auto kernel = loss_rows<T, N, true, true>;
-            CUDA_TRY(
-                cudaFuncSetAttribute((const void *)kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)staged),
-                "loss", err);
+            CUDA_TRY(tern_cuda_allow_shared(plan->context, kernel, STATIC_ROOM), "loss", err);
             kernel<<<(unsigned)plan->context->multiprocessors * 2, WIDE_THREADS, staged, plan->stream>>>(
                 t->row_loss, grad, logits, t->label, rows, classes, t->block.loss);
             return TERN_OK;

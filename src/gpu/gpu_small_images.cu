@@ -368,8 +368,7 @@ static tern_status run_filters(tern_gpu_plan *plan, size_t node, const gradient_
     typedef gradient_room<TILES_N> sizes;
     const int bytes = sizes::DYS + (int)p.copy * 4;
     static_assert((int)sizes::SUMS <= (int)sizes::DYS, "sums take the place of gradients");
-    CUDA_TRY(cudaFuncSetAttribute(small_filters<TILES_N>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
-             gpu_graph_node(plan, node)->name, err);
+    CUDA_TRY(tern_cuda_allow_shared(plan->context, small_filters<TILES_N>, 0), gpu_graph_node(plan, node)->name, err);
     small_filters<TILES_N><<<blocks, THREADS, (size_t)bytes, plan->stream>>>(p);
     GPU_LAUNCHED(plan, node, err);
     return TERN_OK;

@@ -100,11 +100,11 @@ static void test_shapes_of_halves(void **state) {
     static const tern_wgmma_half_shape shapes[] = TERN_WGMMA_HALF_SHAPES;
     static const struct {
         int rows, cols, t5, m, m_tile, splits;
-    } wanted[] = {{2560, 2560, 0, 32, 32, 4},    {13824, 2560, 0, 32, 32, 2},  {8192, 8192, 0, 32, 32, 4},
-                  {8192, 8192, 1, 32, 32, 2},    {2560, 2560, 0, 64, 64, 4},   {13824, 2560, 0, 64, 64, 2},
-                  {2560, 2560, 1, 64, 32, 4},    {8192, 8192, 1, 64, 32, 2},   {13824, 2560, 1, 64, 64, 2},
-                  {13824, 2560, 0, 128, 128, 1}, {8192, 8192, 0, 128, 64, 2},  {2560, 2560, 0, 256, 64, 2},
-                  {8192, 8192, 0, 512, 256, 1},  {2560, 2560, 0, 2048, 160, 1}};
+    } wanted[] = {{2560, 2560, 0, 32, 32, 4},  {13824, 2560, 0, 32, 32, 2},   {8192, 8192, 0, 32, 32, 4},
+                  {8192, 8192, 1, 32, 32, 2},  {2560, 2560, 0, 64, 32, 4},    {3840, 2560, 0, 64, 64, 4},
+                  {13824, 2560, 0, 64, 64, 2}, {2560, 2560, 1, 64, 32, 4},    {8192, 8192, 1, 64, 32, 2},
+                  {13824, 2560, 1, 64, 64, 2}, {13824, 2560, 0, 128, 128, 1}, {8192, 8192, 0, 128, 64, 2},
+                  {2560, 2560, 0, 256, 64, 2}, {8192, 8192, 0, 512, 256, 1},  {2560, 2560, 0, 2048, 160, 1}};
     (void)state;
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         const tern_cuda_weights w = weights(wanted[i].rows, wanted[i].cols, wanted[i].t5);
@@ -289,9 +289,15 @@ static void test_ring_choice(void **state) {
     assert_int_equal(variant_of(5120, 27648, 1, 1), first + 1);
     assert_int_equal(variant_of(55296, 5120, 1, 1), first);
     assert_int_equal(variant_of(2560, 2560, 0, 8), 5); /* two rows of tiles, 16 warps */
-    assert_int_equal(variant_of(5120, 27648, 0, 4), first + 1);
-    assert_int_equal(variant_of(5120, 27648, 0, 8), 4);
-    assert_int_equal(variant_of(5120, 27648, 1, 8), first + 1);
+    assert_int_equal(variant_of(5120, 27648, 0, 2), first + 1);
+    assert_int_equal(variant_of(5120, 27648, 0, 8), 6); /* three, 12 warps */
+    assert_int_equal(variant_of(5120, 27648, 1, 4), first + 1);
+    assert_int_equal(variant_of(5120, 27648, 1, 8), 6);
+    assert_int_equal(variant_of(5120, 13824, 0, 1), 6);
+    assert_int_equal(variant_of(5120, 5120, 0, 1), 4);
+    assert_int_equal(variant_of(5120, 5120, 1, 1), 6);
+    assert_int_equal(variant_for(6336, 5120, 0, TERN_F16, 1), 6);
+    assert_int_equal(variant_for(6352, 5120, 0, TERN_F16, 1), 4);
     assert_int_equal(variant_of(13824, 2560, 0, 2), 3);
     assert_int_equal(variant_of(8192, 8192, 0, 8), 4);
     assert_int_equal(variant_of(55296, 5120, 0, 8), first);

@@ -56,29 +56,31 @@ check() { # TOOL TEST..., by $libraries, with $pinned
 parts="1/4 2/4 3/4 4/4"
 check memcheck "$build/tests/limits_test" # alone: it fills the device
 wait
-# Longest first. racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what those and cuda-wgmma's store by
-# the copy engine: plain ones take their place. gpu_test, which reads no outputs on the GPU, needs none.
-libraries=$build/tests/plain_cublaslt:${LD_LIBRARY_PATH:-}
+# Longest first; some eleven minutes in all. racecheck fails inside cuBLASLt's own kernels, and initcheck does not see what those
+# and cuda-wgmma's store by the copy engine: plain ones take their place. gpu_test, which reads no outputs on the GPU, needs none.
+own=${LD_LIBRARY_PATH:-}
+plain=$build/tests/plain_cublaslt:$own
+libraries=$plain
 for part in $parts; do check racecheck "$build/tests/graph_test" $part; done
-pinned=TERN_KERNEL=cuda-plain
-for part in $parts; do check initcheck "$build/tests/graph_test" $part; done
-pinned=
-for tool in racecheck initcheck; do check $tool "$build/tests/fused_test"; done
-for tool in memcheck initcheck racecheck; do check $tool "$build/tests/rules_test" --quick; done
-libraries=${LD_LIBRARY_PATH:-}
+libraries=$own
+for tool in racecheck memcheck initcheck; do
+    check $tool "$build/tests/gpu_test" --quick "many outputs"
+    check $tool "$build/tests/gpu_test" --quick "many floats" "float groups" epilogues
+    check $tool "$build/tests/gpu_test" --quick int8 "many rows"
+    check $tool "$build/tests/gpu_test" --quick "few rows" unaligned quantize
+    check $tool "$build/tests/gpu_test" --quick floats "small device" refusals
+    check $tool "$build/tests/gpu_test" --quick groups "all groups"
+    check $tool "$build/tests/gpu_test" --quick tuning
+done
 for name in graph train; do
     for part in $parts; do check memcheck "$build/tests/${name}_test" $part; done
 done
 check memcheck "$build/tests/fused_test"
-for tool in memcheck initcheck racecheck; do
-    check $tool "$build/tests/gpu_test" --quick int8
-    check $tool "$build/tests/gpu_test" --quick "many outputs" "many rows"
-    check $tool "$build/tests/gpu_test" --quick "few rows" unaligned quantize
-    check $tool "$build/tests/gpu_test" --quick floats "small device" refusals
-    check $tool "$build/tests/gpu_test" --quick groups "all groups"
-    check $tool "$build/tests/gpu_test" --quick "many floats" "float groups" epilogues
-    check $tool "$build/tests/gpu_test" --quick tuning
-done
+libraries=$plain
+for tool in racecheck initcheck; do check $tool "$build/tests/fused_test"; done
+for tool in memcheck initcheck racecheck; do check $tool "$build/tests/rules_test" --quick; done
+pinned=TERN_KERNEL=cuda-plain
+for part in $parts; do check initcheck "$build/tests/graph_test" $part; done
 wait
 cat "$logs"/[0-9]* > "$sanitizer"
 ! grep -q '^# exit code [^0]' "$sanitizer" || bad=1

@@ -37,8 +37,8 @@ static inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 enum { TERN_DEFAULT_SHARED_BYTES = 48 << 10 /* that a block may have without asking */ };
 
-/* Lets a kernel have all the shared memory that a block may, but what it has by itself: always as much, because the limit
- * is the kernel's, and another thread may be about to launch it with more than this one does. */
+/* Lets a kernel have all the shared memory that a block may, but the own_bytes that it declares itself. Always as much,
+ * because the limit is the kernel's, and another thread may be about to launch it with more than this one does. */
 template <class... Params>
 cudaError_t tern_cuda_allow_shared(const tern_cuda_context *context, void (*kernel)(Params...), size_t own_bytes) {
     return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -48,8 +48,8 @@ cudaError_t tern_cuda_allow_shared(const tern_cuda_context *context, void (*kern
 /* Launches a kernel that may start while the one before it on the stream still runs (9.0 and newer): up to
  * wait_for_last_kernel() it must touch only what no kernel writes: the weights of a model. Where kernels write those
  * too, as in training, the context is serial. Only weights are read by __ldg, then: it says that nobody writes the
- * values while the kernel runs, and so they are read before the wait. shared:
- * bytes of it, of a kernel that has none by itself. cluster: blocks along z that form one. */
+ * values while the kernel runs, and so they are read before the wait. shared: bytes of a block's shared memory; past
+ * 48 KB of a kernel that declares none itself. cluster: blocks along z that form one. */
 template <class... Params, class... Arguments>
 cudaError_t tern_cuda_launch(tern_cuda_context *context, void (*kernel)(Params...), dim3 grid, int threads,
                              int shared, int cluster, const Arguments &...arguments) {

@@ -344,8 +344,7 @@ static tern_status launch_int8(tern_cuda_context *context, const product &p, int
     if (p.out.m > 8)
         return row_tiles > 1 ? launch<Density, int8_acts, 2, 2>(context, p, variant, err)
                              : launch<Density, int8_acts, 1, 2>(context, p, variant, err);
-    return row_tiles == 4 ? launch<Density, int8_acts, 4, 1>(context, p, variant, err)
-                          : launch<Density, int8_acts, 1, 1>(context, p, variant, err);
+    return launch<Density, int8_acts, 1, 1>(context, p, variant, err);
 }
 
 template <class Density, class Acts>

@@ -342,7 +342,7 @@ __global__ void __launch_bounds__(THREADS, 2) tern_matmul_decode_ring_cuda(produ
     if (splits > 1) {
         cluster_wait();
         for (int i = mine; i < outputs; i += THREADS) {
-            int to = 0, at = i;
+            int to = 0, at = i; /* few turns; a division takes longer */
             for (; at >= each; at -= each) to++;
             send_word(address_at(inbox + (split * each + at) * (int)sizeof(int32_t), to), word_of(product_at(i)),
                       address_at(received, to));

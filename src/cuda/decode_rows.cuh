@@ -118,8 +118,9 @@ template <> struct rows_sums<t5> {
 
 /* ---- the kernel -------------------------------------------------------------------------------------------------- */
 
-/* Blocks of 16 warps are for matrices that leave multiprocessors idle, those of 12 have one alone; elsewhere what the last
- * kernel still reads, and its outputs, would wait behind all that this one asks for. */
+/* Blocks of 16 warps are for matrices that leave multiprocessors idle, and a block of 12 has its multiprocessor alone: they
+ * ask for all at once, or at t5 for as much as was fastest (lab/cuda-decode.md). Elsewhere what the last kernel still
+ * reads, and its outputs, would wait behind all that this one asks for. */
 template <class Density, int Warps> struct rows_shape {
     enum {
         Ahead = TERN_DECODE_ROWS_AHEAD(Warps, Density::T5),
@@ -130,14 +131,14 @@ template <class Density, int Warps> struct rows_shape {
     };
 };
 
-/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda, each of them with some tiles
- * and what meets them on their way all the time. */
+/* A block has R rows of tiles, its warps share their columns as in tern_matmul_decode_cuda, each of them with some
+ * tiles and what meets them on their way all the time. A multiprocessor has 16 warps, or one block of 12. */
 template <class Density, int Warps, int R>
 __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_rows_cuda(product p) {
     typedef rows_shape<Density, Warps> shape;
     enum { ROWS = R * TERN_TILE_ROWS, N = Density::Chunks, U = shape::Ahead, PITCH = ROWS + 4 };
     /* A thread's outputs: of one n, and every STEP-th row of x. */
-    enum { STEP = Warps * 32 / ROWS, EACH = STEP < 8 ? 8 / STEP : 1 };
+    enum { MAX_M = TERN_DECODE_ROWS_MAX_M, STEP = Warps * 32 / ROWS, EACH = STEP < MAX_M ? MAX_M / STEP : 1 };
     static_assert(Warps * 32 == STEP * ROWS, "as many threads for each row of x");
     typedef act_ring<Density, U> ring;
     static_assert((int)ring::BYTES >= 8 * PITCH * 4, "sums take the place of the ring");
@@ -203,10 +204,10 @@ __global__ void __launch_bounds__(Warps * 32, 16 / Warps) tern_matmul_decode_row
     zeros += __shfl_xor_sync(0xffffffffu, zeros, 2);
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        const int of = lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
-        const int32_t zero = __shfl_sync(0xffffffffu, zeros, of * 4);
+        const int x_row = lane % 4 * 2 + i % 2, row = lane / 4 + i / 2 * 8;
+        const int32_t zero = __shfl_sync(0xffffffffu, zeros, x_row * 4);
 #pragma unroll
-        for (int r = 0; r < R; r++) partial[of * PITCH + r * TERN_TILE_ROWS + row] = sums[r].sum(i) - zero;
+        for (int r = 0; r < R; r++) partial[x_row * PITCH + r * TERN_TILE_ROWS + row] = sums[r].sum(i) - zero;
     }
     __syncthreads();
     if (m >= p.out.m || n >= p.w.rows) return;

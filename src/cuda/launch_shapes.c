@@ -257,7 +257,7 @@ int tern_cuda_fits(tern_device_kernel kernel, int variant, const tern_cuda_limit
     return 1;
 }
 
-/* ---- the choice: what was fastest on an H200 (bench/results/cuda-variants-h200.txt, lab/cuda-wgmma.md) --------- */
+/* ---- the choice: what was fastest on an H200 (lab/cuda-decode.md, cuda-few.md, cuda-wgmma.md) ------------------ */
 
 static int64_t blocks_of(size_t rows, int per_block) {
     return (int64_t)((rows + (size_t)per_block - 1) / (size_t)per_block);
@@ -283,11 +283,11 @@ static int ring_variant(int splits, int each) {
     return 1;
 }
 
-enum { DEEP_TILES = 64 };
+enum { DEEP_TILES = 64 /* of a row */ };
 
 /* One row of int8 or halves, up to 8 of int8: as many warps a block as it takes for every block to run at once and for
- * all of them to have enough of the weights on its way. Where multiprocessors would have one block or two of two rows of
- * tiles, they have one of three, if it works long enough for the difference to count. */
+ * all of them to have enough of the weights on its way. Where multiprocessors would have one block or two of two rows
+ * of tiles, they have one of three, if it works long enough for the difference to count. */
 static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, int is_long) {
     const int sm = limits->multiprocessors;
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
@@ -295,8 +295,7 @@ static int decode_row_wish(const tern_cuda_limits *limits, const tern_cuda_weigh
     return decode_variant(w->row_tiles <= 5 * sm ? 8 : w->row_tiles <= 10 * sm ? 4 : 2, 2);
 }
 
-/* Rows of tiles that share a block share the activations that are read, but small matrices have none to spare; the
- * more blocks there are, the fewer warps each needs. */
+/* The more blocks there are, the fewer warps each needs. */
 static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w,
                                const tern_device_product *product) {
     const int sm = limits->multiprocessors, integer = product->x_type == TERN_I8;
@@ -304,16 +303,14 @@ static int decode_columns_wish(const tern_cuda_limits *limits, const tern_cuda_w
     if (product->m <= TERN_DECODE_ROWS_MAX_M && integer) return decode_row_wish(limits, w, w->t5);
     if (w->row_tiles < 2 * sm) return decode_variant(16, 2);
     if (!integer) return decode_variant(w->row_tiles > 5 * sm ? 4 : 8, 2);
-    const int64_t blocks = blocks_of((size_t)w->row_tiles, 4);
-    return decode_variant(blocks > 4 * sm ? 4 : blocks > sm ? 8 : 16, 4);
+    return decode_variant(w->row_tiles > 16 * sm ? 4 : w->row_tiles > 4 * sm ? 8 : 16, 2);
 }
 
 enum { LARGE_TILES = 400 /* a multiprocessor */ };
 
 /* Shares of one length (bench/results/cuda-decode-ring-h200.txt) win where they are long. 0: they do not. Columns are
  * split where rows of tiles are few: with one row of activations at t5 and of halves, whose blocks take longer to
- * multiply than to fetch, with several unless it is the activations that take longest to fetch; two of those a
- * multiprocessor do not pay either. */
+ * multiply than to fetch, and with two, at t5 four; for more, blocks of three rows of tiles are faster. */
 static int decode_ring_wish(const tern_cuda_limits *limits, const tern_cuda_weights *w, size_t m, int integer) {
     const int sm = limits->multiprocessors, few = w->row_tiles < 3 * sm;
     const int is_large = (int64_t)w->row_tiles * w->k_tiles >= (int64_t)LARGE_TILES * sm;
@@ -429,8 +426,9 @@ int tern_cuda_choose_variant(tern_device_kernel kernel, const tern_cuda_limits *
                      : product->x_type == TERN_I8          ? wgmma_wish(limits, w, product->m)
                                                            : wgmma_half_wish(limits, w, product->m);
     if (tern_cuda_fits(kernel, wish, limits, w, product, why, why_bytes)) return wish;
-    /* cuda-mma's shapes grow: the next smaller one that a small device has room for. */
-    for (int v = wish - 1; v > 1 && kernel == TERN_DEVICE_KERNEL_MMA; v--)
+    /* Shapes grow: the next smaller one that a small device has room for. */
+    const int grow = kernel == TERN_DEVICE_KERNEL_MMA || kernel == TERN_DEVICE_KERNEL_DECODE;
+    for (int v = wish - 1; v > 1 && grow; v--)
         if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;
     for (int v = 1; v <= tern_cuda_variants(kernel); v++)
         if (tern_cuda_fits(kernel, v, limits, w, product, why, why_bytes)) return v;

@@ -47,12 +47,12 @@ typedef struct tern_tiled_shape {
     {                                                    \
         {64, 64}, {64, 32}, {32, 16}, {32, 8}, { 16, 1 } \
     }
-#define TERN_DECODE_SHAPES                                                                                  \
-    {                                                                                                       \
-        {8, 1, 0, 0}, {2, 2, 0, 0}, {4, 2, 0, 0}, {8, 2, 0, 0}, {16, 2, 0, 0}, {12, 3, 0, 0}, {4, 4, 0, 0}, \
-            {8, 4, 0, 0}, {16, 4, 0, 0}, {16, 0, 1, 1}, {16, 0, 2, 1}, {                                    \
-            16, 0, 1, 2                                                                                     \
-        }                                                                                                   \
+#define TERN_DECODE_SHAPES                                                                                   \
+    {                                                                                                        \
+        {8, 1, 0, 0}, {2, 2, 0, 0}, {4, 2, 0, 0}, {8, 2, 0, 0}, {16, 2, 0, 0}, {12, 3, 0, 0}, {16, 0, 1, 1}, \
+            {16, 0, 2, 1}, {                                                                                 \
+            16, 0, 1, 2                                                                                      \
+        }                                                                                                    \
     }
 #define TERN_MMA_SHAPES                                                                       \
     {                                                                                         \
@@ -62,7 +62,7 @@ typedef struct tern_tiled_shape {
 enum {
     TERN_TILED_VARIANTS = 5,
     TERN_TILED_ROW = 5, /* the variant for few rows */
-    TERN_DECODE_VARIANTS = 12,
+    TERN_DECODE_VARIANTS = 9,
     TERN_RING_VARIANTS = 3, /* of these, the last ones: with splits */
     TERN_MMA_VARIANTS = 6,
     TERN_TILED_SHARED_BYTES = 48 << 10, /* at most, so that it runs everywhere */

@@ -126,6 +126,7 @@ template <class Density, bool Bf16, int MTile> struct worker {
     }
 };
 
+/* The number of a half tile of a unit, as a type. */
 template <int Number> struct unit_half { static constexpr int number = Number; };
 
 /* `k_tiles` of a row of tiles. While half a tile is multiplied the next one is unpacked. Tiles that are no unit come
@@ -150,14 +151,14 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
     __syncwarp();
     int t = 0, slot = 0;
     /* The operands of a half; behind a second one, its tile's room is filled anew. */
-    const auto prepare = [&](auto half) {
-        constexpr int I = half.number;
+    const auto prepare = [&](auto which) {
+        constexpr int I = which.number;
         const uint4 &tile = ahead[I / 2 % UNIT_TILES];
         unpack<Density, Bf16>(a[I % 2], I % 2 ? tile.z : tile.x, I % 2 ? tile.w : tile.y);
         if (I % 2) load(I / 2 % UNIT_TILES, t + I / 2 + UNIT_TILES);
     };
-    const auto step = [&](auto half) {
-        constexpr int I = half.number;
+    const auto step = [&](auto which) {
+        constexpr int I = which.number;
         w.template start<I>(c, a[I % 2], slot);
         wgmma_wait<1>();
         if (I > 0 || t > 0)
@@ -165,8 +166,8 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
         w.template ask<I>(slot);
         prepare(unit_half<I + 1>());
     };
-    const auto last_step = [&](auto half) {
-        constexpr int I = half.number;
+    const auto last_step = [&](auto which) {
+        constexpr int I = which.number;
         if (t + I / 2 < k_tiles) {
             w.template start<I>(c, a[I % 2], slot);
             wgmma_wait();
@@ -202,8 +203,8 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
     last_step(unit_half<5>());
 }
 
-/* The first tile of split blockIdx.z + next. Splits begin with a slot of activations, as every tile of t2 does, and every
- * second one of t5. */
+/* The first tile of split blockIdx.z + next. Splits begin with a slot of activations, as every tile of t2 does, and
+ * every second one of t5. */
 template <class Density> __device__ static int part_begin(const product &p, int splits, int next) {
     const int together = Density::T5 ? 2 : 1, count = (p.w.k_tiles + together - 1) / together;
     return min(count * ((int)blockIdx.z + next) / splits * together, p.w.k_tiles);

@@ -197,7 +197,7 @@ template <class Shape> struct multiplier {
     uint32_t a[2][Shape::Steps][4]; /* its operands, and those of the one after it */
 
     __device__ void wait(const cursor &c) const { barrier_wait(r.at(c).full, c.parity); }
-    /* Every lane, for it alone is known to have read what it has of the slot. */
+    /* Every lane for itself: one for its warp behind __syncwarp would do, but racecheck does not see that order. */
     __device__ void release(const cursor &c) const { barrier_arrive(r.at(c).empty); }
 
     /* Starts the products of a slot whose operands are in a[Buffer], and prepares the next one once the registers of

@@ -280,6 +280,16 @@ static int variant_for(int rows, int cols, int t5, tern_dtype x_type, size_t m) 
 
 static int variant_of(int rows, int cols, int t5, size_t m) { return variant_for(rows, cols, t5, TERN_I8, m); }
 
+/* A block of 12 warps has no room in 48 KB: the next smaller one that has. */
+static void test_small_device_decodes(void **state) {
+    (void)state;
+    const tern_cuda_limits small = {9, 0, 132, 48 << 10};
+    const tern_cuda_weights w = weights(5120, 5120, 1);
+    const tern_device_product p = {.x_type = TERN_I8, .m = 8};
+    char why[160];
+    assert_int_equal(tern_cuda_choose_variant(TERN_DEVICE_KERNEL_DECODE, &small, &w, &p, why, sizeof why), 4);
+}
+
 static void test_ring_choice(void **state) {
     (void)state;
     const int first = TERN_DECODE_VARIANTS - TERN_RING_VARIANTS + 1;
@@ -296,6 +306,8 @@ static void test_ring_choice(void **state) {
     assert_int_equal(variant_of(5120, 13824, 0, 1), 6);
     assert_int_equal(variant_of(5120, 5120, 0, 1), 4);
     assert_int_equal(variant_of(5120, 5120, 1, 1), 6);
+    assert_int_equal(variant_of(4208, 5120, 1, 1), 5);
+    assert_int_equal(variant_of(4224, 5120, 1, 1), 6);
     assert_int_equal(variant_for(6336, 5120, 0, TERN_F16, 1), 6);
     assert_int_equal(variant_for(6352, 5120, 0, TERN_F16, 1), 4);
     assert_int_equal(variant_of(13824, 2560, 0, 2), 3);
@@ -571,6 +583,7 @@ int main(void) {
         cmocka_unit_test(test_pinned_fits_fewer_rows),
         cmocka_unit_test(test_ring_plan),
         cmocka_unit_test(test_ring_choice),
+        cmocka_unit_test(test_small_device_decodes),
         cmocka_unit_test(test_few_plan),
         cmocka_unit_test(test_few_choice),
         cmocka_unit_test(test_reasons),

@@ -6,6 +6,9 @@
  * The copy engine leaves columns in their order, in which lane 4g + t has to hold columns 2t, 2t+1, 2t+8 and 2t+9 of
  * a chunk. A tile gives it 4t .. 4t+3: the words' bytes change places between the lanes of a row, two shuffles a
  * word. */
+#include <type_traits>
+#include <utility>
+
 #include "cuda/slot_ring.cuh"
 #include "cuda/wgmma_common.cuh"
 
@@ -126,8 +129,10 @@ template <class Density, bool Bf16, int MTile> struct worker {
     }
 };
 
-/* The number of a half tile of a unit, as a type. */
-template <int Number> struct unit_half { static constexpr int number = Number; };
+/* f(number) for one half tile of a unit after the other, its number as a type. */
+template <class F, int... Half> __device__ static void each_half(const F &f, std::integer_sequence<int, Half...>) {
+    (f(std::integral_constant<int, Half>()), ...);
+}
 
 /* `k_tiles` of a row of tiles. While half a tile is multiplied the next one is unpacked. Tiles that are no unit come
  * behind the loop: sums that met from two sides while products are under way would make the compiler wait for each. */
@@ -152,42 +157,35 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
     int t = 0, slot = 0;
     /* The operands of a half; behind a second one, its tile's room is filled anew. */
     const auto prepare = [&](auto which) {
-        constexpr int I = which.number;
+        constexpr int I = which.value;
         const uint4 &tile = ahead[I / 2 % UNIT_TILES];
         unpack<Density, Bf16>(a[I % 2], I % 2 ? tile.z : tile.x, I % 2 ? tile.w : tile.y);
         if (I % 2) load(I / 2 % UNIT_TILES, t + I / 2 + UNIT_TILES);
     };
     const auto step = [&](auto which) {
-        constexpr int I = which.number;
+        constexpr int I = which.value;
         w.template start<I>(c, a[I % 2], slot);
         wgmma_wait<1>();
         if (I > 0 || t > 0)
             w.template release<(I + UNIT_HALVES - 1) % UNIT_HALVES>(I > 0 ? slot : slot - work::UNIT_SLOTS);
         w.template ask<I>(slot);
-        prepare(unit_half<I + 1>());
+        prepare(std::integral_constant<int, I + 1>());
     };
     const auto last_step = [&](auto which) {
-        constexpr int I = which.number;
+        constexpr int I = which.value;
         if (t + I / 2 < k_tiles) {
             w.template start<I>(c, a[I % 2], slot);
             wgmma_wait();
             pin(c);
             w.template release<I>(slot);
             w.template ask<I>(slot);
-            prepare(unit_half<I + 1>());
+            prepare(std::integral_constant<int, I + 1>());
         }
     };
-    prepare(unit_half<0>());
+    prepare(std::integral_constant<int, 0>());
     if (k_tiles >= UNIT_TILES) {
         do {
-            step(unit_half<0>());
-            step(unit_half<1>());
-            step(unit_half<2>());
-            step(unit_half<3>());
-            step(unit_half<4>());
-            step(unit_half<5>());
-            step(unit_half<6>());
-            step(unit_half<7>());
+            each_half(step, std::make_integer_sequence<int, UNIT_HALVES>());
             t += UNIT_TILES;
             slot += work::UNIT_SLOTS;
         } while (t + UNIT_TILES <= k_tiles);
@@ -195,12 +193,7 @@ __device__ static void multiply_part(float (&c)[MTile / 2], const half_ring<MTil
         pin(c);
         w.template release<UNIT_HALVES - 1>(slot - work::UNIT_SLOTS);
     }
-    last_step(unit_half<0>());
-    last_step(unit_half<1>());
-    last_step(unit_half<2>());
-    last_step(unit_half<3>());
-    last_step(unit_half<4>());
-    last_step(unit_half<5>());
+    each_half(last_step, std::make_integer_sequence<int, UNIT_HALVES - 2>()); /* less than a unit */
 }
 
 /* The first tile of split blockIdx.z + next. Splits begin with a slot of activations, as every tile of t2 does, and

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Every test that takes a GPU, and all of them again under compute-sanitizer, but fallback_test and gpu_test's chains,
-# whose point is kernels that overlap; train_test and limits_test under memcheck alone, as graph_test has all operators. Logs: bench/results/gpu-tests-NAME.txt and bench/results/cuda-sanitizer-NAME.txt.
-# Fails if anything did.
+# whose point is kernels that overlap; train_test and limits_test under memcheck alone, as graph_test has all operators.
+# Logs: bench/results/gpu-tests-NAME.txt and bench/results/cuda-sanitizer-NAME.txt. Fails if anything did.
 #
 #   BUILD=build/release sh scripts/gpu_tests.sh NAME
 set -eu
